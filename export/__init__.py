@@ -1,0 +1,1 @@
+"""Turns a checkpoint into the stages of a Triton model repository."""

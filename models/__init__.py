@@ -1,0 +1,1 @@
+"""Torch modules of the stages: denoiser, video VAE, frame consistency, upsampler."""

@@ -1,0 +1,1 @@
+"""What every side of reelserve shares: contracts, limits, schedulers. NumPy only."""

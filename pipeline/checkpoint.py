@@ -1,0 +1,141 @@
+"""What the serving side must know of a checkpoint: `checkpoint.json`, written by the exporter.
+
+The exporter puts one copy into the version folder of every Python stage, because Triton hands
+a stage nothing but its own folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+FILE_NAME = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Allowed values of an integer field: `low ≤ value ≤ high`, a multiple of `multiple_of`.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        default: Used where the request leaves the field out.
+        multiple_of: 1 allows every value in the range.
+    """
+
+    low: int
+    high: int
+    default: int
+    multiple_of: int = 1
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Allowed values of a real field: finite, `low ≤ value ≤ high`."""
+
+    low: float
+    high: float
+    default: float
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Limits and defaults of the public request; fields are named after its tensors.
+
+    Args:
+        max_prompt_characters: Checked before tokenization; also for the negative prompt.
+        max_prompt_tokens: `L`, special tokens included; prompts are padded to it.
+        num_inference_steps: Denoising steps.
+        guidance_scale: 1 disables guidance.
+        num_frames: Frames of the clip before encoding.
+        fps: Frames per second of the MP4.
+        height: Pixels of the MP4.
+        width: Pixels of the MP4.
+    """
+
+    max_prompt_characters: int
+    max_prompt_tokens: int
+    num_inference_steps: IntRange
+    guidance_scale: FloatRange
+    num_frames: IntRange
+    fps: IntRange
+    height: IntRange
+    width: IntRange
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Shape of the latents of a clip.
+
+    Args:
+        channels: `C`.
+        temporal_compression: Frames of the clip per latent frame.
+        spatial_compression: MP4 pixels per latent row or column, upsampler included.
+        window_frames: Latent frames that the denoiser was trained on; longer clips are
+            denoised in overlapping windows of this length.
+        window_overlap: Latent frames that neighbouring windows share.
+    """
+
+    channels: int
+    temporal_compression: int
+    spatial_compression: int
+    window_frames: int
+    window_overlap: int
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """The served checkpoint.
+
+    Args:
+        name: Shown in INFO.
+        engine: Engine of the exported stages, `onnxruntime`, `tensorrt` or `pytorch`.
+        scheduler_shift: Timestep shift of the flow-matching schedule; 1 spaces sigmas evenly.
+        latents: Latent shape.
+        limits: Request limits and defaults.
+    """
+
+    name: str
+    engine: str
+    scheduler_shift: float
+    latents: LatentSpec
+    limits: RequestLimits
+
+    def save(self, folder: Path) -> None:
+        """Writes `checkpoint.json` into `folder`."""
+        (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> CheckpointSpec:
+        """Reads `checkpoint.json` from `folder`.
+
+        Raises:
+            FileNotFoundError: If the repository was not exported.
+            KeyError: If a field is missing.
+        """
+        raw = json.loads((folder / FILE_NAME).read_text())
+        return cls(
+            name=raw["name"],
+            engine=raw["engine"],
+            scheduler_shift=raw["scheduler_shift"],
+            latents=LatentSpec(**raw["latents"]),
+            limits=limits_from_dict(raw["limits"]),
+        )
+
+
+def limits_from_dict(raw: dict[str, object]) -> RequestLimits:
+    """Builds `RequestLimits` from parsed JSON.
+
+    Raises:
+        KeyError: If a field is missing.
+        TypeError: If a range has an unknown or missing member.
+    """
+    kinds = {"IntRange": IntRange, "FloatRange": FloatRange, "int": int}
+    values = {f.name: (kinds[str(f.type)], raw[f.name]) for f in fields(RequestLimits)}
+    return RequestLimits(
+        **{
+            name: kind(**value) if isinstance(value, dict) else kind(value)
+            for name, (kind, value) in values.items()
+        }
+    )

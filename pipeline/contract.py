@@ -1,0 +1,177 @@
+"""Every tensor that crosses a stage boundary: name, dtype and dimensions, stated once.
+
+The `config.pbtxt` files are tested against `STAGES`; the client, the server's Python stages
+and the exporter import these names. Dimension letters: `B` batch, `C` latent channels, `F`
+frames (latent frames for latents), `H W` rows and columns, `L` tokens, `E` embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ANY = -1
+"""A dimension fixed by the request or the checkpoint, not by the contract."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a stage.
+
+    Args:
+        name: Triton tensor name; an engine's graph uses the same one.
+        dtype: Triton data type without the `TYPE_` prefix, for example `FP32`.
+        dims: Dimensions without the batch dimension where the stage batches; `ANY` is free.
+        optional: Whether a request may leave it out.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class StageContract:
+    """Inputs and outputs of one model of the repository.
+
+    Args:
+        name: Folder in `model_repository/`.
+        inputs: In the order of `config.pbtxt`.
+        outputs: In the order of `config.pbtxt`.
+        batched: Whether Triton adds a leading batch dimension (`max_batch_size` > 0).
+        engine: Whether it is an exported graph without code of its own.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: bool
+    engine: bool
+
+
+PROMPT = TensorSpec("PROMPT", "STRING", (ANY,))
+NEGATIVE_PROMPT = TensorSpec("NEGATIVE_PROMPT", "STRING", (ANY,), optional=True)
+SEED = TensorSpec("SEED", "INT64", (ANY,), optional=True)
+NUM_INFERENCE_STEPS = TensorSpec("NUM_INFERENCE_STEPS", "INT32", (ANY,), optional=True)
+GUIDANCE_SCALE = TensorSpec("GUIDANCE_SCALE", "FP32", (ANY,), optional=True)
+NUM_FRAMES = TensorSpec("NUM_FRAMES", "INT32", (ANY,), optional=True)
+FPS = TensorSpec("FPS", "INT32", (ANY,), optional=True)
+HEIGHT = TensorSpec("HEIGHT", "INT32", (ANY,), optional=True)
+WIDTH = TensorSpec("WIDTH", "INT32", (ANY,), optional=True)
+
+REQUEST_INPUTS = (
+    PROMPT,
+    NEGATIVE_PROMPT,
+    SEED,
+    NUM_INFERENCE_STEPS,
+    GUIDANCE_SCALE,
+    NUM_FRAMES,
+    FPS,
+    HEIGHT,
+    WIDTH,
+)
+"""The public request. Each holds one element; `dims` are free so that a wrong count reaches
+`prompt_processor`, whose error names the field."""
+
+VIDEO = TensorSpec("VIDEO", "STRING", (1,))
+INFO = TensorSpec("INFO", "STRING", (1,))
+
+INPUT_IDS = TensorSpec("INPUT_IDS", "INT64", (2, ANY))
+ATTENTION_MASK = TensorSpec("ATTENTION_MASK", "INT64", (2, ANY))
+PROMPT_EMBEDS = TensorSpec("PROMPT_EMBEDS", "FP32", (2, ANY, ANY))
+"""`[2, L, E]`: row 0 the prompt, row 1 the negative prompt. So for the two above."""
+
+LATENTS = TensorSpec("LATENTS", "FP32", (ANY, ANY, ANY, ANY))
+"""`[C, F, H, W]`, unit variance (normalised)."""
+TIMESTEP = TensorSpec("TIMESTEP", "FP32", (1,))
+"""Noise level × 1000, in [0, 1000]."""
+VELOCITY = TensorSpec("VELOCITY", "FP32", (ANY, ANY, ANY, ANY))
+"""`noise − data`, `[C, F, H, W]`."""
+
+FRAMES = TensorSpec("FRAMES", "UINT8", (ANY, ANY, ANY, 3))
+CONSISTENT_FRAMES = TensorSpec("CONSISTENT_FRAMES", "UINT8", (ANY, ANY, ANY, 3))
+UPSAMPLED_FRAMES = TensorSpec("UPSAMPLED_FRAMES", "UINT8", (ANY, ANY, ANY, 3))
+"""`[F, H, W, 3]`, RGB."""
+
+STAGE_TIMES = TensorSpec("STAGE_TIMES", "FP64", (ANY,))
+"""Start and end of each Python stage passed so far, seconds since the epoch, in order."""
+
+
+def _resolved(spec: TensorSpec) -> TensorSpec:
+    """The same field after `prompt_processor` has filled in its default: one element."""
+    return TensorSpec(spec.name, spec.dtype, (1,))
+
+
+DENOISER_PROMPT_EMBEDS = TensorSpec("PROMPT_EMBEDS", "FP32", (ANY, ANY))
+DENOISER_ATTENTION_MASK = TensorSpec("ATTENTION_MASK", "INT64", (ANY,))
+_SAMPLING = tuple(
+    _resolved(spec) for spec in (SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, NUM_FRAMES)
+)
+_OUTPUT_SHAPE = tuple(_resolved(spec) for spec in (FPS, HEIGHT, WIDTH))
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        StageContract(
+            "prompt_processor",
+            inputs=REQUEST_INPUTS,
+            outputs=(INPUT_IDS, ATTENTION_MASK, *_SAMPLING, *_OUTPUT_SHAPE, STAGE_TIMES),
+            batched=False,
+            engine=False,
+        ),
+        StageContract(
+            "text_encoder",
+            inputs=(INPUT_IDS, ATTENTION_MASK),
+            outputs=(PROMPT_EMBEDS,),
+            batched=True,
+            engine=True,
+        ),
+        StageContract(
+            "video_diffusion",
+            inputs=(PROMPT_EMBEDS, ATTENTION_MASK, *_SAMPLING, STAGE_TIMES),
+            outputs=(LATENTS, STAGE_TIMES),
+            batched=True,
+            engine=False,
+        ),
+        StageContract(
+            "denoiser",
+            inputs=(LATENTS, TIMESTEP, DENOISER_PROMPT_EMBEDS, DENOISER_ATTENTION_MASK),
+            outputs=(VELOCITY,),
+            batched=True,
+            engine=True,
+        ),
+        StageContract(
+            "vae_decoder", inputs=(LATENTS,), outputs=(FRAMES,), batched=True, engine=True
+        ),
+        StageContract(
+            "frame_consistency",
+            inputs=(FRAMES,),
+            outputs=(CONSISTENT_FRAMES,),
+            batched=True,
+            engine=True,
+        ),
+        StageContract(
+            "upsampler",
+            inputs=(FRAMES,),
+            outputs=(UPSAMPLED_FRAMES,),
+            batched=True,
+            engine=True,
+        ),
+        StageContract(
+            "video_encoder",
+            inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_OUTPUT_SHAPE, STAGE_TIMES),
+            outputs=(VIDEO, INFO),
+            batched=False,
+            engine=False,
+        ),
+        StageContract(
+            "text_to_video",
+            inputs=REQUEST_INPUTS,
+            outputs=(VIDEO, INFO),
+            batched=False,
+            engine=False,
+        ),
+    )
+}
+"""Every model of the repository by name."""

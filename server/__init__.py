@@ -1,0 +1,1 @@
+"""Starts NVIDIA Triton Inference Server over the model repository."""
