@@ -25,9 +25,9 @@ class Settings:
     """What the run depends on."""
 
     seed: int = 2
-    steps: int = 6000
+    steps: int = 20_000
     max_seconds: float = 360.0
-    batch_size: int = 16
+    batch_size: int = 8
     learning_rate: float = 1e-3
     two_object_share: float = 0.6
     object_weight: float = 3.0
@@ -102,10 +102,13 @@ def main() -> None:
     )
     torch.manual_seed(settings.seed)
     module = VideoVAE(BUNDLED).to(args.device)
+    # cuDNN's 3-D convolutions are fastest with channels last.
+    module.encoder.to(memory_format=torch.channels_last_3d)
+    module.decoder.to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
     )
-    schedule = Schedule(settings.steps, 200, 0.7, settings.max_seconds)
+    schedule = Schedule(settings.steps, 200, 0.9, settings.max_seconds)
     run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
     forward = torch.compile(reconstruct) if args.device == "cuda" else reconstruct
     for step in run.steps():
@@ -114,7 +117,7 @@ def main() -> None:
             settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
         )
         frames, covered = render(scenes, args.device)
-        frames = 2 * frames - 1
+        frames = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):
             output, latents = forward(module, frames, settings.latent_noise)
         loss, mse = reconstruction_loss(output, frames, covered, settings)

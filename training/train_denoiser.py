@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from reelserve.models.denoiser import BUNDLED, SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import VideoVAE
+from reelserve.training.muon import StackedMuon
 from reelserve.training.pool import Pool, build_pool
 from reelserve.training.run import Run, Schedule, write_settings
 
@@ -46,11 +47,8 @@ def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.O
         is_matrix = parameter.ndim == 2 and not name.endswith("modulation_table")
         (matrices if inside and is_matrix else others).append(parameter)
     return [
-        torch.optim.Muon(
-            matrices,
-            lr=settings.muon_learning_rate,
-            weight_decay=settings.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
+        StackedMuon(
+            matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay
         ),
         torch.optim.AdamW(
             others, lr=settings.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0
