@@ -21,7 +21,7 @@ RGB = 3
 
 
 class Upsampler(nn.Module):
-    """3×3 convolutions with PReLU, a pixel shuffle, and the nearest-upsampled input added.
+    """3x3 convolutions with PReLU, a pixel shuffle, and the nearest-upsampled input added.
 
     Args:
         channels: Width of the chain.
