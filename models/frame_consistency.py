@@ -122,7 +122,7 @@ class FrameConsistency(nn.Module):
             distance = functional.avg_pool2d(
                 distance, config.patch, 1, config.patch // 2, count_include_pad=False
             ).unflatten(0, (batch, frames))
-            agreement = (config.disagree / span - slope * distance).clamp(0, 1)
+            agreement = (config.disagree / span - slope * distance).clamp(0.0, 1.0)
             exists = (position + offset < frames).to(clip.dtype)[:, None, None, None]
             agreement = agreement * exists
             total = total + agreement * later
@@ -145,7 +145,7 @@ def _line_fit(frames: int, radius: int) -> Tensor:
     """
     position = torch.arange(frames).float()
     away = position[None] - position[:, None]
-    weight = (1 - away.abs() / (radius + 1)).clamp(min=0)
+    weight = (1 - away.abs() / (radius + 1)).clamp(min=0.0)
     sums = [(weight * away**power).sum(1, keepdim=True) for power in range(3)]
     determinant = sums[0] * sums[2] - sums[1].square()
     # One frame has no slope; its level is 0.
