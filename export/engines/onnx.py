@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from reelserve.export.engines.onnx_rewrites import rewrite
+from reelserve.export.engines.onnx_modules import for_onnx_runtime
 from reelserve.export.stages import ExportStage
 
 OPSET = 20
@@ -47,19 +47,19 @@ class OnnxRuntimeEngine:
         )
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                stage.module,
+                for_onnx_runtime(stage.module),
                 stage.example_inputs,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names,
                 output_names=[tensor.name for tensor in contract.outputs],
                 dynamic_shapes=_dynamic_dims(dynamic_shapes),
+                optimize=False,
                 verbose=False,
             )
         assert program is not None
-        model = rewrite(program.model_proto)
-        onnx.checker.check_model(model)
-        onnx.save_model(model, path)
+        onnx.checker.check_model(program.model_proto)
+        onnx.save_model(program.model_proto, path)
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.
