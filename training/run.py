@@ -1,0 +1,158 @@
+"""A resumable training run: state on disk, a schedule, an average of the weights, curves.
+
+A run may be cut off at any time. It saves its whole state every `SAVE_EVERY_S` seconds and at
+the end, and goes on from there when started again with the same folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SAVE_EVERY_S = 60.0
+CURVE_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length and learning-rate shape of a run.
+
+    Args:
+        steps: Optimiser steps of the whole run.
+        warmup_steps: Linear rise from 0.
+        decay_share: Final share of the run over which the rate falls linearly to 0.
+        max_seconds: The run also ends, its rate fallen to 0, after this much training time.
+    """
+
+    steps: int
+    warmup_steps: int
+    decay_share: float
+    max_seconds: float
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        return min(1.0, max(step / self.steps, seconds / self.max_seconds))
+
+    def factor(self, step: int, seconds: float) -> float:
+        """Multiplies every learning rate."""
+        left = 1.0 - self.progress(step, seconds)
+        return min(1.0, (step + 1) / self.warmup_steps, left / self.decay_share)
+
+
+class Run:
+    """One training run over a module.
+
+    Args:
+        folder: Holds `state.pt` and `curve.csv`; created where missing.
+        module: Trained in place.
+        optimizers: Step together; each group's `lr` is scaled by the schedule.
+        schedule: Length and rate.
+        ema_decay: Of the averaged weights that are kept at the end.
+        seed: Of the run; the step number is added, so that a resumed run sees fresh data.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        module: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        schedule: Schedule,
+        *,
+        ema_decay: float,
+        seed: int,
+    ) -> None:
+        self.folder, self.module, self.optimizers = folder, module, optimizers
+        self.schedule, self.ema_decay, self.seed = schedule, ema_decay, seed
+        self.step, self.seconds = 0, 0.0
+        self.average = [p.detach().clone() for p in module.parameters()]
+        self._rates = [[group["lr"] for group in opt.param_groups] for opt in optimizers]
+        self._losses: dict[str, list[Tensor]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "state.pt").exists():
+            self._load()
+
+    def steps(self) -> Iterator[int]:
+        """Yields the number of each step left; the caller computes losses and calls `update`."""
+        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        while self.schedule.progress(self.step, self.seconds) < 1.0:
+            yield self.step
+            self.step += 1
+            if self.step % CURVE_EVERY == 0:
+                self._write_curve()
+            self.seconds = time.monotonic() - started
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def update(self, loss: Tensor, **terms: Tensor) -> None:
+        """Backpropagates, steps every optimiser and updates the average."""
+        factor = self.schedule.factor(self.step, self.seconds)
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        # A short average early on, so that the first steps are soon forgotten.
+        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list(self.module.parameters()), 1 - decay)
+        for name, value in {"loss": loss, **terms}.items():
+            self._losses.setdefault(name, []).append(value.detach())
+
+    def use_average(self) -> None:
+        """Puts the averaged weights into the module."""
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.module.parameters()), self.average)
+
+    def save(self) -> None:
+        """Writes the whole state, atomically."""
+        state = {
+            "module": self.module.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.folder / "state.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "state.pt")
+
+    def _load(self) -> None:
+        state = torch.load(self.folder / "state.pt", weights_only=True)
+        self.module.load_state_dict(state["module"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        with torch.no_grad():
+            torch._foreach_copy_(self.average, [t.to(self.average[0]) for t in state["average"]])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _write_curve(self) -> None:
+        means = {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
+        self._losses = {}
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **means}
+        path = self.folder / "curve.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def write_settings(folder: Path, settings: Any, **more: object) -> None:
+    """Writes the settings a component was trained with to `training.json` beside its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**asdict(settings), **more}, indent=2, default=str)
+    (folder / "training.json").write_text(text + "\n")

@@ -1,0 +1,125 @@
+"""Trains the video autoencoder on rendered clips.
+
+Run as `python -m reelserve.training.train_autoencoder`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reelserve.models.loading import save_component
+from reelserve.models.video_vae import BUNDLED, VideoVAE
+from reelserve.training.run import Run, Schedule, write_settings
+from reelserve.training.scenes import sample_scenes
+from reelserve.training.world import render
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the run depends on."""
+
+    seed: int = 2
+    steps: int = 6000
+    max_seconds: float = 360.0
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    two_object_share: float = 0.6
+    object_weight: float = 3.0
+    edge_frame_weight: float = 1.5
+    latent_noise: float = 0.05
+    latent_penalty: float = 1e-5
+
+
+def reconstruct(module: VideoVAE, frames: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Encodes and decodes; noise on the latents makes the decoder forgive a denoiser's errors.
+
+    Returns:
+        The reconstruction of `frames` and the latents.
+    """
+    latents = module.encoder(frames)
+    spread = latents.detach().float().std(dim=(0, 2, 3, 4), keepdim=True)
+    noisy = latents + (noise * spread).to(latents.dtype) * torch.randn_like(latents)
+    return module.decoder(noisy), latents
+
+
+def reconstruction_loss(
+    output: Tensor, frames: Tensor, covered: Tensor, settings: Settings
+) -> tuple[Tensor, Tensor]:
+    """Weighted error, heavier on objects and on the first and last frame.
+
+    Returns:
+        The loss, and the plain mean squared error on the [0, 1] scale.
+    """
+    error = output.float() - frames
+    weight = 1 + settings.object_weight * covered
+    # The ends have a neighbour less to be drawn from.
+    ends = torch.ones(frames.shape[2], device=frames.device)
+    ends[0] = ends[-1] = settings.edge_frame_weight
+    weight = weight * ends[:, None, None]
+    loss = (weight * (error.abs() * 0.1 + error.square())).mean()
+    return loss, error.square().mean() / 4
+
+
+@torch.no_grad()
+def measure_latents(module: VideoVAE, settings: Settings, device: str, clips: int) -> None:
+    """Sets the mean and spread that normalise latents, from fresh training scenes."""
+    rng = np.random.default_rng((settings.seed, 1 << 30))
+    latents = []
+    for _ in range(max(1, clips // settings.batch_size)):
+        scenes = sample_scenes(
+            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
+        )
+        frames, _ = render(scenes, device)
+        latents.append(module.encoder(2 * frames - 1).float())
+    stacked = torch.cat(latents)
+    module.latents_mean.copy_(stacked.mean(dim=(0, 2, 3, 4))[:, None, None, None])
+    module.latents_std.copy_(stacked.std(dim=(0, 2, 3, 4))[:, None, None, None])
+
+
+def main() -> None:
+    """Trains, saves the averaged weights to the checkpoint's `vae/`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("build/training/vae"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
+    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
+    parser.add_argument("--device", default="cuda")
+    args = parser.parse_args()
+    settings = Settings(
+        steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size
+    )
+    torch.manual_seed(settings.seed)
+    module = VideoVAE(BUNDLED).to(args.device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+    )
+    schedule = Schedule(settings.steps, 200, 0.7, settings.max_seconds)
+    run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
+    forward = torch.compile(reconstruct) if args.device == "cuda" else reconstruct
+    for step in run.steps():
+        rng = np.random.default_rng((settings.seed, step))
+        scenes = sample_scenes(
+            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
+        )
+        frames, covered = render(scenes, args.device)
+        frames = 2 * frames - 1
+        with torch.autocast(args.device, torch.bfloat16):
+            output, latents = forward(module, frames, settings.latent_noise)
+        loss, mse = reconstruction_loss(output, frames, covered, settings)
+        loss = loss + settings.latent_penalty * latents.float().square().mean()
+        run.update(loss, psnr_db=-10 * mse.detach().log10())
+    run.use_average()
+    measure_latents(module, settings, args.device, clips=1024)
+    save_component(module, args.out)
+    write_settings(args.out, settings, steps_done=run.step, seconds=round(run.seconds, 1))
+
+
+if __name__ == "__main__":
+    main()
