@@ -6,7 +6,7 @@ import ctypes.util
 import importlib
 import importlib.util
 import os
-import stat
+import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def pip_installation(run_dir: Path) -> Installation:
     libraries = package.parent / "nvidia_pytriton.libs"
     _require(root / "bin" / "tritonserver")
     backends = _assemble_backends(root, run_dir / "backends")
-    environment = python_environment(run_dir)
+    environment = python_environment()
     environment["LD_LIBRARY_PATH"] = _joined(
         [str(libraries), str(libpython_folder()), os.environ.get("LD_LIBRARY_PATH", "")]
     )
@@ -72,38 +72,33 @@ def pip_installation(run_dir: Path) -> Installation:
     )
 
 
-def native_installation(binary: Path, run_dir: Path) -> Installation:
+def native_installation(binary: Path) -> Installation:
     """Uses NVIDIA's own installation, for example of its container, with its own backends.
+
+    This package must be installed into the Python that its Python backend embeds.
 
     Args:
         binary: Its `tritonserver`.
-        run_dir: Existing folder of this run.
 
     Raises:
         InstallationError: If `binary` is not an executable file.
     """
     if not (binary.is_file() and os.access(binary, os.X_OK)):
         raise InstallationError(f"--tritonserver {binary} is not an executable file")
-    return Installation(
-        binary=binary.resolve(), environment=python_environment(run_dir), arguments=()
-    )
+    return Installation(binary=binary.resolve(), environment=python_environment(), arguments=())
 
 
-def python_environment(run_dir: Path) -> dict[str, str]:
-    """Lets the Python stages import this package and everything that this process can.
+def python_environment() -> dict[str, str]:
+    """Lets the stages' embedded interpreter find the packages of this one.
 
-    The stages run in an embedded interpreter that reads no `.pth` file, so an editable install
-    would be invisible to it: the rooms are linked into `run_dir/site/reelserve` instead.
+    It takes its prefix from the first `python3` on PATH. PYTHONPATH alone does not do: the
+    interpreter reads it on Python 3.10 and not on later ones (pybind11 embeds an isolated
+    configuration).
     """
-    namespace = run_dir / "site" / "reelserve"
-    namespace.mkdir(parents=True, exist_ok=True)
-    for room in STAGE_PACKAGES:
-        source = importlib.import_module(f"reelserve.{room}").__file__
-        assert source is not None
-        _link(Path(source).parent, namespace / room)
     installed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     return {
-        "PYTHONPATH": _joined([str(namespace.parent), *installed]),
+        "PATH": _joined([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": _joined(installed),
         # The server's log is where a stage's messages belong, at once and not in blocks.
         "PYTHONUNBUFFERED": "1",
         # Stages share the cores: BLAS behind NumPy must not start a pool in each of them.
@@ -141,12 +136,21 @@ def _assemble_backends(root: Path, folder: Path) -> Path:
         raise InstallationError(
             f"this nvidia-pytriton has no stub for Python {version}: use Python 3.10 to 3.12"
         )
-    stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
     python = folder / "python"
     python.mkdir(parents=True, exist_ok=True)
     for name in ("libtriton_python.so", "triton_python_backend_utils.py"):
-        _link(_require(root / "backends" / "python" / name), python / name)
-    _link(stub, python / stub.name)
+        # A copy: Triton refuses a backend library that is a link out of its folder.
+        shutil.copy(_require(root / "backends" / "python" / name), python / name)
+    shutil.copy(stub, python / stub.name)
+    (python / stub.name).chmod(0o755)
+    # Triton puts this folder on the stages' path, so they find the rooms they import even where
+    # the package is not installed.
+    namespace = python / "reelserve"
+    namespace.mkdir(exist_ok=True)
+    for room in STAGE_PACKAGES:
+        source = importlib.import_module(f"reelserve.{room}").__file__
+        assert source is not None
+        _link(Path(source).parent, namespace / room)
     for backend in sorted(path.parent for path in BACKENDS_FOLDER.glob("*/model.py")):
         _link(backend, folder / backend.name)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,11 @@ PORT_ATTEMPTS = 3
 SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_MEMORY_BYTES = 256 * 2**20
 """Eight stages of 80 frames of 256×256×3 bytes, in and out, with room for four requests."""
+ERROR_LINE = re.compile(
+    r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
+)
+HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
+"""Logged at every start on a machine without a GPU."""
 
 
 class ServerError(RuntimeError):
@@ -171,7 +177,7 @@ class TritonServer:
         run_dir = run_dir.resolve()
         run_dir.mkdir(parents=True, exist_ok=True)
         installation = (
-            native_installation(options.tritonserver, run_dir)
+            native_installation(options.tritonserver)
             if options.tritonserver
             else pip_installation(run_dir)
         )
@@ -245,11 +251,17 @@ class TritonServer:
         return error_lines(self._log_text()) + f"\nfull log: {self.log_file}"
 
 
-def error_lines(log: str, limit: int = 20) -> str:
-    """Picks from a Triton log what says why it failed: its error lines, else its last ones."""
-    lines = log.splitlines()
-    errors = [line for line in lines if line.startswith("E") or line.lower().startswith("error")]
-    return "\n".join((errors or lines)[-limit:])
+def error_lines(log: str, limit: int = 12) -> str:
+    """Picks from a Triton log what says why it failed: its error lines, else its last lines.
+
+    Time stamps and stack traces are cut off, repeated lines and known harmless ones left out.
+    """
+    errors = dict.fromkeys(
+        match["message"].split("\\n", 1)[0].rstrip('"')
+        for match in ERROR_LINE.finditer(log)
+        if not any(harmless in match["message"] for harmless in HARMLESS_ERRORS)
+    )
+    return "\n".join((list(errors) or log.splitlines())[-limit:])
 
 
 def check_repository(repository: Path) -> None:
