@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 from reelserve.server.batching import Arrays, run_batched
-from reelserve.server.errors import OverCapacityError
+from reelserve.server.errors import StageError, UnavailableError
 
 Denoise = Callable[[Arrays], Arrays]
 """Inputs of the `denoiser` stage to its outputs, both by name, batch dimension first."""
@@ -106,11 +106,11 @@ class ClipTable:
         """Adds a request.
 
         Raises:
-            OverCapacityError: If the table is full.
+            UnavailableError: If the table is full.
         """
         self._forget_idle()
         if len(self._clips) >= self.max_in_flight:
-            raise OverCapacityError(
+            raise UnavailableError(
                 f"{len(self._clips)} requests are in flight; the limit is {self.max_in_flight}: "
                 "try again later"
             )
@@ -123,8 +123,10 @@ class ClipTable:
         """The clip of a request that was scheduled again.
 
         Raises:
-            KeyError: If it is not in the table.
+            StageError: If it is not in the table.
         """
+        if key not in self._clips:
+            raise StageError("video_diffusion was handed a request that it does not hold")
         self._seen_s[key] = time.monotonic()
         return self._clips[key]
 

@@ -1,8 +1,8 @@
 """What a stage answers when it cannot compute, besides `ValueError` for a bad request."""
 
 
-class OverCapacityError(RuntimeError):
-    """The server holds as many requests as it may; UNAVAILABLE."""
+class UnavailableError(RuntimeError):
+    """The server is full or shutting down; UNAVAILABLE."""
 
 
 class CancelledError(RuntimeError):

@@ -49,7 +49,7 @@ class ServerOptions:
         http_port: TCP port; None takes a free one.
         metrics_port: TCP port; None takes a free one.
         tritonserver: NVIDIA's own binary; None uses the pip-installed one.
-        log_file: Where the server's log goes; None puts it into the run folder.
+        log_file: Where the server's log goes; None keeps it until the server is stopped.
         run_dir: Folder for the assembled backends; None makes a temporary one.
         ready_timeout_s: Bound on the start.
         extra_arguments: Passed to `tritonserver` as they are, last.
@@ -158,6 +158,11 @@ class TritonServer:
         assert self._process is not None, "the server is not started"
         return self._process.wait()
 
+    def errors(self) -> str:
+        """What the server's log says went wrong."""
+        where = f"\nfull log: {self.log_file}" if self.options.log_file else ""
+        return error_lines(self._log_text()) + where
+
     def __enter__(self) -> TritonServer:
         return self.start()
 
@@ -231,14 +236,13 @@ class TritonServer:
             status = self._process.poll()
             if status is not None:
                 raise ServerError(
-                    f"Triton ended with status {status} before it was ready\n{self._log_errors()}"
+                    f"Triton ended with status {status} before it was ready\n{self.errors()}"
                 )
             if _http_ready(self.options.host, self.http_port):
                 return
             time.sleep(READY_POLL_S)
         raise ServerError(
-            f"Triton was not ready within {self.options.ready_timeout_s:.0f} s\n"
-            f"{self._log_errors()}"
+            f"Triton was not ready within {self.options.ready_timeout_s:.0f} s\n{self.errors()}"
         )
 
     def _log_text(self) -> str:
@@ -246,9 +250,6 @@ class TritonServer:
             return self.log_file.read_text(errors="replace")
         except OSError:
             return ""
-
-    def _log_errors(self) -> str:
-        return error_lines(self._log_text()) + f"\nfull log: {self.log_file}"
 
 
 def error_lines(log: str, limit: int = 12) -> str:
@@ -290,15 +291,23 @@ def check_shared_memory() -> None:
 
 
 def _ports(host: str, wanted: tuple[int | None, ...]) -> list[int]:
-    """Replaces each None by a port that is free now, all different."""
+    """Replaces each None by a free port, all different.
+
+    Raises:
+        ServerError: If a port that was asked for is in use. Another server behind it would
+            answer that it is ready, so this must not be left to Triton.
+    """
     with contextlib.ExitStack() as stack:
         ports = []
         for port in wanted:
-            if port is None:
-                probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-                probe.bind((host, 0))
-                port = int(probe.getsockname()[1])
-            ports.append(port)
+            probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            # As Triton binds: a port whose last connection is just closing counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port or 0))
+            except OSError as error:
+                raise ServerError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            ports.append(int(probe.getsockname()[1]))
         return ports
 
 
@@ -315,10 +324,13 @@ def _http_ready(host: str, port: int) -> bool:
 
 def _end(process: subprocess.Popen[bytes]) -> int:
     """Asks the server to end, then kills whatever of its process group is left."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(KILL_AFTER_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(KILL_AFTER_S)
+    finally:
+        # Also when a second Ctrl-C interrupts the wait.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     return process.wait()

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from reelserve.server.errors import CancelledError, OverCapacityError
+from reelserve.server.errors import CancelledError, StageError, UnavailableError
 
 _CODES = (
     (ValueError, "INVALID_ARG"),
-    (OverCapacityError, "UNAVAILABLE"),
+    (UnavailableError, "UNAVAILABLE"),
     (CancelledError, "CANCELLED"),
 )
 """Names of members of `TritonError`, which Triton adds to its module after this one's import."""
+
+SHUTTING_DOWN = "Server not ready"
+"""How Triton answers a stage's call to another one once it was told to end."""
 
 
 def input_arrays(request: Any) -> dict[str, NDArray[Any]]:
@@ -53,3 +56,44 @@ def check_not_cancelled(request: Any) -> None:
     """Raises `CancelledError` if nobody waits for the answer any more."""
     if request.is_cancelled():
         raise CancelledError("the request was cancelled")
+
+
+def check_not_sequence(request: Any) -> None:
+    """Raises `ValueError` if a request carries a sequence id or flag.
+
+    `video_diffusion` is a sequence to Triton, so two requests with one id would be taken for
+    one, and a request that says it is the end of a sequence would never be answered.
+    """
+    if request.correlation_id() or request.flags():
+        raise ValueError(
+            f"sequence_id is {request.correlation_id()}; the limit is none: text_to_video takes "
+            "single requests, without sequence_id, sequence_start and sequence_end"
+        )
+
+
+def call_model(
+    name: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Calls another model of the repository and waits for it.
+
+    Args:
+        name: The model.
+        inputs: By name.
+        outputs: Names of those that are wanted.
+
+    Raises:
+        UnavailableError: If the server is shutting down.
+        StageError: If the model fails.
+    """
+    reply = pb_utils.InferenceRequest(
+        model_name=name,
+        requested_output_names=list(outputs),
+        inputs=[pb_utils.Tensor(key, np.ascontiguousarray(array)) for key, array in inputs.items()],
+    ).exec()
+    if reply.has_error():
+        message = reply.error().message()
+        if SHUTTING_DOWN in message:
+            raise UnavailableError(f"{name}: the server is shutting down")
+        raise StageError(f"{name}: {message}")
+    # Copies: the arrays of a reply live in shared memory that ends with it.
+    return {tensor.name(): tensor.as_numpy().copy() for tensor in reply.output_tensors()}

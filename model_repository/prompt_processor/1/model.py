@@ -4,7 +4,12 @@ from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, process_prompt
-from reelserve.server.triton_io import error_response, input_arrays, response
+from reelserve.server.triton_io import (
+    check_not_sequence,
+    error_response,
+    input_arrays,
+    response,
+)
 
 
 class TritonPythonModel:
@@ -29,6 +34,7 @@ class TritonPythonModel:
 
     def _answer(self, request):
         try:
+            check_not_sequence(request)
             return response(process_prompt(input_arrays(request), self._limits, self._tokenizer))
         except Exception as error:
             return error_response(error)

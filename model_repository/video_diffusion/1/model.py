@@ -7,9 +7,9 @@ import triton_python_backend_utils as pb_utils
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step
-from reelserve.server.errors import StageError
 from reelserve.server.session_settings import Parameters
 from reelserve.server.triton_io import (
+    call_model,
     check_not_cancelled,
     error_response,
     input_arrays,
@@ -54,7 +54,7 @@ class TritonPythonModel:
             except Exception as error:
                 responses[index] = self._end(request, error_response(error))
         active = self._clips.active()
-        turn = [index for index in clips if self._key(requests[index]) in active]
+        turn = [index for index in clips if requests[index].correlation_id() in active]
         failures = denoise_step([clips[index] for index in turn], self._denoise, self._max_rows)
         for index, failure in zip(turn, failures, strict=True):
             if failure is not None:
@@ -66,29 +66,19 @@ class TritonPythonModel:
                 request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
         return responses
 
-    def _key(self, request):
-        return request.correlation_id()
-
     def _clip(self, request):
         """The state of a request, made when Triton schedules it for the first time."""
         check_not_cancelled(request)
         if not request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:
-            return self._clips.find(self._key(request))
+            return self._clips.find(request.correlation_id())
         return self._clips.admit(
-            self._key(request), lambda: clip_from_inputs(input_arrays(request), self._spec)
+            request.correlation_id(), lambda: clip_from_inputs(input_arrays(request), self._spec)
         )
 
     def _end(self, request, answer):
-        self._clips.drop(self._key(request))
+        self._clips.drop(request.correlation_id())
         return answer
 
     def _denoise(self, inputs):
         """Calls the `denoiser` stage."""
-        reply = pb_utils.InferenceRequest(
-            model_name="denoiser",
-            requested_output_names=["VELOCITY"],
-            inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
-        ).exec()
-        if reply.has_error():
-            raise StageError(f"denoiser: {reply.error().message()}")
-        return {tensor.name(): tensor.as_numpy().copy() for tensor in reply.output_tensors()}
+        return call_model("denoiser", inputs, outputs=["VELOCITY"])

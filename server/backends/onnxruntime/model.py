@@ -54,6 +54,8 @@ class TritonPythonModel:
         else:
             results = run_each(arrays, self._session.run)
         for (index, _), result in zip(live, results, strict=True):
-            failed = isinstance(result, Exception)
-            responses[index] = error_response(result) if failed else response(result)
+            if isinstance(result, Exception):
+                responses[index] = error_response(result)
+            else:
+                responses[index] = response(result)
         return responses
