@@ -29,21 +29,24 @@ def run(argv: Sequence[str]) -> int:
     """
     options = parse_options(argv)
     console = Console(stderr=True)
-    with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell starts a background job with it ignored.
+    with _interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         try:
             with TritonServer(options) as server:
-                console.print(
+                console.out(
                     f"ready after {server.ready_s:.1f} s: gRPC {server.grpc_url}, "
                     f"HTTP {server.http_url}, metrics {server.metrics_url}; Ctrl-C ends it",
                     highlight=False,
                 )
                 status = server.wait()
-                console.print(f"Triton ended with status {status}\n{server.errors()}", markup=False)
+                console.out(
+                    f"Triton ended with status {status}\n{server.errors()}", highlight=False
+                )
                 return 1
         except KeyboardInterrupt:
             return 0
         except (ServerError, InstallationError) as error:
-            console.print(str(error), markup=False, highlight=False)
+            console.out(str(error), highlight=False)
             return 1
 
 
@@ -98,7 +101,7 @@ def _binary(text: str) -> Path:
 
 @contextmanager
 def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Lets `signals` end the block as Ctrl-C does."""
+    """Lets `signals` end the block by `KeyboardInterrupt`."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

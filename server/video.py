@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 CODEC = "libx264"
@@ -26,6 +26,8 @@ CONTAINER_OPTIONS = {
     # No library version and no date in the file.
     "fflags": "+bitexact",
 }
+BT709 = 1
+"""Code of these primaries, transfer and matrix in ISO/IEC 23091-2."""
 CHROMA_SUBSAMPLING = 2
 """yuv420p halves rows and columns of the colour planes."""
 
@@ -62,9 +64,7 @@ def _add_stream(container: Any, width: int, height: int, fps: int) -> Any:
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     # Players guess the colours of an untagged file from its size, each in its own way.
     context = stream.codec_context
-    context.color_primaries = int(ColorPrimaries.BT709)
-    context.color_trc = int(ColorTrc.BT709)
-    context.colorspace = int(Colorspace.ITU709)
+    context.color_primaries = context.color_trc = context.colorspace = BT709
     context.color_range = int(ColorRange.MPEG)
     return stream
 
