@@ -129,7 +129,9 @@ class BundledFamily:
         )
 
     def _vae_decoder(self) -> ExportStage:
-        stage = VAEDecoderStage(self._load("vae", VideoVAE))
+        vae = self._load("vae", VideoVAE)
+        del vae.encoder
+        stage = VAEDecoderStage(vae)
         return ExportStage(
             "vae_decoder", stage, (self._example_latents(),), {"LATENTS": {2: "frames"}}
         )
