@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from reelserve.export.engines.onnx_modules import for_onnx_runtime
 from reelserve.export.stages import ExportStage
 
-OPSET = 20
-"""The first with Gelu; every later operator would shut out older runtimes."""
+OPSET = 23
+"""The first with Attention, RMSNormalization and RotaryEmbedding."""
 
 
 class OnnxRuntimeEngine:
@@ -42,9 +42,7 @@ class OnnxRuntimeEngine:
         """
         contract = stage.contract
         names = [tensor.name for tensor in contract.inputs]
-        dynamic_shapes = tuple(
-            {0: "batch", **stage.free_dims.get(name, {})} for name in names
-        )
+        dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 for_onnx_runtime(stage.module),
