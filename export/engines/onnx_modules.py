@@ -6,7 +6,8 @@ from torch import nn
 
 from reelserve.export.engines.onnx_denoiser import onnx_denoiser
 from reelserve.export.engines.onnx_upsampler import BlockedUpsamplerStage
-from reelserve.export.stages import DenoiserStage, UpsamplerStage
+from reelserve.export.engines.onnx_vae import FrameVAEDecoderStage
+from reelserve.export.stages import DenoiserStage, UpsamplerStage, VAEDecoderStage
 
 
 def for_onnx_runtime(module: nn.Module) -> nn.Module:
@@ -15,4 +16,6 @@ def for_onnx_runtime(module: nn.Module) -> nn.Module:
         return BlockedUpsamplerStage(module.upsampler)
     if isinstance(module, DenoiserStage):
         return DenoiserStage(onnx_denoiser(module.denoiser))
+    if isinstance(module, VAEDecoderStage):
+        return FrameVAEDecoderStage(module.vae)
     return module
