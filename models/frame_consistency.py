@@ -38,8 +38,8 @@ class ConsistencyConfig:
 
     radius: int = 3
     patch: int = 3
-    agree: float = 1.5
-    disagree: float = 2.5
+    agree: float = 2.0
+    disagree: float = 4.0
     noise_quantile: float = 0.4
     min_noise: float = 0.0015
     max_noise: float = 0.04
