@@ -14,15 +14,11 @@ import pytest
 from reelserve.client import cli
 
 
-def reelserve(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-c",
-        "from reelserve.client.cli import main; raise SystemExit(main())",
-    ]
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=60, **options
-    )
+REELSERVE = (sys.executable, "-c", "from reelserve.client.cli import main; exit(main())")
+
+
+def reelserve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*REELSERVE, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_help_lists_every_command_with_what_it_does(capsys):
