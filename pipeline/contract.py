@@ -49,7 +49,9 @@ class StageContract:
     engine: bool
 
 
-PROMPT = TensorSpec("PROMPT", "STRING", (ANY,))
+PROMPT = TensorSpec("PROMPT", "STRING", (ANY,), optional=True)
+"""Optional to Triton only: without it `prompt_processor` answers that PROMPT is missing, where
+Triton's own check counts inputs and names none."""
 NEGATIVE_PROMPT = TensorSpec("NEGATIVE_PROMPT", "STRING", (ANY,), optional=True)
 SEED = TensorSpec("SEED", "INT64", (ANY,), optional=True)
 NUM_INFERENCE_STEPS = TensorSpec("NUM_INFERENCE_STEPS", "INT32", (ANY,), optional=True)
@@ -107,7 +109,8 @@ DENOISER_ATTENTION_MASK = TensorSpec("ATTENTION_MASK", "INT64", (ANY,))
 _SAMPLING = tuple(
     _resolved(spec) for spec in (SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, NUM_FRAMES)
 )
-_OUTPUT_SHAPE = tuple(_resolved(spec) for spec in (FPS, HEIGHT, WIDTH))
+_FPS = (_resolved(FPS),)
+_SIZE = tuple(_resolved(spec) for spec in (HEIGHT, WIDTH))
 
 
 STAGES = {
@@ -116,7 +119,7 @@ STAGES = {
         StageContract(
             "prompt_processor",
             inputs=REQUEST_INPUTS,
-            outputs=(INPUT_IDS, ATTENTION_MASK, *_SAMPLING, *_OUTPUT_SHAPE, STAGE_TIMES),
+            outputs=(INPUT_IDS, ATTENTION_MASK, *_SAMPLING, *_FPS, *_SIZE, STAGE_TIMES),
             batched=False,
             engine=False,
         ),
@@ -129,7 +132,7 @@ STAGES = {
         ),
         StageContract(
             "video_diffusion",
-            inputs=(PROMPT_EMBEDS, ATTENTION_MASK, *_SAMPLING, STAGE_TIMES),
+            inputs=(PROMPT_EMBEDS, ATTENTION_MASK, *_SAMPLING, *_SIZE, STAGE_TIMES),
             outputs=(LATENTS, STAGE_TIMES),
             batched=True,
             engine=False,
@@ -160,7 +163,7 @@ STAGES = {
         ),
         StageContract(
             "video_encoder",
-            inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_OUTPUT_SHAPE, STAGE_TIMES),
+            inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_FPS, *_SIZE, STAGE_TIMES),
             outputs=(VIDEO, INFO),
             batched=False,
             engine=False,

@@ -1,0 +1,40 @@
+"""Validates a request and tokenizes its prompts; the first stage of `text_to_video`."""
+
+from pathlib import Path
+
+from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.server.prompts import FILE_NAME, PromptTokenizer, process_prompt
+from reelserve.server.triton_io import (
+    check_not_sequence,
+    error_response,
+    input_arrays,
+    response,
+)
+
+
+class TritonPythonModel:
+    """In: the public request, all optional to Triton, no batch dimension, one element each.
+
+    PROMPT, NEGATIVE_PROMPT STRING; SEED INT64; NUM_INFERENCE_STEPS, NUM_FRAMES, FPS, HEIGHT,
+    WIDTH INT32; GUIDANCE_SCALE FP32.
+
+    Out: INPUT_IDS, ATTENTION_MASK `[2, L]` INT64; every numeric field above, resolved, `[1]`;
+    STAGE_TIMES `[2]` FP64.
+    """
+
+    def initialize(self, args):
+        """Reads the request limits and the tokenizer of the checkpoint."""
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._limits = CheckpointSpec.load(folder).limits
+        self._tokenizer = PromptTokenizer(folder / FILE_NAME, self._limits.max_prompt_tokens)
+
+    def execute(self, requests):
+        """Answers every request by itself."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request):
+        try:
+            check_not_sequence(request)
+            return response(process_prompt(input_arrays(request), self._limits, self._tokenizer))
+        except Exception as error:
+            return error_response(error)

@@ -1,0 +1,136 @@
+"""One clip's way from noise to latents, without the denoiser: who calls it, decides how.
+
+sampler = Sampler(spec, shift, settings)
+while not sampler.done:
+    rows = sampler.rows()
+    sampler.advance(denoiser(rows.latents, rows.timestep, embeds[rows.text]))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelserve.pipeline.checkpoint import LatentSpec
+from reelserve.pipeline.guidance import NO_GUIDANCE, guided_velocity
+from reelserve.pipeline.noise import seeded_noise
+from reelserve.pipeline.scheduler import TIMESTEPS_PER_SIGMA, euler_step, flow_matching_sigmas
+from reelserve.pipeline.windows import (
+    blend_windows,
+    split_windows,
+    window_starts,
+    window_weights,
+)
+
+PROMPT_ROW = 0
+NEGATIVE_PROMPT_ROW = 1
+"""Rows of PROMPT_EMBEDS and ATTENTION_MASK."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What a request says about sampling.
+
+    Args:
+        seed: ≥ 0.
+        num_inference_steps: ≥ 1.
+        guidance_scale: ≥ 1; 1 disables guidance.
+        num_frames: Frames of the clip.
+        height: Pixels of the MP4.
+        width: Pixels of the MP4.
+    """
+
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class DenoiserRows:
+    """What the denoiser must be asked for one step of one clip.
+
+    Args:
+        latents: `[n, C, f, H, W]`: its windows, a second time for the negative prompt.
+        timestep: Of every row.
+        text: `[n]`, the row of PROMPT_EMBEDS that each row is conditioned on.
+    """
+
+    latents: NDArray[np.float32]
+    timestep: float
+    text: NDArray[np.int64]
+
+
+def latent_shape(spec: LatentSpec, settings: SamplingSettings) -> tuple[int, int, int, int]:
+    """`(C, F, H, W)` of a request's latents."""
+    return (
+        spec.channels,
+        settings.num_frames // spec.temporal_compression,
+        settings.height // spec.spatial_compression,
+        settings.width // spec.spatial_compression,
+    )
+
+
+class Sampler:
+    """The latents of one clip and how far they are denoised.
+
+    Args:
+        spec: Latent shape and window length of the checkpoint.
+        shift: Timestep shift of its schedule.
+        settings: The request's.
+    """
+
+    def __init__(self, spec: LatentSpec, shift: float, settings: SamplingSettings) -> None:
+        shape = latent_shape(spec, settings)
+        self.latents: NDArray[np.float32] = seeded_noise(settings.seed, shape)
+        self._num_frames = shape[1]
+        self._sigmas = flow_matching_sigmas(settings.num_inference_steps, shift)
+        self._guidance_scale = settings.guidance_scale
+        self._step = 0
+        self._window_frames = spec.window_frames
+        self._starts = window_starts(self._num_frames, spec.window_frames, spec.window_overlap)
+        self._weights = window_weights(
+            self._num_frames, self._starts, spec.window_frames, spec.window_overlap
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether `latents` are clean."""
+        return self._step == len(self._sigmas) - 1
+
+    @property
+    def guided(self) -> bool:
+        """Whether the negative prompt's velocity is needed too."""
+        return self._guidance_scale != NO_GUIDANCE
+
+    def rows(self) -> DenoiserRows:
+        """What the denoiser must be asked for the next step."""
+        windows = split_windows(self.latents, self._starts, self._window_frames)
+        prompts = [PROMPT_ROW, NEGATIVE_PROMPT_ROW] if self.guided else [PROMPT_ROW]
+        return DenoiserRows(
+            latents=np.concatenate([windows] * len(prompts)),
+            timestep=float(self._sigmas[self._step]) * TIMESTEPS_PER_SIGMA,
+            text=np.repeat(np.array(prompts, np.int64), len(windows)),
+        )
+
+    def advance(self, velocities: NDArray[np.float32]) -> None:
+        """Takes one step.
+
+        Args:
+            velocities: `[n, C, f, H, W]`, in the order of `rows()`.
+        """
+        windows = len(self._starts)
+        velocity = velocities[:windows]
+        if self.guided:
+            velocity = guided_velocity(velocity, velocities[windows:], self._guidance_scale)
+        self.latents = euler_step(
+            self.latents,
+            blend_windows(velocity, self._starts, self._weights, self._num_frames),
+            self._sigmas[self._step],
+            self._sigmas[self._step + 1],
+        )
+        self._step += 1

@@ -1,0 +1,8 @@
+"""`python -m reelserve.server`: the same as `reelserve serve`."""
+
+import sys
+
+from reelserve.server.serve_command import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

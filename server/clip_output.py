@@ -1,0 +1,116 @@
+"""The outputs of a request: the MP4 and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.server.errors import StageError
+from reelserve.server.video import encode_mp4
+
+VERSIONED_PACKAGES = (
+    "reelserve",
+    "nvidia-pytriton",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "av",
+    "tokenizers",
+)
+TRITON_VERSION_VARIABLE = "TRITON_SERVER_VERSION"
+"""Set in NVIDIA's containers."""
+GUIDANCE_DECIMALS = 4
+"""FP32 cannot hold 2.3; what is shown should be what was asked for."""
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that shape a clip, of those that are installed."""
+    versions = {}
+    for package in VERSIONED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    if TRITON_VERSION_VARIABLE in os.environ:
+        versions["tritonserver"] = os.environ[TRITON_VERSION_VARIABLE]
+    return versions
+
+
+def stage_seconds(
+    stage_times: NDArray[np.float64], started_s: float, ended_s: float
+) -> dict[str, float]:
+    """Seconds of every stage.
+
+    The engine stages keep no time of their own: theirs is the gap between Python stages, their
+    waiting for the device included.
+
+    Args:
+        stage_times: Start and end of `prompt_processor` and `video_diffusion`.
+        started_s: When `video_encoder` began.
+        ended_s: When it was done.
+
+    Returns:
+        Stage to seconds; `decode` is `vae_decoder`, `frame_consistency` and `upsampler`.
+    """
+    times = [*stage_times.tolist(), started_s, ended_s]
+    spans = ("prompt_processor", "text_encoder", "video_diffusion", "decode", "video_encoder")
+    seconds = {
+        name: round(end - start, 4)
+        for name, start, end in zip(spans, times[:-1], times[1:], strict=True)
+    }
+    return {**seconds, "total": round(times[-1] - times[0], 4)}
+
+
+def finish_clip(
+    inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec, versions: Mapping[str, str]
+) -> dict[str, NDArray[Any]]:
+    """Encodes a clip.
+
+    Args:
+        inputs: Of the `video_encoder` stage by name, no batch dimension.
+        spec: The served checkpoint.
+        versions: Shown in INFO.
+
+    Returns:
+        VIDEO and INFO, one element each.
+
+    Raises:
+        StageError: If the frames have not the size that was asked for.
+    """
+    started_s = time.time()
+    frames = inputs["FRAMES"]
+    fps, height, width, seed, steps = (
+        int(inputs[name].item())
+        for name in ("FPS", "HEIGHT", "WIDTH", "SEED", "NUM_INFERENCE_STEPS")
+    )
+    if frames.shape[1:3] != (height, width):
+        raise StageError(
+            f"upsampler gave frames of {frames.shape[1]} rows and {frames.shape[2]} columns; "
+            f"asked for were {height} and {width}: the exported stages do not fit together"
+        )
+    video = encode_mp4(frames, fps)
+    info = {
+        "seed": seed,
+        "num_inference_steps": steps,
+        "guidance_scale": round(float(inputs["GUIDANCE_SCALE"].item()), GUIDANCE_DECIMALS),
+        "num_frames": len(frames),
+        "fps": fps,
+        "height": height,
+        "width": width,
+        "checkpoint": spec.name,
+        "engine": spec.engine,
+        "versions": dict(versions),
+        "seconds": stage_seconds(inputs["STAGE_TIMES"], started_s, time.time()),
+    }
+    return {
+        "VIDEO": np.array([video], np.object_),
+        "INFO": np.array([json.dumps(info).encode()], np.object_),
+    }

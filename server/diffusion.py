@@ -1,0 +1,170 @@
+"""The requests that are being denoised, and one step of all of them at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.sampler import Sampler, SamplingSettings
+from reelserve.server.batching import Arrays, run_batched
+from reelserve.server.errors import StageError, UnavailableError
+
+Denoise = Callable[[Arrays], Arrays]
+"""Inputs of the `denoiser` stage to its outputs, both by name, batch dimension first."""
+
+
+@dataclass
+class Clip:
+    """One request on its way from noise to latents.
+
+    Args:
+        sampler: Its latents.
+        prompt_embeds: `[2, L, E]`.
+        attention_mask: `[2, L]`.
+        stage_times: Start and end of the stages before, seconds since the epoch.
+        started_s: When this stage began with it, seconds since the epoch.
+    """
+
+    sampler: Sampler
+    prompt_embeds: NDArray[np.float32]
+    attention_mask: NDArray[np.int64]
+    stage_times: NDArray[np.float64]
+    started_s: float
+
+    def denoiser_inputs(self) -> dict[str, NDArray[Any]]:
+        """Inputs of the `denoiser` stage for the next step, one row a window and prompt."""
+        rows = self.sampler.rows()
+        count = len(rows.latents)
+        return {
+            "LATENTS": rows.latents,
+            "TIMESTEP": np.full((count, 1), rows.timestep, np.float32),
+            "PROMPT_EMBEDS": self.prompt_embeds[rows.text],
+            "ATTENTION_MASK": self.attention_mask[rows.text],
+        }
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """Outputs of the `video_diffusion` stage, batch dimension first."""
+        times = np.append(self.stage_times, [self.started_s, time.time()])
+        return {"LATENTS": self.sampler.latents[None], "STAGE_TIMES": times[None]}
+
+
+def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -> Clip:
+    """Starts a clip from the inputs of the `video_diffusion` stage.
+
+    Args:
+        inputs: By name, batch dimension first, one row.
+        spec: The served checkpoint.
+
+    Raises:
+        ValueError: If a request holds more than one row.
+    """
+    for name, array in inputs.items():
+        if array.shape[0] != 1:
+            raise ValueError(f"{name} holds {array.shape[0]} rows; the limit is 1")
+    settings = SamplingSettings(
+        guidance_scale=float(inputs["GUIDANCE_SCALE"].item()),
+        **{
+            name.lower(): int(inputs[name].item())
+            for name in ("SEED", "NUM_INFERENCE_STEPS", "NUM_FRAMES", "HEIGHT", "WIDTH")
+        },
+    )
+    return Clip(
+        sampler=Sampler(spec.latents, spec.scheduler_shift, settings),
+        prompt_embeds=inputs["PROMPT_EMBEDS"][0],
+        attention_mask=inputs["ATTENTION_MASK"][0],
+        stage_times=inputs["STAGE_TIMES"][0],
+        started_s=time.time(),
+    )
+
+
+@dataclass
+class ClipTable:
+    """Requests in flight by their id, oldest first.
+
+    Args:
+        max_active: Requests that are denoised together; later ones wait for a place.
+        max_in_flight: Requests held in all; later ones are refused.
+        max_idle_s: A request that Triton stopped scheduling is forgotten after this long.
+    """
+
+    max_active: int
+    max_in_flight: int
+    max_idle_s: float
+    _clips: dict[Hashable, Clip] = field(default_factory=dict)
+    _seen_s: dict[Hashable, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def admit(self, key: Hashable, make: Callable[[], Clip]) -> Clip:
+        """Adds a request.
+
+        Raises:
+            UnavailableError: If the table is full.
+        """
+        self._forget_idle()
+        if len(self._clips) >= self.max_in_flight:
+            raise UnavailableError(
+                f"{len(self._clips)} requests are in flight; the limit is {self.max_in_flight}: "
+                "try again later"
+            )
+        clip = make()
+        self._clips[key] = clip
+        self._seen_s[key] = time.monotonic()
+        return clip
+
+    def find(self, key: Hashable) -> Clip:
+        """The clip of a request that was scheduled again.
+
+        Raises:
+            StageError: If it is not in the table.
+        """
+        if key not in self._clips:
+            raise StageError("video_diffusion was handed a request that it does not hold")
+        self._seen_s[key] = time.monotonic()
+        return self._clips[key]
+
+    def drop(self, key: Hashable) -> None:
+        """Forgets a request; unknown ones are ignored."""
+        self._clips.pop(key, None)
+        self._seen_s.pop(key, None)
+
+    def active(self) -> set[Hashable]:
+        """Requests whose turn it is: the oldest ones."""
+        return set(list(self._clips)[: self.max_active])
+
+    def _forget_idle(self) -> None:
+        oldest = time.monotonic() - self.max_idle_s
+        for key in [key for key, seen in self._seen_s.items() if seen < oldest]:
+            self.drop(key)
+
+
+def denoise_step(clips: Sequence[Clip], denoise: Denoise, max_rows: int) -> list[Exception | None]:
+    """Takes one step of every clip, those of equal shapes together.
+
+    Args:
+        clips: Not done yet.
+        denoise: The denoiser.
+        max_rows: Rows that one call of it may have.
+
+    Returns:
+        For every clip None, or why its step failed.
+    """
+    results = run_batched([clip.denoiser_inputs() for clip in clips], denoise, max_rows)
+    return [_advance(clip, result) for clip, result in zip(clips, results, strict=True)]
+
+
+def _advance(clip: Clip, result: Arrays | Exception) -> Exception | None:
+    if isinstance(result, Exception):
+        return result
+    try:
+        clip.sampler.advance(result["VELOCITY"])
+    except Exception as error:
+        return error
+    return None

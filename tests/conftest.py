@@ -1,0 +1,29 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reelserve.server.launcher import ServerOptions, TritonServer
+from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model repository with tiny graphs of random weights."""
+    return write_tiny_repository(tmp_path_factory.mktemp("tiny") / "model_repository")
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_repository: Path) -> Iterator[TritonServer]:
+    """A running server whose clips take a fraction of a second."""
+    with TritonServer(ServerOptions(tiny_repository)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def exported_server() -> Iterator[TritonServer]:
+    """A running server over the exported checkpoint."""
+    if not (REPOSITORY / "denoiser" / "1" / "model.onnx").exists():
+        pytest.skip("model_repository/ holds no graphs: run `make export`")
+    with TritonServer(ServerOptions(REPOSITORY)) as server:
+        yield server
