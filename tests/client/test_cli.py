@@ -13,7 +13,6 @@ import pytest
 
 from reelserve.client import cli
 
-
 REELSERVE = (sys.executable, "-c", "from reelserve.client.cli import main; exit(main())")
 
 
