@@ -15,6 +15,8 @@ A message names the server and ends with what to do.
 
 from __future__ import annotations
 
+import re
+
 import grpc
 
 
@@ -103,6 +105,9 @@ _MODEL_FAILURES = ("unknown model", "no available versions", "is not ready")
 """Triton's words for a model that it does not serve, whatever their status."""
 
 
+_ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")
+
+
 def error_from_status(status: grpc.StatusCode | None, details: str, url: str) -> ReelserveError:
     """Turns what gRPC says into an error of this client.
 
@@ -112,6 +117,8 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
         url: `host:port` of the server.
     """
     kind = ERROR_BY_STATUS[status] if status else InternalError
+    # Every error is the ensemble's; what follows is the stage's own message.
+    details = _ENSEMBLE_PREFIX.sub("", details)
     text = details.lower()
     if any(words in text for words in _MODEL_FAILURES):
         kind = NotReadyError

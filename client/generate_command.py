@@ -12,10 +12,10 @@ from rich.table import Table
 
 from reelserve.client._client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from reelserve.client._exceptions import ReelserveError
-from reelserve.client._progress import Progress
 from reelserve.client._request import GenerateOptions
 from reelserve.client._video import Video
 from reelserve.client.cli import FAILURE, OK
+from reelserve.client.progress import Progress
 
 SERVER_VARIABLE = "REELSERVE_SERVER"
 

@@ -59,3 +59,9 @@ def test_generate_raises_the_mapped_error_when_the_server_answers(fake_triton, s
 def test_error_from_status_reads_the_words_where_the_status_is_ambiguous(status, details, kind):
     error = _exceptions.error_from_status(grpc.StatusCode[status], details, "host:1")
     assert type(error) is kind
+
+
+def test_error_from_status_leaves_the_ensembles_name_out():
+    details = "in ensemble 'text_to_video', FPS is 0; the limits are 1 to 60"
+    error = _exceptions.error_from_status(grpc.StatusCode.INVALID_ARGUMENT, details, "host:1")
+    assert str(error) == "FPS is 0; the limits are 1 to 60"

@@ -7,7 +7,7 @@ from rich.console import Console
 from tritonclient.grpc import service_pb2
 
 from reelserve.client import Client, StageStatistics
-from reelserve.client._progress import STAGE_ORDER, Progress, stage_running
+from reelserve.client.progress import STAGE_ORDER, Progress, last_moved
 
 DONE = StageStatistics(requests=1, executions=1)
 
@@ -24,19 +24,18 @@ def test_stage_order_is_the_order_of_the_ensemble():
     )
 
 
-def test_stage_running_is_the_first_that_has_not_answered():
-    assert stage_running({}, {}) == "prompt_processor"
+def test_last_moved_is_the_last_stage_that_has_answered():
+    assert last_moved({}, {}) == "request sent"
     now = {"prompt_processor": DONE, "text_encoder": DONE}
-    assert stage_running({}, now) == "video_diffusion"
-    assert stage_running(now, now) == "prompt_processor"
-    assert stage_running({}, dict.fromkeys(STAGE_ORDER, DONE)) == "sending the clip"
+    assert last_moved({}, now) == "text_encoder done"
+    assert last_moved(now, now) == "request sent"
+    assert last_moved({}, dict.fromkeys(STAGE_ORDER, DONE)) == "video_encoder done"
 
 
-def test_stage_running_counts_runs_of_the_denoiser_during_diffusion():
-    now = {"prompt_processor": DONE, "text_encoder": DONE}
-    now["denoiser"] = StageStatistics(executions=5)
-    before = {"denoiser": StageStatistics(executions=2)}
-    assert stage_running(before, now) == "video_diffusion, 3 denoiser runs"
+def test_last_moved_counts_the_steps_of_diffusion():
+    before = {"text_encoder": DONE, "video_diffusion": StageStatistics(requests=8)}
+    now = {**before, "video_diffusion": StageStatistics(requests=11)}
+    assert last_moved(before, now) == "video_diffusion, step 3 done"
 
 
 def test_progress_prints_a_line_for_each_stage_without_a_terminal(fake_triton):
@@ -48,7 +47,7 @@ def test_progress_prints_a_line_for_each_stage_without_a_terminal(fake_triton):
 
         def statistics(self):
             self.polls += 1
-            if self.polls > 4:
+            if self.polls > 6:
                 finished.set()
             done = STAGE_ORDER[: max(0, self.polls - 2)]
             return dict.fromkeys(done, DONE)
@@ -57,7 +56,12 @@ def test_progress_prints_a_line_for_each_stage_without_a_terminal(fake_triton):
         with Progress(client, Console(file=shown, width=100)):
             assert finished.wait(10)
     lines = [line.split(" s ")[1].strip() for line in shown.getvalue().splitlines()]
-    assert lines[:3] == ["prompt_processor", "text_encoder", "video_diffusion"]
+    assert lines[:4] == [
+        "request sent",
+        "prompt_processor done",
+        "text_encoder done",
+        "video_diffusion, step 1 done",
+    ]
 
 
 def test_progress_stays_silent_when_the_server_gives_no_statistics():

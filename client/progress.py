@@ -20,25 +20,23 @@ STAGE_ORDER = tuple(name for name in contract.STAGES if name not in (MODEL, "den
 """Stages that pass a request on; `denoiser` is called by `video_diffusion`."""
 
 
-def stage_running(before: Mapping[str, StageStatistics], now: Mapping[str, StageStatistics]) -> str:
-    """The first stage that has answered no request since `before`, in words.
+def last_moved(before: Mapping[str, StageStatistics], now: Mapping[str, StageStatistics]) -> str:
+    """The last stage whose counter has moved since `before`, in words.
 
-    Counters are the server's: other clients' requests move them too.
+    It says what is done and not what runs: Triton counts a stage when it is through, and
+    `video_diffusion` after every denoising step, so its last step looks like any other. Counters
+    are the server's: other clients' requests move them too.
     """
     idle = StageStatistics()
-
-    def since(stage: str) -> StageStatistics:
-        return now.get(stage, idle) - before.get(stage, idle)
-
-    for stage in STAGE_ORDER:
-        if since(stage).requests == 0:
-            steps = since("denoiser").executions if stage == "video_diffusion" else 0
-            return f"{stage}, {steps} denoiser runs" if steps else stage
-    return "sending the clip"
+    for stage in reversed(STAGE_ORDER):
+        count = now.get(stage, idle).requests - before.get(stage, idle).requests
+        if count > 0:
+            return f"{stage}, step {count} done" if stage == "video_diffusion" else f"{stage} done"
+    return "request sent"
 
 
 class Progress:
-    """A spinner with the seconds passed and the stage at work, while the block runs.
+    """A spinner with the seconds passed and the last stage done, while the block runs.
 
     Without a terminal it prints a line whenever the stage changes.
 
@@ -50,7 +48,7 @@ class Progress:
     def __init__(self, client: Client, console: Console) -> None:
         self._client, self._console = client, console
         self._done = threading.Event()
-        self._status = Status("sending the request", console=console)
+        self._status = Status("request sent", console=console)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._started = time.monotonic()
 
@@ -76,12 +74,12 @@ class Progress:
         try:
             before = self._client.statistics()
             while not self._done.wait(POLL_S):
-                stage = stage_running(before, self._client.statistics())
+                stage = last_moved(before, self._client.statistics())
                 passed = f"{time.monotonic() - self._started:5.1f} s  {stage}"
                 if self._console.is_terminal:
                     self._status.update(passed)
-                elif stage.partition(",")[0] != shown:
-                    shown = stage.partition(",")[0]
+                elif stage != shown:
+                    shown = stage
                     self._console.print(passed, highlight=False)
         except (ReelserveError, ValueError):
             # The request itself reports what is wrong with the server.
