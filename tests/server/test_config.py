@@ -1,0 +1,112 @@
+"""Every config.pbtxt against the contract."""
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as protos
+
+from reelserve.pipeline.contract import STAGES
+from tests.server.tiny_repository import REPOSITORY
+
+
+def config_of(stage: str) -> protos.ModelConfig:
+    text = (REPOSITORY / stage / "config.pbtxt").read_text()
+    return text_format.Parse(text, protos.ModelConfig())
+
+
+def described(tensors) -> list[tuple[str, str, tuple[int, ...], bool]]:
+    return [
+        (t.name, protos.DataType.Name(t.data_type), tuple(t.dims), getattr(t, "optional", False))
+        for t in tensors
+    ]
+
+
+def expected(specs) -> list[tuple[str, str, tuple[int, ...], bool]]:
+    return [(s.name, f"TYPE_{s.dtype}", s.dims, s.optional) for s in specs]
+
+
+def parameter(config: protos.ModelConfig, key: str) -> int:
+    return int(config.parameters[key].string_value)
+
+
+def test_repository_holds_the_stages_of_the_contract():
+    assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_config_has_the_tensors_of_the_contract(stage):
+    config = config_of(stage)
+
+    assert config.name == stage
+    assert described(config.input) == expected(STAGES[stage].inputs)
+    assert described(config.output) == expected(STAGES[stage].outputs)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_config_batches_as_the_contract_says(stage):
+    assert (config_of(stage).max_batch_size > 0) == STAGES[stage].batched
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_config_names_its_backend_and_has_a_version_folder(stage):
+    config = config_of(stage)
+    version = REPOSITORY / stage / "1"
+
+    assert version.is_dir()
+    if stage == "text_to_video":
+        assert config.platform == "ensemble"
+    elif STAGES[stage].engine:
+        assert config.backend == "onnxruntime"
+        assert not list(version.glob("*.py")), "an engine stage has no code of its own"
+    else:
+        assert config.backend == "python"
+        assert (version / "model.py").is_file()
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "text_to_video"])
+def test_config_says_where_an_instance_runs(stage):
+    groups = config_of(stage).instance_group
+
+    assert [(group.count, group.kind) for group in groups] == [
+        (1, protos.ModelInstanceGroup.KIND_CPU)
+    ]
+
+
+def test_ensemble_connects_tensors_of_equal_type():
+    produced = {spec.name: spec.dtype for spec in STAGES["text_to_video"].inputs}
+    steps = config_of("text_to_video").ensemble_scheduling.step
+    for step in steps:
+        contract = STAGES[step.model_name]
+        dtypes = {spec.name: spec.dtype for spec in contract.inputs}
+        assert set(step.input_map) == set(dtypes), step.model_name
+        assert set(step.output_map) == {spec.name for spec in contract.outputs}, step.model_name
+        for name, source in step.input_map.items():
+            assert produced[source] == dtypes[name], f"{step.model_name}.{name}"
+        produced |= {step.output_map[spec.name]: spec.dtype for spec in contract.outputs}
+
+    assert {"VIDEO", "INFO"} <= set(produced)
+    # video_diffusion calls the denoiser itself.
+    assert {step.model_name for step in steps} == set(STAGES) - {"text_to_video", "denoiser"}
+
+
+def test_video_diffusion_bounds_fit_together():
+    config = config_of("video_diffusion")
+    in_flight = parameter(config, "max_requests_in_flight")
+
+    assert config.sequence_batching.iterative_sequence
+    assert parameter(config, "max_active_requests") <= in_flight
+    assert in_flight < config.sequence_batching.oldest.max_candidate_sequences
+    assert config.sequence_batching.oldest.max_candidate_sequences <= config.max_batch_size
+    assert parameter(config, "denoiser_max_batch_size") == config_of("denoiser").max_batch_size
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_number_of_a_config_has_a_reason(stage):
+    """Above a number, in its block or at the head of it, stands a comment."""
+    lines = (REPOSITORY / stage / "config.pbtxt").read_text().splitlines()
+    tensors_or_steps = ("{ name:", "model_version", "input_map", "output_map", "model_name")
+    for index, line in enumerate(lines):
+        code = line.strip()
+        if code.startswith(("#", *tensors_or_steps)) or not any(c.isdigit() for c in code):
+            continue
+        above = [text.strip() for text in lines[max(0, index - 5) : index]]
+        assert any(text.startswith("#") for text in above), f"{stage}: {code}"

@@ -1,0 +1,194 @@
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from reelserve.server import launcher
+from reelserve.server.installation import InstallationError, native_installation, pip_installation
+from reelserve.server.launcher import (
+    ServerError,
+    ServerOptions,
+    TritonServer,
+    check_repository,
+    error_lines,
+)
+from tests.server.tiny_repository import REPOSITORY
+
+
+def processes_of_group(group: int) -> list[str]:
+    """Command lines of the processes of a process group, zombies left out."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append((folder / "cmdline").read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def shared_memory(server: TritonServer) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"{server._shm_prefix}*"))
+
+
+@pytest.mark.server
+def test_triton_server_leaves_nothing_behind_when_stopped(tiny_repository):
+    with TritonServer(ServerOptions(tiny_repository)) as server:
+        group = server.pid
+        assert len(processes_of_group(group)) > 8, "tritonserver and a process a stage"
+        assert shared_memory(server)
+        with urllib.request.urlopen(server.metrics_url) as reply:
+            assert b"nv_inference_count" in reply.read()
+        started = time.monotonic()
+
+    assert time.monotonic() - started < 10
+    assert processes_of_group(group) == []
+    assert shared_memory(server) == []
+
+
+@pytest.mark.server
+def test_triton_server_names_the_mismatch_when_graph_and_config_differ(tiny_repository, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_repository, broken)
+    config = broken / "denoiser" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"VELOCITY"', '"SPEED"'))
+    server = TritonServer(ServerOptions(broken, log_file=tmp_path / "log"))
+
+    with pytest.raises(ServerError) as caught:
+        server.start()
+
+    assert "output SPEED is in the config but not in the graph" in str(caught.value)
+    assert f"full log: {tmp_path / 'log'}" in str(caught.value)
+    assert "Traceback" not in str(caught.value) and "<frozen" not in str(caught.value)
+    assert server.stop() is None
+
+
+@pytest.mark.server
+def test_triton_server_gives_up_when_it_is_not_ready_in_time(tiny_repository):
+    server = TritonServer(ServerOptions(tiny_repository, ready_timeout_s=0.3))
+
+    with pytest.raises(ServerError, match="not ready within 0 s"):
+        server.start()
+    assert shared_memory(server) == []
+
+
+def test_triton_server_refuses_when_the_port_is_in_use(tiny_repository):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{port}: Address"):
+            TritonServer(ServerOptions(tiny_repository, grpc_port=port)).start()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
+    command = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "reelserve.server"),
+            *("--model-repository", str(tiny_repository)),
+            *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+            *("--log-file", str(tmp_path / "triton.log")),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stderr is not None
+    ready = command.stderr.readline()
+    (server,) = (
+        int(pid)
+        for pid in Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    )
+    started = time.monotonic()
+    command.send_signal(number)
+    _, rest = command.communicate(timeout=30)
+
+    assert ready.startswith("ready after ") and "gRPC 127.0.0.1:" in ready
+    assert (command.returncode, rest) == (0, "")
+    assert time.monotonic() - started < 10
+    assert processes_of_group(server) == []
+
+
+def test_check_repository_refuses_when_there_are_no_models(tmp_path):
+    with pytest.raises(ServerError, match="is no model repository"):
+        check_repository(tmp_path)
+
+
+def test_check_repository_says_what_to_do_when_a_graph_is_missing(tiny_repository, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_repository, copy)
+    (copy / "upsampler" / "1" / "model.onnx").unlink()
+
+    with pytest.raises(ServerError, match=r"upsampler/1/model.onnx is missing: .*make export"):
+        check_repository(copy)
+
+
+def test_check_shared_memory_says_what_to_do_when_it_is_small(monkeypatch):
+    monkeypatch.setattr(launcher, "MIN_SHARED_MEMORY_BYTES", 2**60)
+
+    with pytest.raises(ServerError, match=r"bytes free; the limit is .*--shm-size"):
+        launcher.check_shared_memory()
+
+
+def test_error_lines_cut_time_stamps_traces_and_repetitions():
+    log = "\n".join(
+        [
+            'I1123 06:41:23.1 9 server.cc:1] "starting"',
+            'E1123 06:41:23.2 9 server.cc:241] "CudaDriverHelper has not been initialized."',
+            r'E1123 06:41:24.3 9 model.cc:6] "failed to load x: ValueError: y\n\nAt:\n  a.py(3)"',
+            r'E1123 06:41:24.4 9 other.cc:6] "failed to load x: ValueError: y\n\nAt:\n  a.py(3)"',
+            "error: creating server: Internal - failed to load all models",
+        ]
+    )
+
+    assert error_lines(log).splitlines() == [
+        "failed to load x: ValueError: y",
+        "creating server: Internal - failed to load all models",
+    ]
+
+
+def test_error_lines_are_the_last_lines_when_there_is_no_error():
+    assert error_lines("one\ntwo\nthree", limit=2) == "two\nthree"
+
+
+def test_pip_installation_finds_the_server_without_importing_pytriton(tmp_path):
+    installation = pip_installation(tmp_path)
+
+    assert os.access(installation.binary, os.X_OK)
+    assert "pytriton" not in sys.modules
+    backends = tmp_path / "backends"
+    assert f"--backend-directory={backends}" in installation.arguments
+    assert os.access(backends / "python" / "triton_python_backend_stub", os.X_OK)
+    # Triton refuses a backend library that is a link out of its folder.
+    assert not (backends / "python" / "libtriton_python.so").is_symlink()
+    assert (backends / "onnxruntime" / "model.py").is_file()
+    assert (backends / "python" / "reelserve" / "pipeline" / "contract.py").is_file()
+
+
+def test_pip_installation_can_be_repeated_in_one_folder(tmp_path):
+    assert pip_installation(tmp_path) == pip_installation(tmp_path)
+
+
+def test_pip_installation_says_what_to_install_when_there_is_no_server(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(InstallationError, match="pip install nvidia-pytriton"):
+        pip_installation(tmp_path)
+
+
+def test_native_installation_refuses_when_the_binary_is_missing(tmp_path):
+    with pytest.raises(InstallationError, match="is not an executable file"):
+        native_installation(tmp_path / "tritonserver")
+
+
+def test_repository_is_that_of_the_project():
+    assert (REPOSITORY / "text_to_video" / "config.pbtxt").is_file()

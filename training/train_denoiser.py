@@ -1,0 +1,143 @@
+"""Trains the denoiser by flow matching on encoded clips.
+
+Run as `python -m reelserve.training.train_denoiser`, after the autoencoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reelserve.models.denoiser import BUNDLED, SpaceTimeDenoiser
+from reelserve.models.loading import load_component, save_component
+from reelserve.models.video_vae import VideoVAE
+from reelserve.training.muon import StackedMuon
+from reelserve.training.pool import Pool, build_pool
+from reelserve.training.run import Run, Schedule, write_settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the run depends on."""
+
+    seed: int = 3
+    steps: int = 20_000
+    max_seconds: float = 840.0
+    batch_size: int = 96
+    muon_learning_rate: float = 1.5e-3
+    adamw_learning_rate: float = 1.0e-3
+    weight_decay: float = 0.01
+    two_object_share: float = 0.6
+    pool_clips: int = 65_536
+    pool_chunk: int = 64
+    caption_dropout: float = 0.1
+    short_every: int = 10
+    short_frames: tuple[int, ...] = (4, 8, 12, 16)
+
+
+def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, AdamW for everything else."""
+    matrices, others = [], []
+    for name, parameter in module.named_parameters():
+        inside = name.startswith(("blocks.", "refiner."))
+        is_matrix = parameter.ndim == 2 and not name.endswith("modulation_table")
+        (matrices if inside and is_matrix else others).append(parameter)
+    return [
+        StackedMuon(
+            matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay
+        ),
+        torch.optim.AdamW(
+            others, lr=settings.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        ),
+    ]
+
+
+def velocity_loss(
+    module: nn.Module, latents: Tensor, embeds: Tensor, mask: Tensor, device: str
+) -> Tensor:
+    """Flow matching: the mean squared error of `noise − data` at a random noise level."""
+    b = len(latents)
+    sigma = torch.sigmoid(torch.randn(b, device=device))
+    noise = torch.randn_like(latents)
+    level = sigma[:, None, None, None, None]
+    noisy = (1 - level) * latents + level * noise
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        velocity = module(noisy, 1000 * sigma, embeds, mask)
+    return (velocity - (noise - latents)).square().mean()
+
+
+def draw_batch(pool: Pool, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch in which a share of the captions is replaced by the empty text."""
+    latents, embeds, mask = pool.batch(settings.batch_size)
+    dropped = torch.rand(len(latents), device=latents.device) < settings.caption_dropout
+    embeds = torch.where(dropped[:, None, None], pool.null_embeds, embeds)
+    return latents, embeds.float(), torch.where(dropped[:, None], pool.null_mask, mask)
+
+
+def train(run: Run, module: nn.Module, pool: Pool, settings: Settings, device: str) -> None:
+    """Takes every step that is left of the run."""
+    compiled = torch.compile(module, dynamic=False) if device == "cuda" else module
+    for step in run.steps():
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        latents, embeds, mask = draw_batch(pool, settings)
+        if step % settings.short_every == settings.short_every - 1:
+            # Clips shorter than the window; not compiled, since every length would be anew.
+            turn = (step // settings.short_every) % len(settings.short_frames)
+            short = latents[:, :, : settings.short_frames[turn]]
+            run.update(velocity_loss(module, short, embeds, mask, device))
+        else:
+            loss = velocity_loss(compiled, latents, embeds, mask, device)
+            run.update(loss, full_length_loss=loss)
+
+
+def main() -> None:
+    """Trains, saves the averaged weights to the checkpoint's `transformer/`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("build/training/transformer"))
+    parser.add_argument("--vae", type=Path, default=Path("checkpoints/bundled/vae"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/transformer"))
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
+    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
+    parser.add_argument("--pool-clips", type=int, default=Settings.pool_clips)
+    parser.add_argument("--pool-chunk", type=int, default=Settings.pool_chunk)
+    parser.add_argument("--device", default="cuda")
+    args = parser.parse_args()
+    settings = Settings(
+        steps=args.steps,
+        max_seconds=args.max_seconds,
+        batch_size=args.batch_size,
+        pool_clips=args.pool_clips,
+        pool_chunk=args.pool_chunk,
+    )
+    torch.manual_seed(settings.seed)
+    vae = load_component(args.vae, VideoVAE).to(args.device)
+    pool = build_pool(
+        vae,
+        settings.pool_clips,
+        settings.seed,
+        settings.two_object_share,
+        args.device,
+        chunk=settings.pool_chunk,
+    )
+    module = SpaceTimeDenoiser(BUNDLED).to(args.device)
+    run = Run(
+        args.run,
+        module,
+        make_optimizers(module, settings),
+        Schedule(settings.steps, 100, 0.5, settings.max_seconds),
+        ema_decay=0.999,
+        seed=settings.seed,
+    )
+    train(run, module, pool, settings, args.device)
+    run.use_average()
+    save_component(module, args.out)
+    write_settings(args.out, settings, steps_done=run.step, seconds=round(run.seconds, 1))
+
+
+if __name__ == "__main__":
+    main()
