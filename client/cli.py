@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `reelserve <command> …` and returns its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     commands = {entry.name: entry for entry in metadata.entry_points(group=COMMAND_GROUP)}
-    stderr = Console(stderr=True, highlight=False, markup=False)
+    stderr = error_console()
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_help(commands, Console() if arguments else Console(stderr=True))
         return OK if arguments else USAGE
@@ -40,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         stderr.print("interrupted")
         return INTERRUPTED
+
+
+def error_console() -> Console:
+    """Where commands say what went wrong: text as it is, not broken into lines."""
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_help(commands: dict[str, metadata.EntryPoint], console: Console) -> None:

@@ -14,7 +14,7 @@ from reelserve.client._client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from reelserve.client._exceptions import ReelserveError
 from reelserve.client._request import GenerateOptions
 from reelserve.client._video import Video
-from reelserve.client.cli import FAILURE, OK
+from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.progress import Progress
 
 SERVER_VARIABLE = "REELSERVE_SERVER"
@@ -26,13 +26,13 @@ def run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.output.is_dir():
         parser.error(f"--output {arguments.output} is a folder; it must be a file")
-    stderr = Console(stderr=True, highlight=False)
+    stderr = error_console()
     try:
         with Client(arguments.server) as client, Progress(client, stderr):
             video = client.generate(arguments.prompt, **request_options(arguments))
         video.save(arguments.output)
     except (ReelserveError, OSError) as error:
-        stderr.print(f"reelserve generate: {error}", markup=False)
+        stderr.print(f"reelserve generate: {error}")
         return FAILURE
     _report(video, arguments.output, Console(highlight=False))
     return OK

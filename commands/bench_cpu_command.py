@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from reelserve.client import AsyncClient, Client, GenerateOptions, ReelserveError, Video
-from reelserve.client.cli import FAILURE, OK
+from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.commands.process_memory import PeakMemory
 from reelserve.commands.provenance import provenance
@@ -23,7 +23,7 @@ from reelserve.commands.stage_times import stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
 
-PROMPT = "a red circle moves across a blue background"
+PROMPT = "a large yellow star spins on a starry night"
 CONCURRENCY = 4
 DIGITS = 4
 
@@ -40,7 +40,7 @@ class Clip:
 def run(argv: list[str]) -> int:
     """Runs `reelserve bench-cpu` and returns its exit status."""
     arguments = _parser().parse_args(argv)
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = error_console()
     try:
         results = measure(arguments, console)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,6 @@ def run(argv: list[str]) -> int:
         f"{results['videos_per_s_at_4']:.3f} with {CONCURRENCY} at once, "
         f"ready in {results['ready_s']:.1f} s, "
         f"peak {results['peak_memory_bytes'] / 2**30:.2f} GiB; {arguments.output}",
-        soft_wrap=True,
     )
     return OK
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from reelserve.client import Client, ReelserveError, Video
-from reelserve.client.cli import FAILURE, OK
+from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.client.progress import Progress
 from reelserve.commands.contact_sheet import save_contact_sheet
@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
             video = _draw(server.grpc_url, arguments, console)
         _save(video, arguments, console)
     except (InstallationError, ServerError, ReelserveError, OSError) as error:
-        Console(stderr=True, highlight=False, markup=False).print(f"reelserve demo: {error}")
+        error_console().print(f"reelserve demo: {error}")
         return FAILURE
     return OK
 

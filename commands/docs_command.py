@@ -7,9 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from rich.console import Console
-
-from reelserve.client.cli import FAILURE, OK
+from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.commands.figures import WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
@@ -27,7 +25,7 @@ def run(argv: list[str]) -> int:
         "--check", action="store_true", help="write nothing; exit with 1 if a table is stale"
     )
     arguments = parser.parse_args(argv)
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = error_console()
     try:
         stale = fill_pages(arguments.root, write=not arguments.check)
     except (OSError, ValueError, KeyError) as error:

@@ -65,8 +65,8 @@ class PeakMemory:
         self._thread.join()
 
     def _sample(self) -> None:
-        while True:
+        last = False
+        while not last:
+            last = self._done.wait(SAMPLE_S)
             total = sum(proportional_bytes(pid) for pid in descendants(self._root))
             self.peak_bytes = max(self.peak_bytes, total)
-            if self._done.wait(SAMPLE_S):
-                return
