@@ -102,9 +102,13 @@ class CheckpointSpec:
     latents: LatentSpec
     limits: RequestLimits
 
+    def to_json(self) -> str:
+        """Content of `checkpoint.json`."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
     def save(self, folder: Path) -> None:
         """Writes `checkpoint.json` into `folder`."""
-        (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / FILE_NAME).write_text(self.to_json())
 
     @classmethod
     def load(cls, folder: Path) -> CheckpointSpec:

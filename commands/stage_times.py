@@ -1,0 +1,42 @@
+"""Seconds of every stage, from two readings of Triton's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from reelserve.client import StageStatistics
+from reelserve.pipeline import contract
+
+ENSEMBLE = "text_to_video"
+
+
+def stage_seconds(
+    before: Mapping[str, StageStatistics], after: Mapping[str, StageStatistics]
+) -> dict[str, float]:
+    """Seconds that each stage computed between two readings, in the order of the flow.
+
+    `denoiser` runs inside `video_diffusion`: its seconds are taken out of the latter's, so the
+    values add up.
+    """
+    idle = StageStatistics()
+    seconds = {
+        stage: (after.get(stage, idle) - before.get(stage, idle)).compute_s
+        for stage in contract.STAGES
+        if stage != ENSEMBLE
+    }
+    seconds["video_diffusion"] = max(0.0, seconds["video_diffusion"] - seconds["denoiser"])
+    return seconds
+
+
+def stage_table(seconds: Mapping[str, float], total_s: float) -> Table:
+    """A table of the stages, what is left of `total_s`, and the total."""
+    table = Table("stage", box=None, pad_edge=False)
+    table.add_column("seconds", justify="right")
+    for stage, value in seconds.items():
+        table.add_row(stage, f"{value:.3f}")
+    table.add_row("between stages", f"{max(0.0, total_s - sum(seconds.values())):.3f}")
+    table.add_section()
+    table.add_row("total", f"{total_s:.3f}")
+    return table

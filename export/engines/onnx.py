@@ -1,0 +1,96 @@
+"""Exports a stage as an ONNX graph for ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from reelserve.export.engines.onnx_modules import for_onnx_runtime
+from reelserve.export.stages import ExportStage
+
+OPSET = 20
+"""The first with Gelu; every later operator would shut out older runtimes."""
+
+
+class OnnxRuntimeEngine:
+    """Builds `model.onnx` and runs it on the CPU."""
+
+    name = "onnxruntime"
+    file_name = "model.onnx"
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that shape the graph."""
+        return {"torch": torch.__version__, "onnx": onnx.__version__, "opset": str(OPSET)}
+
+    def build(self, stage: ExportStage, path: Path) -> None:
+        """Exports a stage; the graph's tensors are named as in the contract.
+
+        Args:
+            stage: Its module is traced with its example inputs.
+            path: The file to write.
+        """
+        contract = stage.contract
+        names = [tensor.name for tensor in contract.inputs]
+        dynamic_shapes = tuple(
+            {0: "batch", **stage.free_dims.get(name, {})} for name in names
+        )
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                for_onnx_runtime(stage.module),
+                stage.example_inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=[tensor.name for tensor in contract.outputs],
+                dynamic_shapes=_dynamic_dims(dynamic_shapes),
+                optimize=False,
+                verbose=False,
+            )
+        assert program is not None
+        onnx.checker.check_model(program.model_proto)
+        onnx.save_model(program.model_proto, path)
+
+    def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
+        """Runs a graph once.
+
+        Args:
+            path: Of the graph.
+            inputs: By tensor name.
+        """
+        return _session(path, path.stat().st_mtime_ns).run(None, inputs)
+
+
+@lru_cache(maxsize=8)
+def _session(path: Path, _changed_ns: int) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def _dynamic_dims(names: tuple[dict[int, str], ...]) -> tuple[dict[int, object], ...]:
+    """Turns dimension names into torch's dimensions; a shared name is one dimension."""
+    dims = {name: torch.export.Dim.DYNAMIC for shape in names for name in shape.values()}
+    return tuple({axis: dims[name] for axis, name in shape.items()} for shape in names)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's progress lines and its notes on absent optional libraries off screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,78 @@
+"""The upsampler in a form that ONNX Runtime's CPU provider keeps in its blocked layout.
+
+ONNX Runtime lays images out in blocks of channels for its fast convolutions, but not for
+PReLU: each one costs two changes of layout and runs on one thread. With slope `a ≤ 1`,
+`PReLU(y) = a·y + relu((1 − a)·y)`: two depthwise 1x1 convolutions, which stay in blocks. A
+channel with `a > 1` is computed with its sign flipped, and the next convolution flips it back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelserve.models.upsampler import RGB, Upsampler
+
+_WHITE = 255.0
+
+
+class BlockedPReLU(nn.Module):
+    """PReLU out of two depthwise convolutions, for slopes up to 1 in the flipped sign."""
+
+    def __init__(self, slopes: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(slopes.view(-1, 1, 1, 1).clone(), requires_grad=False)
+        self.rectified = nn.Parameter(1 - self.linear, requires_grad=False)
+        # A convolution without a bias is exported with one computed at run time, which keeps it
+        # out of the blocked layout.
+        self.no_bias = nn.Parameter(torch.zeros(len(slopes)), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = len(self.linear)
+        rectified = functional.conv2d(x, self.rectified, self.no_bias, groups=groups).relu()
+        return functional.conv2d(x, self.linear, self.no_bias, groups=groups) + rectified
+
+
+class BlockedUpsamplerStage(nn.Module):
+    """FRAMES to UPSAMPLED_FRAMES, both uint8 `[B, F, H, W, 3]`.
+
+    Args:
+        upsampler: Its weights are copied.
+    """
+
+    def __init__(self, upsampler: Upsampler) -> None:
+        super().__init__()
+        self.scale = upsampler.scale
+        self.body = nn.Sequential(*_blocked_layers(upsampler))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        batch, count, height, width, _ = frames.shape
+        planes = frames.permute(0, 1, 4, 2, 3).reshape(batch * count, RGB, height, width).float()
+        scale = self.scale
+        # [N, colour, row in a pixel, column in a pixel, H, W], before the pixels are shuffled.
+        residual = self.body(planes).reshape(batch * count, RGB, scale, scale, height, width)
+        pixels = (residual + planes[:, :, None, None]).clamp(0.0, _WHITE) + 0.5
+        shuffled = pixels.to(torch.uint8).permute(0, 4, 2, 5, 3, 1)
+        return shuffled.reshape(batch, count, height * scale, width * scale, RGB)
+
+
+def _blocked_layers(upsampler: Upsampler) -> list[nn.Module]:
+    """The chain with signs folded into its convolutions, on the 0 to 255 scale."""
+    layers: list[nn.Module] = []
+    signs = torch.ones(RGB)
+    for index, layer in enumerate(upsampler.body):
+        if isinstance(layer, nn.PReLU):
+            layers.append(BlockedPReLU(layer.weight))
+            continue
+        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+        last = index + 1 == len(upsampler.body)
+        slopes = torch.zeros(layer.out_channels) if last else upsampler.body[index + 1].weight
+        flips = torch.where(slopes > 1, -1.0, 1.0)
+        folded = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1)
+        folded.weight.data = layer.weight * flips[:, None, None, None] * signs[None, :, None, None]
+        # The chain is linear up to its biases: scaling those scales the brightness.
+        folded.bias.data = layer.bias * flips * _WHITE
+        signs = flips
+        layers.append(folded)
+    return layers

@@ -1,0 +1,50 @@
+"""Checkpoint families: how the components of a checkpoint become stages."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from reelserve.export.families.bundled import BundledFamily
+from reelserve.export.families.layout import Checkpoint
+from reelserve.export.stages import ExportStage, StageSource
+from reelserve.pipeline.checkpoint import CheckpointSpec
+
+__all__ = ["Family", "family_of"]
+
+
+class Family(Protocol):
+    """One checkpoint, seen as stages."""
+
+    def source(self, stage: str) -> StageSource:
+        """What an engine stage is made from."""
+        ...
+
+    def build(self, stage: str) -> ExportStage:
+        """Loads an engine stage."""
+        ...
+
+    def spec(self, engine: str) -> CheckpointSpec:
+        """What the serving side must know."""
+        ...
+
+    def tokenizer(self) -> bytes:
+        """Content of the `tokenizer.json` that prompts are tokenized with."""
+        ...
+
+
+_FAMILIES = {"BundledTextToVideoPipeline": BundledFamily}
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The adapter for a checkpoint.
+
+    Raises:
+        ValueError: If no adapter knows the checkpoint's class.
+    """
+    name = checkpoint.family
+    if name not in _FAMILIES:
+        raise ValueError(
+            f"{checkpoint.folder}: unknown pipeline class {name!r}; known are "
+            f"{', '.join(sorted(_FAMILIES))}"
+        )
+    return _FAMILIES[name](checkpoint)

