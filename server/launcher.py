@@ -242,7 +242,7 @@ class TritonServer:
                 return
             time.sleep(READY_POLL_S)
         raise ServerError(
-            f"Triton was not ready within {self.options.ready_timeout_s:.0f} s\n{self.errors()}"
+            f"Triton was not ready within {self.options.ready_timeout_s:g} s\n{self.errors()}"
         )
 
     def _log_text(self) -> str:
