@@ -163,8 +163,8 @@ def _entry(result: Score, sampler: Sampler) -> dict[str, Any]:
 def sweep(models: Models, count: int) -> list[dict[str, Any]]:
     """Scores a grid of samplers on other held-out prompts, to choose the defaults by."""
     rows = []
-    for steps in (4, 6, 8):
-        for guidance in (1.0, 1.5, 2.0, 3.0, 4.0):
+    for steps in (4, 8):
+        for guidance in (1.0, 1.5, 2.5, 4.0):
             for shift in (1.0, 2.0):
                 sampler = Sampler(steps, guidance, shift)
                 row: dict[str, Any] = vars(sampler).copy()
@@ -192,22 +192,27 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     models = load_models(args.checkpoint, args.device)
     sampler = Sampler(args.steps, args.guidance_scale, args.shift)
-    results: dict[str, Any] = {}
+    rng = np.random.default_rng((_SEED, 9))
+    mixed = sample_scenes(args.num_prompts, rng, held_out=True, two_object_share=0.5)
+    results = score_renders(models, mixed)
     for name, two in (("held_out", False), ("held_out_two_objects", True)):
         scenes, captions = held_out_prompts(args.num_prompts, two_objects=two, seed=two)
         results[name] = _entry(score_prompts(models, scenes, captions, sampler), sampler)
-        log.info("%s %s", name, results[name])
-    rng = np.random.default_rng((_SEED, 9))
-    mixed = sample_scenes(args.num_prompts, rng, held_out=True, two_object_share=0.5)
-    results |= score_renders(models, mixed)
-    log.info("%s", {name: results[name] for name in ("recogniser", "autoencoder")})
-    if args.sweep:
-        results["sweep"] = sweep(models, args.sweep)
-    captions = [write_caption(mixed, scene, rng) for scene in range(min(SHEET_PROMPTS, args.num_prompts))]
+    _write(args.out, results, args.device)
+    captions = [
+        write_caption(mixed, scene, rng) for scene in range(min(SHEET_PROMPTS, args.num_prompts))
+    ]
     frames = draw(models, captions, sampler, _SEED)
     save_contact_sheet(args.sheet, [c.text for c in captions], frames)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({**results, **provenance(args.device)}, indent=2) + "\n")
+    if args.sweep:
+        results["sweep"] = sweep(models, args.sweep)
+        _write(args.out, results, args.device)
+
+
+def _write(path: Path, results: dict[str, Any], device: str) -> None:
+    log.info("%s", json.dumps(results))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**results, **provenance(device)}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def build_pool(
         )
         frames, _ = render(scenes, device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            latents.append(vae.encode(2 * frames - 1).half())
+            clips_last = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
+            latents.append(vae.encode(clips_last).half().contiguous())
         for scene in range(chunk):
             texts += [write_caption(scenes, scene, rng).text for _ in range(CAPTIONS_PER_CLIP)]
     embeds, mask = encode_captions([*texts, ""], device)
