@@ -19,7 +19,7 @@ from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.commands.process_memory import PeakMemory
 from reelserve.commands.provenance import provenance
-from reelserve.commands.stage_times import stage_seconds, stage_table
+from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
 
@@ -108,7 +108,7 @@ def draw(client: Client, prompt: str, request: GenerateOptions) -> Clip:
     started = time.monotonic()
     video = client.generate(prompt, **request)
     seconds = time.monotonic() - started
-    return Clip(seconds, stage_seconds(before, client.statistics()), video)
+    return Clip(seconds, stage_seconds(before, settled_statistics(client, before)), video)
 
 
 async def throughput(url: str, prompt: str, request: GenerateOptions, rounds: int) -> float:

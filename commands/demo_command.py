@@ -13,7 +13,7 @@ from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.client.progress import Progress
 from reelserve.commands.contact_sheet import save_contact_sheet
-from reelserve.commands.stage_times import stage_seconds, stage_table
+from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
 
@@ -63,7 +63,7 @@ def _draw(url: str, arguments: argparse.Namespace, console: Console) -> Video:
         with Progress(client, console):
             video = client.generate(arguments.prompt, **request_options(arguments))
         total_s = time.monotonic() - started
-        seconds = stage_seconds(before, client.statistics())
+        seconds = stage_seconds(before, settled_statistics(client, before))
     console.print(stage_table(seconds, total_s))
     return video
 

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from rich.table import Table
 
-from reelserve.client import StageStatistics
+from reelserve.client import Client, StageStatistics
 from reelserve.pipeline import contract
 
 ENSEMBLE = "text_to_video"
+SETTLE_POLL_S = 0.02
+SETTLE_TIMEOUT_S = 2.0
+
+
+def settled_statistics(
+    client: Client, before: Mapping[str, StageStatistics]
+) -> dict[str, StageStatistics]:
+    """Reads the counters once every stage of a finished request has been counted.
+
+    Triton counts a stage after it has passed its answer on, so the last stages may still lack
+    when the clip is here.
+
+    Args:
+        client: Of the server.
+        before: Reading from before the request.
+    """
+    idle = StageStatistics()
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    while True:
+        now = client.statistics()
+        counted = all(
+            now.get(stage, idle).requests > before.get(stage, idle).requests
+            for stage in contract.STAGES
+        )
+        if counted or time.monotonic() > deadline:
+            return now
+        time.sleep(SETTLE_POLL_S)
 
 
 def stage_seconds(

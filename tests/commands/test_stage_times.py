@@ -5,8 +5,19 @@ import io
 import pytest
 from rich.console import Console
 
-from reelserve.client import StageStatistics
-from reelserve.commands.stage_times import stage_seconds, stage_table
+from reelserve.client import Client, StageStatistics
+from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
+from reelserve.pipeline import contract
+
+
+class Scripted(Client):
+    """Gives one reading after the other, then the last one for ever."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+
+    def statistics(self):
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
 
 
 def reading(**seconds: float) -> dict[str, StageStatistics]:
@@ -43,3 +54,14 @@ def test_stage_table_adds_up_to_the_total():
     }
     assert values["between stages"] == "0.250"
     assert values["total"] == "3.250"
+
+
+def test_settled_statistics_waits_for_the_stage_that_is_counted_last():
+    done = dict.fromkeys(contract.STAGES, StageStatistics(requests=1))
+    late = {**done, "video_encoder": StageStatistics()}
+    assert settled_statistics(Scripted(late, late, done), {}) == done
+
+
+def test_settled_statistics_gives_up_when_a_stage_is_never_counted(monkeypatch):
+    monkeypatch.setattr("reelserve.commands.stage_times.SETTLE_TIMEOUT_S", 0.05)
+    assert settled_statistics(Scripted({}), {}) == {}
