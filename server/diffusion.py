@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.request import check_float, check_int, check_seed, integer_limits
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 from reelserve.server.batching import Arrays, run_batched
 from reelserve.server.errors import StageError, UnavailableError
@@ -57,21 +58,27 @@ class Clip:
 def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -> Clip:
     """Starts a clip from the inputs of the `video_diffusion` stage.
 
+    `prompt_processor` has checked them; whoever calls this stage by itself gets no further.
+
     Args:
         inputs: By name, batch dimension first, one row.
         spec: The served checkpoint.
 
     Raises:
-        ValueError: If a request holds more than one row.
+        ValueError: If a request holds more than one row, or a field is out of range.
     """
     for name, array in inputs.items():
         if array.shape[0] != 1:
             raise ValueError(f"{name} holds {array.shape[0]} rows; the limit is 1")
+    limits = integer_limits(spec.limits)
     settings = SamplingSettings(
-        guidance_scale=float(inputs["GUIDANCE_SCALE"].item()),
+        seed=check_seed(inputs["SEED"].item()),
+        guidance_scale=check_float(
+            "GUIDANCE_SCALE", inputs["GUIDANCE_SCALE"].item(), spec.limits.guidance_scale
+        ),
         **{
-            name.lower(): int(inputs[name].item())
-            for name in ("SEED", "NUM_INFERENCE_STEPS", "NUM_FRAMES", "HEIGHT", "WIDTH")
+            name.lower(): check_int(name, inputs[name].item(), limits[name])
+            for name in ("NUM_INFERENCE_STEPS", "NUM_FRAMES", "HEIGHT", "WIDTH")
         },
     )
     return Clip(

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 CODEC = "libx264"
 ENCODER_OPTIONS = {
-    # Visually lossless for the small, flat pictures of this size; a clip stays below 1 MB.
+    # 40 dB on flat pictures, where the halved colour planes are the limit.
     "crf": "18",
-    "preset": "medium",
+    # Files as small as with the default on flat pictures, in half the time.
+    "preset": "veryfast",
     # Bytes depend on the number of threads: one, so that they are the same on every machine.
     "threads": "1",
 }

@@ -10,7 +10,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from reelserve.pipeline.contract import REQUEST_INPUTS
 from reelserve.server.launcher import TritonServer
 
-NUMPY_TYPES = {"STRING": np.object_, "INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+NUMPY_TYPES = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "FP64": np.float64}
 DTYPES = {spec.name: spec.dtype for spec in REQUEST_INPUTS}
 DEADLINE_S = 120
 

@@ -1,6 +1,5 @@
 """Same seed, same bytes: alone, in any batch, and joining a batch that is under way."""
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,18 +54,23 @@ def test_video_is_the_same_when_batched(tiny_server, alone, count):
 
 
 def test_video_is_the_same_when_joining_mid_run(tiny_server, alone):
-    others = [{**REQUESTS[1], "num_inference_steps": 50}] * 2
-    start = executions(tiny_server, "denoiser")[1]
-    with ThreadPoolExecutor(len(others)) as pool:
-        running = [pool.submit(digest, tiny_server, **fields) for fields in others]
-        while executions(tiny_server, "denoiser")[1] < start + 5:
-            time.sleep(0.002)
-        joined = digest(tiny_server, num_inference_steps=STEPS, **REQUESTS[0])
-        assert not all(future.done() for future in running), "nothing was running to be joined"
-        first, second = (future.result() for future in running)
+    other = {**REQUESTS[1], "num_inference_steps": 50, "num_frames": 64}
+    reference = digest(tiny_server, **other)
+    for _ in range(5):
+        start = executions(tiny_server, "denoiser")[1]
+        with ThreadPoolExecutor(2) as pool:
+            running = [pool.submit(digest, tiny_server, **other) for _ in range(2)]
+            while executions(tiny_server, "denoiser")[1] < start + 5:
+                time.sleep(0.002)
+            joined = digest(tiny_server, num_inference_steps=STEPS, **REQUESTS[0])
+            overlapped = not all(future.done() for future in running)
+            others = [future.result() for future in running]
 
-    assert joined == alone[0]
-    assert first == second
+        assert joined == alone[0]
+        assert others == [reference, reference]
+        if overlapped:
+            return
+    pytest.fail("no request joined another one in five attempts")
 
 
 def test_seed_is_drawn_and_reported_when_absent(tiny_server):
@@ -97,35 +101,3 @@ def test_video_changes_when_a_field_changes(tiny_server, change):
     base = {"prompt": "a red star", "seed": 7}
 
     assert generate(tiny_server, **base)[0] != generate(tiny_server, **{**base, **change})[0]
-
-
-def test_requests_are_refused_at_once_when_the_server_is_full(tiny_server):
-    from tritonclient.utils import InferenceServerException
-
-    refusals, videos = [], []
-    barrier = threading.Barrier(40)
-
-    def call(seed: int) -> None:
-        barrier.wait()
-        started = time.monotonic()
-        try:
-            videos.append(
-                generate(tiny_server, prompt="a red star", seed=seed, num_inference_steps=50)
-            )
-        except InferenceServerException as error:
-            refusals.append((error, time.monotonic() - started))
-
-    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(videos) >= 16
-    assert len(videos) + len(refusals) == 40
-    assert refusals, "40 requests fitted into a server for 16"
-    for error, seconds in refusals:
-        assert error.status() == "StatusCode.UNAVAILABLE"
-        assert "requests are in flight; the limit is 16" in error.message()
-        assert seconds < 2
-    assert generate(tiny_server, prompt="a red star", seed=1)[1]["seed"] == 1

@@ -104,6 +104,21 @@ def test_clip_from_inputs_refuses_when_a_request_has_two_rows():
         clip_from_inputs({**inputs(), "SEED": np.ones((2, 1), np.int64)}, SPEC)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "SEED is -1"),
+        ({"steps": 51}, "NUM_INFERENCE_STEPS is 51; the limits are 1 to 50"),
+        ({"num_frames": 17}, "NUM_FRAMES is 17; it must be a multiple of 4"),
+        ({"guidance_scale": float("nan")}, "GUIDANCE_SCALE is nan"),
+    ],
+    ids=str,
+)
+def test_clip_from_inputs_refuses_when_a_field_is_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        clip(**changes)
+
+
 def test_clip_table_refuses_when_full():
     table = ClipTable(max_active=1, max_in_flight=2, max_idle_s=60)
     table.admit("a", clip)
@@ -128,7 +143,7 @@ def test_clip_table_gives_turns_to_the_oldest():
 
 def test_clip_table_keeps_nothing_when_a_clip_cannot_be_made():
     table = ClipTable(max_active=1, max_in_flight=1, max_idle_s=60)
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ValueError, match="SEED"):
         table.admit("a", lambda: clip(seed=-1))
 
     assert len(table) == 0

@@ -19,7 +19,6 @@ from reelserve.server.launcher import (
     check_repository,
     error_lines,
 )
-from tests.server.tiny_repository import REPOSITORY
 
 
 def processes_of_group(group: int) -> list[str]:
@@ -75,7 +74,7 @@ def test_triton_server_names_the_mismatch_when_graph_and_config_differ(tiny_repo
 def test_triton_server_gives_up_when_it_is_not_ready_in_time(tiny_repository):
     server = TritonServer(ServerOptions(tiny_repository, ready_timeout_s=0.3))
 
-    with pytest.raises(ServerError, match="not ready within 0 s"):
+    with pytest.raises(ServerError, match=r"not ready within 0\.3 s"):
         server.start()
     assert shared_memory(server) == []
 
@@ -185,10 +184,28 @@ def test_pip_installation_says_what_to_install_when_there_is_no_server(tmp_path,
         pip_installation(tmp_path)
 
 
+def test_pip_installation_says_what_to_install_when_libpython_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+
+    with pytest.raises(InstallationError, match=r"libpython3\.\d+\.so.*apt install libpython3"):
+        pip_installation(tmp_path)
+
+
 def test_native_installation_refuses_when_the_binary_is_missing(tmp_path):
     with pytest.raises(InstallationError, match="is not an executable file"):
         native_installation(tmp_path / "tritonserver")
 
 
-def test_repository_is_that_of_the_project():
-    assert (REPOSITORY / "text_to_video" / "config.pbtxt").is_file()
+def test_stages_start_without_torch():
+    """Eight processes of it would cost gigabytes and most of the time to start."""
+    rooms = ("prompts", "diffusion", "clip_output", "onnx_session", "session_settings", "batching")
+    imports = "; ".join(f"import reelserve.server.{room}" for room in rooms)
+    check = (
+        "import sys; sys.exit(bool({'torch', 'transformers', 'tritonclient'} & set(sys.modules)))"
+    )
+
+    assert (
+        subprocess.run([sys.executable, "-c", f"{imports}; {check}"], check=False).returncode == 0
+    )

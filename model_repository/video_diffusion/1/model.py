@@ -69,6 +69,9 @@ class TritonPythonModel:
     def _clip(self, request):
         """The state of a request, made when Triton schedules it for the first time."""
         check_not_cancelled(request)
+        if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
+            # Triton could not schedule it again and would never answer it.
+            raise ValueError("sequence_end is set; video_diffusion takes requests without it")
         if not request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:
             return self._clips.find(request.correlation_id())
         return self._clips.admit(

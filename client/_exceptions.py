@@ -1,0 +1,137 @@
+"""Every error that the client raises.
+
+    ReelserveError
+    ├── NoServerError          nothing answers at that address, or the connection broke
+    ├── NotReadyError          the server runs, the model is missing or still loading
+    ├── InvalidArgumentError   the request was refused: field, value, limit
+    ├── UnavailableError       over capacity; the same request may succeed later
+    ├── DeadlineExceededError  no answer within `timeout_s`
+    ├── RequestCancelledError  cancelled by this side or by the server
+    ├── AccessDeniedError      the server, or a proxy before it, wants credentials
+    └── InternalError          a stage failed
+
+A message names the server and ends with what to do.
+"""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+
+class ReelserveError(Exception):
+    """Base of every error of this client."""
+
+
+class NoServerError(ReelserveError, ConnectionError):
+    """Nothing answers at the address, or the connection broke."""
+
+
+class NotReadyError(ReelserveError):
+    """The server runs but does not serve the model: it is missing or still loading."""
+
+
+class InvalidArgumentError(ReelserveError, ValueError):
+    """The request was refused before any work; the message names field, value and limit."""
+
+
+class UnavailableError(ReelserveError):
+    """The server is over capacity; the same request may succeed later."""
+
+
+class DeadlineExceededError(ReelserveError, TimeoutError):
+    """There was no answer within `timeout_s`."""
+
+
+class RequestCancelledError(ReelserveError):
+    """The request was cancelled, by this side or by the server."""
+
+
+class AccessDeniedError(ReelserveError):
+    """The server, or a proxy in front of it, refuses this caller."""
+
+
+class InternalError(ReelserveError):
+    """A stage failed, or the answer could not be read."""
+
+
+ERROR_BY_STATUS: dict[grpc.StatusCode, type[ReelserveError]] = {
+    grpc.StatusCode.CANCELLED: RequestCancelledError,
+    grpc.StatusCode.UNKNOWN: InternalError,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.NOT_FOUND: NotReadyError,
+    grpc.StatusCode.ALREADY_EXISTS: InternalError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessDeniedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: UnavailableError,
+    grpc.StatusCode.FAILED_PRECONDITION: NotReadyError,
+    grpc.StatusCode.ABORTED: UnavailableError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgumentError,
+    # Something that does not know Triton's protocol listens there.
+    grpc.StatusCode.UNIMPLEMENTED: NoServerError,
+    grpc.StatusCode.INTERNAL: InternalError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DATA_LOSS: InternalError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessDeniedError,
+}
+
+ADVICE: dict[type[ReelserveError], str] = {
+    NoServerError: "check the address, and start a server with `make serve`",
+    NotReadyError: "wait until the server is ready, and see its log for models that did not load",
+    InvalidArgumentError: "change the request",
+    UnavailableError: "try again later, or with fewer requests at a time",
+    DeadlineExceededError: "allow more seconds with timeout_s, or ask for less",
+    RequestCancelledError: "send the request again",
+    AccessDeniedError: "ask whoever runs the server for access",
+    InternalError: "see the server's log",
+}
+
+_TRANSPORT_FAILURES = (
+    "failed to connect",
+    "dns resolution failed",
+    "errors resolving",
+    "connection refused",
+    "connection reset",
+    "socket closed",
+    "broken pipe",
+    "goaway",
+    "trying to connect an http1.x server",
+)
+"""gRPC reports a missing server with the status that a full queue has, UNAVAILABLE. These are
+its own words in that case; Triton uses none of them."""
+
+_MODEL_FAILURES = ("unknown model", "no available versions", "is not ready")
+"""Triton's words for a model that it does not serve, whatever their status."""
+
+
+_ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")
+
+
+def error_from_status(status: grpc.StatusCode | None, details: str, url: str) -> ReelserveError:
+    """Turns what gRPC says into an error of this client.
+
+    Args:
+        status: Of the call; None if it failed before it was sent.
+        details: The server's or gRPC's own message.
+        url: `host:port` of the server.
+    """
+    kind = ERROR_BY_STATUS[status] if status else InternalError
+    # Every error is the ensemble's; what follows is the stage's own message.
+    details = _ENSEMBLE_PREFIX.sub("", details)
+    text = details.lower()
+    if any(words in text for words in _MODEL_FAILURES):
+        kind = NotReadyError
+    elif status is grpc.StatusCode.UNAVAILABLE and any(
+        words in text for words in _TRANSPORT_FAILURES
+    ):
+        kind = NoServerError
+    return described(kind, details, url)
+
+
+def described(kind: type[ReelserveError], details: str, url: str) -> ReelserveError:
+    """An error whose message holds `details`, the server and what to do."""
+    # A refusal is the caller's to read: what matters comes first, where it stays in sight.
+    if kind is InvalidArgumentError:
+        return kind(details)
+    return kind(f"{url}: {details.rstrip('. ')}; {ADVICE[kind]}")

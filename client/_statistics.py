@@ -1,0 +1,58 @@
+"""Counters that Triton keeps for every model since it was loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tritonclient.grpc import service_pb2
+
+NANOSECONDS_PER_S = 1e9
+
+
+@dataclass(frozen=True)
+class StageStatistics:
+    """Counters of one model; subtract two readings to get what happened between them.
+
+    Args:
+        requests: Answered without error.
+        failures: Answered with an error.
+        executions: Runs of the model, each over a batch of one or more requests; a denoising
+            step is one.
+        compute_s: Seconds of those runs, moving tensors in and out included.
+        queue_s: Seconds that requests waited for a run, summed over requests.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    executions: int = 0
+    compute_s: float = 0.0
+    queue_s: float = 0.0
+
+    def __sub__(self, earlier: StageStatistics) -> StageStatistics:
+        return StageStatistics(
+            requests=self.requests - earlier.requests,
+            failures=self.failures - earlier.failures,
+            executions=self.executions - earlier.executions,
+            compute_s=self.compute_s - earlier.compute_s,
+            queue_s=self.queue_s - earlier.queue_s,
+        )
+
+
+def read_statistics(response: service_pb2.ModelStatisticsResponse) -> dict[str, StageStatistics]:
+    """Model name to its counters."""
+    return {model.name: _stage(model) for model in response.model_stats}
+
+
+def _stage(model: service_pb2.ModelStatistics) -> StageStatistics:
+    # Of batch_stats, because inference_stats counts a run once for every request in its batch.
+    compute_ns = sum(
+        batch.compute_input.ns + batch.compute_infer.ns + batch.compute_output.ns
+        for batch in model.batch_stats
+    )
+    return StageStatistics(
+        requests=model.inference_stats.success.count,
+        failures=model.inference_stats.fail.count,
+        executions=model.execution_count,
+        compute_s=compute_ns / NANOSECONDS_PER_S,
+        queue_s=model.inference_stats.queue.ns / NANOSECONDS_PER_S,
+    )

@@ -1,0 +1,97 @@
+"""Writes measured figures as Markdown: one function for each file of docs/results/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Results = Mapping[str, Any]
+COMMIT_DIGITS = 10
+
+
+def bench_cpu(results: Results) -> str:
+    """`bench_cpu.json`: figures of the server, then seconds of every stage."""
+    request = results["request"]
+    clip = (
+        f"{request['num_frames'] / request['fps']:g} s clip, "
+        f"{request['width']}×{request['height']}, {request['num_inference_steps']} steps"
+    )
+    figures = [
+        (f"Seconds for a {clip}", f"{results['seconds_per_clip']:.2f}"),
+        ("Videos per second, one request at a time", f"{results['videos_per_s']:.3f}"),
+        ("Videos per second, four requests at a time", f"{results['videos_per_s_at_4']:.3f}"),
+        ("Seconds from start to ready", f"{results['ready_s']:.1f}"),
+        (
+            "Peak memory of all server processes, GiB",
+            f"{results['peak_memory_bytes'] / 2**30:.2f}",
+        ),
+    ]
+    stages = [(f"`{stage}`", f"{value:.3f}") for stage, value in results["stages_s"].items()]
+    return "\n\n".join(
+        (
+            _table(("Figure", "Measured"), figures),
+            _table(("Stage", "Seconds of that clip"), stages),
+            f"Measured by `make bench-cpu` on {results['cpu']}, {results['cores']} cores, "
+            f"{_when(results)}.",
+        )
+    )
+
+
+def evaluation(results: Results) -> str:
+    """`evaluation.json`: how much of what was asked for the clips show."""
+    rows = []
+    for name, title in (
+        ("held_out", "One object, combination never trained on"),
+        ("held_out_two_objects", "Two objects, both combinations never trained on"),
+    ):
+        part = results[name]
+        low, high = part["ci95"]
+        rows.append(
+            (
+                title,
+                str(part["num_prompts"]),
+                str(part["num_inference_steps"]),
+                f"{_percent(part['all_right'])} ({_percent(low)} to {_percent(high)})",
+                ", ".join(f"{key} {_percent(v)}" for key, v in part["per_attribute"].items()),
+            )
+        )
+    vae, consistency = results["autoencoder"], results["frame_consistency"]
+    figures = [
+        ("Recogniser on real clips", _percent(results["recogniser"]["real_accuracy"])),
+        ("All right on the autoencoder's reconstructions", _percent(vae["recogniser_all_right"])),
+        ("Autoencoder, PSNR", f"{vae['psnr_db']:.2f} dB"),
+        ("Autoencoder, PSNR of the first frame", f"{vae['first_frame_psnr_db']:.2f} dB"),
+        ("Flicker energy removed", _percent(consistency["flicker_reduction"])),
+        ("Its PSNR change, disturbed clips", f"{consistency['psnr_change_db']:+.2f} dB"),
+        (
+            "Its PSNR change, undisturbed clips",
+            f"{consistency['undisturbed_psnr_change_db']:+.2f} dB",
+        ),
+    ]
+    titles = ("Prompts", "Number", "Steps", "Every named attribute right (95% interval)", "By kind")
+    return "\n\n".join(
+        (
+            _table(titles, rows),
+            _table(("Figure", "Measured"), figures),
+            f"Measured by `python -m reelserve.training.evaluate` on {results['hardware']}, "
+            f"{_when(results)}.",
+        )
+    )
+
+
+WRITERS: dict[str, Callable[[Results], str]] = {"bench_cpu": bench_cpu, "evaluation": evaluation}
+"""Name of a results file, without its ending, to what writes its tables."""
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _when(results: Results) -> str:
+    commit, dirty, _ = results["commit"].partition("-")
+    return f"commit {commit[:COMMIT_DIGITS]}{dirty and '-dirty'}, {results['date']}"

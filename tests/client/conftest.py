@@ -1,0 +1,117 @@
+"""A server in this process that speaks Triton's protocol and answers as a test tells it to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
+
+from reelserve.pipeline import contract
+
+INFO = {
+    "seed": 7,
+    "num_inference_steps": 8,
+    "guidance_scale": 2.5,
+    "num_frames": 80,
+    "fps": 8,
+    "height": 256,
+    "width": 256,
+    "checkpoint": "bundled",
+    "engine": "onnxruntime",
+    "versions": {"numpy": "1.26.4"},
+    "seconds": {"prompt_processor": 0.01, "video_diffusion": 4.0, "total": 4.01},
+}
+MP4 = b"\x00\x00\x00\x20ftypisom"
+
+
+@dataclass
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers `ModelInfer`; fields say how.
+
+    Args:
+        status: Aborts with it where given.
+        details: Message that goes with `status`.
+        outputs: Tensor to content of the answer.
+        hold: Waits for this event before it answers.
+        requests: Received so far.
+        cancelled: Set when a caller went away.
+    """
+
+    status: grpc.StatusCode | None = None
+    details: str = ""
+    ready: bool = True
+    outputs: dict[str, bytes] = field(
+        default_factory=lambda: {"VIDEO": MP4, "INFO": json.dumps(INFO).encode()}
+    )
+    hold: threading.Event | None = None
+    requests: list[service_pb2.ModelInferRequest] = field(default_factory=list)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    statistics: list[service_pb2.ModelStatistics] = field(default_factory=list)
+    url: str = ""
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.requests.append(request)
+        if self.hold is not None:
+            context.add_callback(self.cancelled.set)
+            self.hold.wait(30)
+        if self.status is not None:
+            context.abort(self.status, self.details)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for name, content in self.outputs.items():
+            response.outputs.add(name=name, datatype="BYTES", shape=[1])
+            tensor = serialize_byte_tensor(np.array([content], np.object_))
+            response.raw_output_contents.append(tensor.item())
+        return response
+
+    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return service_pb2.ServerReadyResponse(ready=True)
+
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return service_pb2.ModelReadyResponse(ready=self.ready)
+
+    def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return service_pb2.ModelStatisticsResponse(model_stats=self.statistics)
+
+    def received(self, index: int = -1) -> dict[str, Any]:
+        """Field to value of a request."""
+        request = self.requests[index]
+        values = {}
+        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+            if tensor.datatype == "BYTES":
+                array = deserialize_bytes_tensor(raw)
+            else:
+                dtypes = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+                array = np.frombuffer(raw, dtypes[tensor.datatype])
+            assert list(tensor.shape) == [1], tensor.name
+            values[tensor.name] = array.reshape(-1)[0]
+        assert set(values) <= {spec.name for spec in contract.REQUEST_INPUTS}
+        return values
+
+
+@pytest.fixture
+def info() -> dict[str, Any]:
+    """A parsed INFO."""
+    return dict(INFO)
+
+
+@pytest.fixture
+def fake_triton() -> Iterator[FakeTriton]:
+    """A running fake; `url` is where it listens."""
+    fake = FakeTriton()
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+    fake.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield fake
+    if fake.hold is not None:
+        fake.hold.set()
+    server.stop(grace=None).wait()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from reelserve import client as public
+from reelserve.client import (
+    Client,
+    InvalidArgumentError,
+    NoServerError,
+    NotReadyError,
+    ReelserveError,
+    UnavailableError,
+    _exceptions,
+)
+
+FAILURES = [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK]
+
+
+def leaves() -> set[type[ReelserveError]]:
+    return set(ReelserveError.__subclasses__())
+
+
+def test_every_status_is_mapped_to_one_error():
+    assert set(_exceptions.ERROR_BY_STATUS) == set(FAILURES)
+    assert set(_exceptions.ERROR_BY_STATUS.values()) | {NoServerError} == leaves()
+
+
+def test_every_error_is_drawn_public_and_has_advice():
+    assert set(_exceptions.ADVICE) == leaves()
+    for kind in leaves():
+        assert kind.__name__ in (_exceptions.__doc__ or "")
+        assert getattr(public, kind.__name__) is kind
+
+
+@pytest.mark.parametrize("status", FAILURES, ids=lambda status: status.name)
+def test_generate_raises_the_mapped_error_when_the_server_answers(fake_triton, status):
+    fake_triton.status, fake_triton.details = status, "what the server says"
+    with Client(fake_triton.url) as client, pytest.raises(ReelserveError) as caught:
+        client.generate("a circle")
+    assert type(caught.value) is _exceptions.ERROR_BY_STATUS[status]
+    assert "what the server says" in str(caught.value)
+    if not isinstance(caught.value, InvalidArgumentError):
+        assert fake_triton.url in str(caught.value)
+        assert str(caught.value).endswith(_exceptions.ADVICE[type(caught.value)])
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "kind"),
+    [
+        ("UNAVAILABLE", "Exceeds maximum queue size", UnavailableError),
+        ("UNAVAILABLE", "failed to connect to all addresses; Connection refused", NoServerError),
+        ("UNAVAILABLE", "Socket closed", NoServerError),
+        ("UNAVAILABLE", "Request for unknown model: 'm' has no available versions", NotReadyError),
+        ("INVALID_ARGUMENT", "Request for unknown model: 'm' is not found", NotReadyError),
+        ("INVALID_ARGUMENT", "PROMPT is ''; connection refused", InvalidArgumentError),
+    ],
+)
+def test_error_from_status_reads_the_words_where_the_status_is_ambiguous(status, details, kind):
+    error = _exceptions.error_from_status(grpc.StatusCode[status], details, "host:1")
+    assert type(error) is kind
+
+
+def test_error_from_status_leaves_the_ensembles_name_out():
+    details = "in ensemble 'text_to_video', FPS is 0; the limits are 1 to 60"
+    error = _exceptions.error_from_status(grpc.StatusCode.INVALID_ARGUMENT, details, "host:1")
+    assert str(error) == "FPS is 0; the limits are 1 to 60"

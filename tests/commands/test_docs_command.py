@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from reelserve.client.cli import FAILURE, OK
+from reelserve.commands import docs_command
+from reelserve.commands.figures import bench_cpu, evaluation
+
+BENCH = {
+    "seconds_per_clip": 9.876,
+    "videos_per_s": 0.1013,
+    "videos_per_s_at_4": 0.1201,
+    "stages_s": {"denoiser": 6.5, "upsampler": 1.25},
+    "ready_s": 3.21,
+    "peak_memory_bytes": 3 * 2**30,
+    "request": {
+        "num_frames": 80,
+        "fps": 8,
+        "height": 256,
+        "width": 256,
+        "num_inference_steps": 8,
+    },
+    "commit": "0123456789abcdef",
+    "cpu": "Some CPU",
+    "cores": 2,
+    "date": "2026-11-23",
+}
+PART = {
+    "num_prompts": 500,
+    "num_inference_steps": 8,
+    "all_right": 0.962,
+    "ci95": [0.941, 0.977],
+    "per_attribute": {"shape": 0.99, "colour": 1.0},
+}
+EVALUATION = {
+    "held_out": PART,
+    "held_out_two_objects": {**PART, "all_right": 0.87},
+    "recogniser": {"real_accuracy": 0.995},
+    "autoencoder": {"psnr_db": 36.5, "first_frame_psnr_db": 36.6, "recogniser_all_right": 0.98},
+    "frame_consistency": {
+        "flicker_reduction": 0.6,
+        "psnr_change_db": 0.4,
+        "undisturbed_psnr_change_db": -0.1,
+    },
+    "hardware": "Some GPU",
+    "commit": "unknown",
+    "date": "2026-11-23",
+}
+PAGE = "before\n<!-- figures: {name} -->\nold\n<!-- end of figures -->\nafter\n"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "README.md").write_text(PAGE.format(name="bench_cpu"))
+    (tmp_path / "docs" / "quality.md").write_text(PAGE.format(name="evaluation"))
+    return tmp_path
+
+
+def test_docs_says_not_measured_when_a_results_file_is_missing(root):
+    assert docs_command.run(["--root", str(root)]) == OK
+    assert "old" not in (root / "README.md").read_text()
+    assert docs_command.NOT_MEASURED in (root / "README.md").read_text()
+
+
+def test_docs_fills_every_page_and_is_stable(root):
+    (root / "docs" / "results" / "bench_cpu.json").write_text(json.dumps(BENCH))
+    (root / "docs" / "results" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    assert docs_command.run(["--root", str(root)]) == OK
+    readme = (root / "README.md").read_text()
+    assert readme.startswith("before\n<!-- figures: bench_cpu -->\n| Figure")
+    assert readme.endswith("<!-- end of figures -->\nafter\n")
+    assert "| 9.88 |" in readme
+    assert "87.0% (94.1% to 97.7%)" in (root / "docs" / "quality.md").read_text()
+    assert docs_command.fill_pages(root, write=False) == []
+
+
+def test_docs_check_fails_and_writes_nothing_when_a_figure_changed(root):
+    file = root / "docs" / "results" / "bench_cpu.json"
+    file.write_text(json.dumps(BENCH))
+    docs_command.run(["--root", str(root)])
+    written = (root / "README.md").read_text()
+    changed = copy.deepcopy(BENCH)
+    changed["seconds_per_clip"] = 11.0
+    file.write_text(json.dumps(changed))
+    assert docs_command.run(["--root", str(root), "--check"]) == FAILURE
+    assert (root / "README.md").read_text() == written
+
+
+def test_docs_fails_when_no_table_has_that_name(root, capsys):
+    (root / "README.md").write_text(PAGE.format(name="bench_tpu"))
+    assert docs_command.run(["--root", str(root)]) == FAILURE
+    assert "'bench_tpu'" in capsys.readouterr().err
+
+
+def test_tables_have_as_many_cells_in_every_row():
+    for text in (bench_cpu(BENCH), evaluation(EVALUATION)):
+        for table in text.split("\n\n"):
+            rows = [line for line in table.splitlines() if line.startswith("|")]
+            assert len({row.count("|") for row in rows}) <= 1
+
+
+def test_bench_cpu_names_machine_commit_and_date():
+    assert "Some CPU, 2 cores, commit 0123456789, 2026-11-23" in bench_cpu(BENCH)

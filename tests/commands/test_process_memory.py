@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from reelserve.commands.process_memory import PeakMemory, descendants, proportional_bytes
+
+SIZE_BYTES = 64 * 2**20
+GRANDCHILD = f"data = bytearray(b'x' * {SIZE_BYTES}); print('up', flush=True); input()"
+CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GRANDCHILD!r}])"
+
+
+def test_peak_memory_counts_children_of_children_and_not_the_root():
+    with PeakMemory(os.getpid()) as memory:
+        command = [sys.executable, "-c", CHILD]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"up\n"
+        found = descendants(os.getpid())
+    process.communicate(b"\n")
+    assert process.pid in found
+    assert len(found) >= 2
+    assert SIZE_BYTES <= memory.peak_bytes < 4 * SIZE_BYTES
+
+
+def test_proportional_bytes_is_0_when_the_process_has_ended():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert proportional_bytes(process.pid) == 0

@@ -1,0 +1,123 @@
+"""What holds for the project as a whole: pages, exports, commands, pins."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from reelserve.client.cli import COMMAND_GROUP
+from reelserve.commands.docs_command import fill_pages
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+BUILT = ("build/", ".venv")
+"""Named in pages, made by commands."""
+CODE = re.compile(r"`([^`\s]+)`")
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+SUFFIXES = (".md", ".py", ".txt", ".toml", ".json", ".yaml", ".pbtxt", ".png", ".csv")
+MAX_LINES = 400
+FOLDERS = [
+    path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "build"))
+]
+ROOMS = sorted({file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"})
+
+
+def named_paths(text: str) -> set[str]:
+    """Links, and code that starts with a folder of the project or ends like a file."""
+    code = {
+        name
+        for name in CODE.findall(text)
+        if name.endswith(SUFFIXES) or ("/" in name and (ROOT / name.partition("/")[0]).is_dir())
+    }
+    return {
+        name for name in code | set(LINK.findall(text)) if not name.startswith((*BUILT, "/", "$"))
+    }
+
+
+def exists(name: str) -> bool:
+    # A bare file name may stand for many files, such as every stage's model.py.
+    pattern = re.sub(r"<[^>]*>", "*", name).rstrip("/")
+    if "/" in pattern or list(ROOT.glob(pattern)):
+        return any(ROOT.glob(pattern))
+    return any(any(folder.rglob(pattern)) for folder in FOLDERS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_named_in_a_page_exists(page):
+    named = named_paths(page.read_text(encoding="utf-8"))
+    assert [name for name in sorted(named) if not exists(name)] == []
+
+
+def test_paths_are_found_in_the_readme():
+    named = named_paths((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {"CONTRIBUTING.md", "pipeline/contract.py", "docs/images/demo.png"} <= named
+
+
+def test_tables_agree_with_results():
+    assert fill_pages(ROOT, write=False) == [], "run `make docs`"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_exports_are_sorted_and_exist(room):
+    package = importlib.import_module(f"reelserve.{room}")
+    exported = getattr(package, "__all__", [])
+    assert list(exported) == sorted(exported)
+    assert all(hasattr(package, name) for name in exported)
+
+
+def test_client_exports_every_public_name_it_imports():
+    tree = ast.parse((ROOT / "client" / "__init__.py").read_text())
+    imported = {
+        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert imported == set(importlib.import_module("reelserve.client").__all__)
+
+
+def test_every_command_can_be_loaded_and_has_help(capsys):
+    entries = metadata.entry_points(group=COMMAND_GROUP)
+    assert {"bench-cpu", "demo", "docs", "generate", "serve"} <= {entry.name for entry in entries}
+    for entry in entries:
+        with pytest.raises(SystemExit) as stopped:
+            entry.load()(["--help"])
+        assert stopped.value.code == 0
+        assert f"reelserve {entry.name}" in capsys.readouterr().out
+
+
+def test_every_room_is_packaged():
+    lines = (ROOT / "pyproject.toml").read_text()
+    for room in ROOMS:
+        assert f'"reelserve.{room}",' in lines
+        assert f'"reelserve.{room}" = "{room}"' in lines
+
+
+def test_client_imports_only_itself_and_pipeline():
+    allowed = ("reelserve.client", "reelserve.pipeline")
+    for file in (ROOT / "client").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                assert not name.startswith("reelserve") or name.startswith(allowed), file
+
+
+def test_no_file_is_too_long():
+    long = {
+        str(file.relative_to(ROOT)): count
+        for folder in FOLDERS
+        for file in folder.rglob("*.py")
+        if (count := len(file.read_text().splitlines())) > MAX_LINES
+    }
+    assert not long
+
+
+def test_constraints_agree_with_pyproject():
+    pin = re.compile(r"([a-z0-9-]+)(?:\[\w+\])?==([\w.]+)")
+    constraints = pin.findall((ROOT / "constraints.txt").read_text())
+    pinned = pin.findall((ROOT / "pyproject.toml").read_text())
+    assert pinned
+    assert set(pinned) <= set(constraints)
