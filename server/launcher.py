@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -181,6 +182,11 @@ class TritonServer:
             self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="reelserve-"))
         )
         run_dir = run_dir.resolve()
+        if shlex.quote(str(run_dir)) != str(run_dir):
+            raise ServerError(
+                f"run folder {run_dir} holds a space or a sign that a shell would read, and "
+                "Triton's Python backend cannot start there: set TMPDIR to another folder"
+            )
         run_dir.mkdir(parents=True, exist_ok=True)
         installation = (
             native_installation(options.tritonserver)
@@ -197,7 +203,7 @@ class TritonServer:
         started = time.monotonic()
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(installation),
+                self._command(installation, link_repository(options.model_repository, run_dir)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -210,11 +216,11 @@ class TritonServer:
         self._wait_ready(started)
         self.ready_s = time.monotonic() - started
 
-    def _command(self, installation: Installation) -> list[str]:
+    def _command(self, installation: Installation, repository: Path) -> list[str]:
         options = self.options
         return [
             str(installation.binary),
-            f"--model-repository={options.model_repository.resolve()}",
+            f"--model-repository={repository}",
             f"--http-address={options.host}",
             f"--grpc-address={options.host}",
             f"--metrics-address={options.host}",
@@ -276,6 +282,18 @@ def check_repository(repository: Path) -> None:
         graph = config.parent / "1" / "model.onnx"
         if needs_graph and not graph.exists():
             raise ServerError(f"{graph} is missing: run `reelserve export` (make export) first")
+
+
+def link_repository(repository: Path, run_dir: Path) -> Path:
+    """Links the repository into the run folder and returns the link.
+
+    Triton hands a stage's path to a shell without quotes. The repository may lie anywhere; the
+    run folder's path is known to hold nothing that a shell would read.
+    """
+    link = run_dir / "model_repository"
+    link.unlink(missing_ok=True)
+    link.symlink_to(repository.resolve(), target_is_directory=True)
+    return link
 
 
 def check_shared_memory() -> None:

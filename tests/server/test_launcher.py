@@ -54,6 +54,20 @@ def test_triton_server_leaves_nothing_behind_when_stopped(tiny_repository):
 
 
 @pytest.mark.server
+def test_triton_server_serves_a_repository_whose_path_holds_spaces(tiny_repository, tmp_path):
+    repository = tmp_path / "it's a $HOME" / "model repository"
+    shutil.copytree(tiny_repository, repository)
+    with TritonServer(ServerOptions(repository)) as server:
+        with urllib.request.urlopen(f"http://{server.http_url}/v2/models/text_to_video/ready") as r:
+            assert r.status == 200
+
+
+def test_triton_server_raises_when_the_run_folder_holds_a_space(tiny_repository, tmp_path):
+    with pytest.raises(ServerError, match="set TMPDIR"):
+        TritonServer(ServerOptions(tiny_repository, run_dir=tmp_path / "a b")).start()
+
+
+@pytest.mark.server
 def test_triton_server_names_the_mismatch_when_graph_and_config_differ(tiny_repository, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_repository, broken)
