@@ -38,8 +38,8 @@ class ConsistencyConfig:
 
     radius: int = 3
     patch: int = 3
-    agree: float = 1.5
-    disagree: float = 2.5
+    agree: float = 2.0
+    disagree: float = 4.0
     noise_quantile: float = 0.4
     min_noise: float = 0.0015
     max_noise: float = 0.04
@@ -75,7 +75,7 @@ class FrameConsistency(nn.Module):
         batch, frames = clip.shape[:2]
         cells = functional.avg_pool2d(clip.flatten(0, 1), _CELL)
         cells = cells.reshape(batch, frames, -1)
-        before = cells[:, _neighbours(frames, -1)]
+        before = cells.index_select(1, _neighbours(frames, -1))
         ratio = torch.ones_like(cells[:, :, :1])
         for scale in (0.05, 0.02, 0.01, 0.005):
             # Moving cells are outliers of "this frame is the last one times a factor".
@@ -95,7 +95,7 @@ class FrameConsistency(nn.Module):
         even = torch.arange(0, frames, 2)
         # The frame after, or the one before at the clip's end.
         other = (even + 1 - 2 * (even == frames - 1).long()).clamp(min=0)
-        change = clip[:, other] - clip[:, even]
+        change = clip.index_select(1, other) - clip.index_select(1, even)
         # A mixed difference in space is blind to smooth motion such as waves and fades.
         change = change[..., 1::2, :] - change[..., :-1:2, :]
         change = change[..., 1::2] - change[..., :-1:2]
@@ -117,7 +117,7 @@ class FrameConsistency(nn.Module):
         total, weights = clip, torch.ones_like(clip[:, :, :1])
         for offset in range(1, config.radius + 1):
             after, before = _neighbours(frames, offset), _neighbours(frames, -offset)
-            later = clip[:, after]
+            later = clip.index_select(1, after)
             distance = (later - clip).square().mean(2).flatten(0, 1)[:, None]
             distance = functional.avg_pool2d(
                 distance, config.patch, 1, config.patch // 2, count_include_pad=False
@@ -127,8 +127,9 @@ class FrameConsistency(nn.Module):
             agreement = agreement * exists
             total = total + agreement * later
             # Agreement is mutual: the pair seen from the later frame.
-            mutual = agreement[:, before] * (position >= offset).to(clip.dtype)[:, None, None, None]
-            total = total + mutual * clip[:, before]
+            exists = (position >= offset).to(clip.dtype)[:, None, None, None]
+            mutual = agreement.index_select(1, before) * exists
+            total = total + mutual * clip.index_select(1, before)
             weights = weights + agreement + mutual
         return total / weights
 

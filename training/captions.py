@@ -78,7 +78,9 @@ def _pick(words: tuple[str, ...], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def _noun(scenes: Scenes, scene: int, which: int, named_size: bool, rng: np.random.Generator) -> str:
+def _noun(
+    scenes: Scenes, scene: int, which: int, named_size: bool, rng: np.random.Generator
+) -> str:
     colour = _pick(COLOUR_WORDS[COLOURS[scenes.colour[scene, which]]], rng)
     shape = _pick(SHAPE_WORDS[SHAPES[scenes.shape[scene, which]]], rng)
     words = f"{colour} {shape}"

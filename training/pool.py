@@ -52,9 +52,7 @@ def build_pool(
     latents, texts = [], []
     for start in range(0, clips, chunk):
         rng = np.random.default_rng((seed, start))
-        scenes = sample_scenes(
-            chunk, rng, held_out=False, two_object_share=two_object_share
-        )
+        scenes = sample_scenes(chunk, rng, held_out=False, two_object_share=two_object_share)
         frames, _ = render(scenes, device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             clips_last = (2 * frames - 1).to(memory_format=torch.channels_last_3d)

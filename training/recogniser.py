@@ -118,7 +118,5 @@ class Recogniser(nn.Module):
         time = sinusoid(torch.arange(f, device=device), width, 100.0)
         rows = sinusoid(torch.arange(h, device=device), width // 2, 100.0)
         columns = sinusoid(torch.arange(w, device=device), width // 2, 100.0)
-        grid = torch.cat(
-            [rows[:, None].expand(-1, w, -1), columns[None].expand(h, -1, -1)], dim=-1
-        )
+        grid = torch.cat([rows[:, None].expand(-1, w, -1), columns[None].expand(h, -1, -1)], dim=-1)
         return time[:, None] + grid.reshape(1, h * w, width)

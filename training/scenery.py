@@ -42,7 +42,9 @@ def render_background(kind: Tensor, chance: Tensor, frames: int, side: int) -> T
     for index, function in enumerate((_plain, _gradient, _stars, _rain, _snow, _sea)):
         rows = (kind == index).nonzero()[:, 0]
         if len(rows):
-            out[rows] = function({**grid, "c": grid["c"][:, rows]}).expand(-1, 3, frames, side, side)
+            out[rows] = function({**grid, "c": grid["c"][:, rows]}).expand(
+                -1, 3, frames, side, side
+            )
     return out
 
 
@@ -124,9 +126,7 @@ def _snow(g: dict[str, Tensor]) -> Tensor:
     sway = 1.5 * (2 * math.pi * (2 * t + phase + c[2])).sin()
     dx = _wrapped((px + c[0]) * g["side"] + sway, g["side"])
     dy = _wrapped((py + c[1] + t) * g["side"], g["side"])
-    light = _particles(
-        0.35 + 0.25 * size, torch.exp(-dx * dx / 1.4), torch.exp(-dy * dy / 1.4)
-    )
+    light = _particles(0.35 + 0.25 * size, torch.exp(-dx * dx / 1.4), torch.exp(-dy * dy / 1.4))
     return sky + light.clamp(max=0.65)
 
 
@@ -137,7 +137,7 @@ def _sea(g: dict[str, Tensor]) -> Tensor:
     horizon = side * (0.5 + 0.15 * g["c"][2])
     depth = y - horizon - 1.3 * waves
     water = (0.5 + depth).clamp(0, 1)
-    crest = torch.exp(-(depth - 1.5) ** 2 / 2.0)
+    crest = torch.exp(-((depth - 1.5) ** 2) / 2.0)
     sky = _rgb(0.22, 0.26, 0.36, x) + _rgb(0.16, 0.12, 0.06, x) * (y / side)
     deep = _rgb(0.02, 0.22, 0.30, x) * (1.2 - 0.5 * y / side)
     return sky + water * (deep - sky) + 0.16 * crest * _rgb(0.8, 1.0, 1.0, x)

@@ -75,17 +75,19 @@ class Scenes:
 
 
 def sample_scenes(
-    count: int, rng: np.random.Generator, *, held_out: bool, two_object_share: float
+    count: int, rng: np.random.Generator, *, held_out: bool | None, two_object_share: float
 ) -> Scenes:
-    """Draws scenes whose every object is a trained, or a held-out, combination.
+    """Draws scenes whose every object is a trained, or a held-out, combination, or any.
 
     Args:
         count: `B`.
         rng: Source of every choice.
-        held_out: Whether the shape × colour × motion combinations are the held-out ones.
+        held_out: Whether the shape × colour × motion combinations are the held-out ones; none
+            draws from all of them.
         two_object_share: Probability of a second object, in [0, 1].
     """
-    combinations = np.argwhere(held_out == HELD_OUT)
+    allowed = np.ones_like(HELD_OUT) if held_out is None else held_out == HELD_OUT
+    combinations = np.argwhere(allowed)
     picked = combinations[rng.integers(len(combinations), size=(count, 2))]
     while (clash := picked[:, 0, 1] == picked[:, 1, 1]).any():
         picked[clash, 1] = combinations[rng.integers(len(combinations), size=int(clash.sum()))]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reelserve.models.loading import save_component
+from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import BUNDLED, VideoVAE
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import sample_scenes
@@ -31,7 +31,8 @@ class Settings:
     learning_rate: float = 1e-3
     two_object_share: float = 0.6
     object_weight: float = 3.0
-    edge_frame_weight: float = 1.5
+    edge_frame_weight: float = 4.0
+    decoder_only: bool = False
     latent_noise: float = 0.05
     latent_penalty: float = 1e-5
     statistics_clips: int = 1024
@@ -83,50 +84,81 @@ def measure_latents(module: VideoVAE, settings: Settings, device: str) -> None:
     module.latents_std.copy_(stacked.std(dim=(0, 2, 3, 4))[:, None, None, None])
 
 
-def main() -> None:
-    """Trains, saves the averaged weights to the checkpoint's `vae/`."""
+def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE:
+    """A fresh autoencoder, or the one in `init`.
+
+    Raises:
+        ValueError: If only the decoder is to be trained and there are no weights to start from.
+    """
+    if settings.decoder_only and init is None:
+        raise ValueError("--decoder-only needs --init: a fresh encoder must be trained too")
+    module = load_component(init, VideoVAE).train() if init else VideoVAE(BUNDLED)
+    if settings.decoder_only:
+        # The latents stay what a denoiser was trained on.
+        module.encoder.requires_grad_(False)
+    module = module.to(device)
+    # cuDNN's 3-D convolutions are fastest with channels last.
+    module.encoder.to(memory_format=torch.channels_last_3d)
+    module.decoder.to(memory_format=torch.channels_last_3d)
+    return module
+
+
+def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
+    """Takes every step that is left of the run."""
+    forward = torch.compile(reconstruct) if device == "cuda" else reconstruct
+    for step in run.steps():
+        rng = np.random.default_rng((settings.seed, step))
+        scenes = sample_scenes(
+            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
+        )
+        frames, covered = render(scenes, device)
+        frames = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            output, latents = forward(module, frames, settings.latent_noise)
+        loss, mse = reconstruction_loss(output, frames, covered, settings)
+        loss = loss + settings.latent_penalty * latents.float().square().mean()
+        run.update(loss, psnr_db=-10 * mse.detach().log10())
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("build/training/vae"))
+    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="keep the latents as they are, with --init"
+    )
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--statistics-clips", type=int, default=Settings.statistics_clips)
     parser.add_argument("--device", default="cuda")
-    args = parser.parse_args()
-    settings = Settings(
-        steps=args.steps,
-        max_seconds=args.max_seconds,
-        batch_size=args.batch_size,
-        statistics_clips=args.statistics_clips,
-    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains, saves the averaged weights to the checkpoint's `vae/`."""
+    args = _parse()
+    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "decoder_only")
+    settings = Settings(**{name: getattr(args, name) for name in names})
     torch.manual_seed(settings.seed)
-    module = VideoVAE(BUNDLED).to(args.device)
-    # cuDNN's 3-D convolutions are fastest with channels last.
-    module.encoder.to(memory_format=torch.channels_last_3d)
-    module.decoder.to(memory_format=torch.channels_last_3d)
+    module = build_module(args.init, settings, args.device)
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        [parameter for parameter in module.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=1e-4,
     )
     schedule = Schedule(settings.steps, 200, 0.9, settings.max_seconds)
     run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
-    forward = torch.compile(reconstruct) if args.device == "cuda" else reconstruct
-    for step in run.steps():
-        rng = np.random.default_rng((settings.seed, step))
-        scenes = sample_scenes(
-            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
-        )
-        frames, covered = render(scenes, args.device)
-        frames = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):
-            output, latents = forward(module, frames, settings.latent_noise)
-        loss, mse = reconstruction_loss(output, frames, covered, settings)
-        loss = loss + settings.latent_penalty * latents.float().square().mean()
-        run.update(loss, psnr_db=-10 * mse.detach().log10())
+    train(run, module, settings, args.device)
     run.use_average()
-    measure_latents(module, settings, args.device)
+    if not settings.decoder_only:
+        measure_latents(module, settings, args.device)
     save_component(module, args.out)
-    write_settings(args.out, settings, steps_done=run.step, seconds=round(run.seconds, 1))
+    write_settings(
+        args.out, settings, init=args.init, steps_done=run.step, seconds=round(run.seconds, 1)
+    )
 
 
 if __name__ == "__main__":

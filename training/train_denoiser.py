@@ -35,6 +35,7 @@ class Settings:
     pool_clips: int = 28_672
     pool_chunk: int = 64
     caption_dropout: float = 0.1
+    sigma_logit_mean: float = 0.8
     short_every: int = 10
     short_frames: tuple[int, ...] = (4, 8, 12, 16)
 
@@ -47,9 +48,7 @@ def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.O
         is_matrix = parameter.ndim == 2 and not name.endswith("modulation_table")
         (matrices if inside and is_matrix else others).append(parameter)
     return [
-        StackedMuon(
-            matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay
-        ),
+        StackedMuon(matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay),
         torch.optim.AdamW(
             others, lr=settings.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         ),
@@ -57,11 +56,15 @@ def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.O
 
 
 def velocity_loss(
-    module: nn.Module, latents: Tensor, embeds: Tensor, mask: Tensor, device: str
+    module: nn.Module, latents: Tensor, embeds: Tensor, mask: Tensor, sigma_logit_mean: float
 ) -> Tensor:
-    """Flow matching: the mean squared error of `noise − data` at a random noise level."""
-    b = len(latents)
-    sigma = torch.sigmoid(torch.randn(b, device=device))
+    """Flow matching: the mean squared error of `noise − data` at a random noise level.
+
+    Latent frames repeat each other, so it takes much noise to hide where things are; a mean
+    logit above 0 spends more of the training where that is decided.
+    """
+    b, device = len(latents), latents.device.type
+    sigma = torch.sigmoid(sigma_logit_mean + torch.randn(b, device=device))
     noise = torch.randn_like(latents)
     level = sigma[:, None, None, None, None]
     noisy = (1 - level) * latents + level * noise
@@ -84,6 +87,7 @@ def train(run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: Settings, d
         # Equal blocks share one compiled graph: seconds to compile instead of minutes.
         for block in module.blocks:
             block.compile(dynamic=False)
+    mean = settings.sigma_logit_mean
     for step in run.steps():
         torch.manual_seed(settings.seed * 1_000_003 + step)
         latents, embeds, mask = draw_batch(pool, settings)
@@ -92,9 +96,9 @@ def train(run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: Settings, d
             turn = (step // settings.short_every) % len(settings.short_frames)
             short = latents[:, :, : settings.short_frames[turn]]
             with torch.compiler.set_stance("force_eager"):
-                run.update(velocity_loss(module, short, embeds, mask, device))
+                run.update(velocity_loss(module, short, embeds, mask, mean))
         else:
-            loss = velocity_loss(module, latents, embeds, mask, device)
+            loss = velocity_loss(module, latents, embeds, mask, mean)
             run.update(loss, full_length_loss=loss)
 
 
@@ -103,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("build/training/transformer"))
     parser.add_argument("--vae", type=Path, default=Path("checkpoints/bundled/vae"))
+    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/transformer"))
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
@@ -129,7 +134,10 @@ def main() -> None:
         args.device,
         chunk=settings.pool_chunk,
     )
-    module = SpaceTimeDenoiser(BUNDLED).to(args.device)
+    if args.init:
+        module = load_component(args.init, SpaceTimeDenoiser).to(args.device).train()
+    else:
+        module = SpaceTimeDenoiser(BUNDLED).to(args.device)
     run = Run(
         args.run,
         module,
@@ -141,7 +149,9 @@ def main() -> None:
     train(run, module, pool, settings, args.device)
     run.use_average()
     save_component(module, args.out)
-    write_settings(args.out, settings, steps_done=run.step, seconds=round(run.seconds, 1))
+    write_settings(
+        args.out, settings, init=args.init, steps_done=run.step, seconds=round(run.seconds, 1)
+    )
 
 
 if __name__ == "__main__":

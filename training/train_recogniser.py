@@ -77,9 +77,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
-    settings = Settings(
-        steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size
-    )
+    settings = Settings(steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size)
     torch.manual_seed(settings.seed)
     module = Recogniser(BUNDLED).to(args.device)
     optimizer = torch.optim.AdamW(
@@ -89,8 +87,9 @@ def main() -> None:
     run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
     for step in run.steps():
         rng = np.random.default_rng((settings.seed, step))
+        # A measuring instrument must know what it measures: it alone sees every combination.
         scenes = sample_scenes(
-            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
+            settings.batch_size, rng, held_out=None, two_object_share=settings.two_object_share
         )
         frames, _ = render(scenes, args.device)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):

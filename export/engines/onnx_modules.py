@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
+from reelserve.export.engines.onnx_denoiser import onnx_denoiser
 from reelserve.export.engines.onnx_upsampler import BlockedUpsamplerStage
-from reelserve.export.stages import UpsamplerStage
+from reelserve.export.engines.onnx_vae import FrameVAEDecoderStage
+from reelserve.export.stages import DenoiserStage, UpsamplerStage, VAEDecoderStage
 
 
 def for_onnx_runtime(module: nn.Module) -> nn.Module:
     """The stage's module, or one with the same tensors and weights made for this engine."""
     if isinstance(module, UpsamplerStage):
         return BlockedUpsamplerStage(module.upsampler)
+    if isinstance(module, DenoiserStage):
+        return DenoiserStage(onnx_denoiser(module.denoiser))
+    if isinstance(module, VAEDecoderStage):
+        return FrameVAEDecoderStage(module.vae)
     return module

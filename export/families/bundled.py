@@ -143,9 +143,7 @@ class BundledFamily:
 
     def _upsampler(self) -> ExportStage:
         stage = UpsamplerStage(load_upsampler(*self._checkpoint.packaged("upsampler")))
-        return ExportStage(
-            "upsampler", stage, (self._example_frames(),), {"FRAMES": {1: "frames"}}
-        )
+        return ExportStage("upsampler", stage, (self._example_frames(),), {"FRAMES": {1: "frames"}})
 
     def _load(self, component: str, module_class: type[Component]) -> Component:
         library, name = self._checkpoint.component(component)

@@ -36,7 +36,9 @@ class Checkpoint:
         """
         path = folder / INDEX_FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; --checkpoint must name a folder with it")
+            raise FileNotFoundError(
+                f"{path}: no such file; --checkpoint must name a folder with it"
+            )
         try:
             index = json.loads(path.read_text())
         except json.JSONDecodeError as error:

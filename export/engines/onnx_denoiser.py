@@ -1,0 +1,207 @@
+"""The denoiser's blocks spelled in the operators that ONNX Runtime has fast kernels for.
+
+Same weights, same equations. What differs from the torch module: projections are 2-D matrix
+products with their bias (one Gemm each), query, key and value are projected separately instead
+of split afterwards, normalisation with its modulation is one operator, and attention takes
+`[batch, tokens, N·D]` as it comes, so that only temporal attention transposes, twice.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelserve.models.denoiser import (
+    RMSNorm,
+    SpaceTimeBlock,
+    SpaceTimeDenoiser,
+    SpatialAttention,
+    TemporalAttention,
+    TextAttention,
+)
+
+_EPSILON = 1e-6
+_RMS_NORM_SINCE = 23
+_LAYER_NORM_SINCE = 17
+
+
+def onnx_denoiser(denoiser: SpaceTimeDenoiser) -> SpaceTimeDenoiser:
+    """A copy of the denoiser with its blocks swapped for those below; only for export."""
+    denoiser = copy.deepcopy(denoiser)
+    for block in denoiser.refiner:
+        block.attention = OnnxTextAttention(block.attention)
+    denoiser.blocks = nn.ModuleList(OnnxBlock(block) for block in denoiser.blocks)
+    return denoiser
+
+
+def project(linear: nn.Linear, x: Tensor) -> Tensor:
+    """Applies a linear layer to the last dimension as one 2-D product: `[-1, out]`."""
+    return functional.linear(x.reshape(-1, x.shape[-1]), linear.weight, linear.bias)
+
+
+def split_linear(linear: nn.Linear, parts: int) -> nn.ModuleList:
+    """Linear layers that compute consecutive parts of a layer's output."""
+    layers = nn.ModuleList()
+    assert linear.bias is not None
+    for weight, bias in zip(linear.weight.chunk(parts), linear.bias.chunk(parts), strict=True):
+        layer = nn.Linear(weight.shape[1], weight.shape[0])
+        layer.weight.data, layer.bias.data = weight.data.clone(), bias.data.clone()
+        layers.append(layer)
+    return layers
+
+
+def normalise_heads(norm: RMSNorm, x: Tensor, num_heads: int) -> Tensor:
+    """Root-mean-square norm of every head.
+
+    Args:
+        norm: Its weight is used.
+        x: `[..., N·D]`.
+        num_heads: `N`.
+
+    Returns:
+        `[M, N, D]`, leading dimensions joined.
+    """
+    heads = x.reshape(-1, num_heads, x.shape[-1] // num_heads)
+    return torch.onnx.ops.symbolic(
+        "RMSNormalization",
+        (heads, norm.weight),
+        {"axis": -1, "epsilon": _EPSILON},
+        dtype=heads.dtype,
+        shape=heads.shape,
+        version=_RMS_NORM_SINCE,
+    )
+
+
+def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Layer norm whose scale and shift differ by row.
+
+    Args:
+        x: `[B, M, C]`.
+        scale: `[B, 1, C]`.
+        shift: `[B, 1, C]`.
+    """
+    return torch.onnx.ops.symbolic(
+        "LayerNormalization",
+        (x, scale, shift),
+        {"axis": -1, "epsilon": _EPSILON},
+        dtype=x.dtype,
+        shape=x.shape,
+        version=_LAYER_NORM_SINCE,
+    )
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None
+) -> Tensor:
+    """Attention over `[batch, tokens, N·D]` tensors.
+
+    Args:
+        query: `[batch, M, N·D]`.
+        key: `[batch, L, N·D]`.
+        value: `[batch, L, N·D]`.
+        num_heads: `N`.
+        mask: `[batch, 1, M, L]` bool, true where attended.
+    """
+    return torch.onnx.ops.attention(
+        query, key, value, mask, q_num_heads=num_heads, kv_num_heads=num_heads
+    )[0]
+
+
+class OnnxSpatialAttention(nn.Module):
+    """Self-attention over the locations of each frame; `x` is `[B·F, S, C]`."""
+
+    def __init__(self, source: SpatialAttention) -> None:
+        super().__init__()
+        self.num_heads = source.num_heads
+        self.to_qkv = split_linear(source.to_qkv, 3)
+        self.to_out, self.norm_q, self.norm_k = source.to_out, source.norm_q, source.norm_k
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (project(linear, x) for linear in self.to_qkv)
+        q = normalise_heads(self.norm_q, q, self.num_heads)
+        k = normalise_heads(self.norm_k, k, self.num_heads)
+        q, k, v = (part.reshape(x.shape) for part in (q, k, v))
+        return project(self.to_out, attention(q, k, v, self.num_heads))
+
+
+class OnnxTemporalAttention(nn.Module):
+    """Self-attention over the frames at each location; `x` is `[B·S, F, C]`."""
+
+    def __init__(self, source: TemporalAttention) -> None:
+        super().__init__()
+        self.num_heads = source.num_heads
+        self.to_qkv = split_linear(source.to_qkv, 3)
+        self.to_out, self.norm_q, self.norm_k = source.to_out, source.norm_q, source.norm_k
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = (project(linear, x) for linear in self.to_qkv)
+        q = self._rotate(normalise_heads(self.norm_q, q, self.num_heads), x, cos, sin)
+        k = self._rotate(normalise_heads(self.norm_k, k, self.num_heads), x, cos, sin)
+        return attention(q, k, v.reshape(x.shape), self.num_heads)
+
+    def _rotate(self, heads: Tensor, like: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        frames = torch.arange(like.shape[1], device=like.device).expand(like.shape[:2])
+        return torch.onnx.ops.rotary_embedding(
+            heads.reshape(like.shape), cos, sin, frames, num_heads=self.num_heads
+        )
+
+
+class OnnxTextAttention(nn.Module):
+    """Attention from hidden states `[B, M, C]` to text tokens `[B, L, C]`."""
+
+    def __init__(self, source: TextAttention) -> None:
+        super().__init__()
+        self.num_heads = source.num_heads
+        self.to_q, self.to_kv = source.to_q, split_linear(source.to_kv, 2)
+        self.to_out, self.norm_q, self.norm_k = source.to_out, source.norm_q, source.norm_k
+
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        q = normalise_heads(self.norm_q, project(self.to_q, x), self.num_heads).reshape(x.shape)
+        k, v = (project(linear, text).reshape(text.shape) for linear in self.to_kv)
+        k = normalise_heads(self.norm_k, k, self.num_heads).reshape(text.shape)
+        # ONNX Runtime broadcasts no mask over queries.
+        mask = mask.expand(-1, -1, x.shape[1], -1)
+        return project(self.to_out, attention(q, k, v, self.num_heads, mask)).reshape(x.shape)
+
+
+class OnnxBlock(nn.Module):
+    """Spatial, temporal and text attention, then an MLP; `[B, F, S, C]` in and out."""
+
+    def __init__(self, source: SpaceTimeBlock) -> None:
+        super().__init__()
+        self.spatial_attention = OnnxSpatialAttention(source.spatial_attention)
+        self.temporal_attention = OnnxTemporalAttention(source.temporal_attention)
+        self.norm_text = source.norm_text
+        self.text_attention = OnnxTextAttention(source.text_attention)
+        self.mlp = source.mlp
+        self.modulation_table = source.modulation_table
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        rotary: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        b, f, s, c = x.shape
+        rows = (modulation + self.modulation_table)[:, :, None, :].unbind(1)
+        shift_s, scale_s, gate_s, shift_t, scale_t, gate_t, shift_m, scale_m, gate_m = rows
+        tokens = (b, f * s, c)
+        x = x.reshape(tokens)
+        hidden = modulated_norm(x, 1 + scale_s, shift_s).reshape(b * f, s, c)
+        x = x + gate_s * self.spatial_attention(hidden).reshape(tokens)
+
+        hidden = modulated_norm(x, 1 + scale_t, shift_t).reshape(b, f, s, c).transpose(1, 2)
+        hidden = self.temporal_attention(hidden.reshape(b * s, f, c), *rotary)
+        hidden = hidden.reshape(b, s, f, c).transpose(1, 2)
+        x = x + gate_t * project(self.temporal_attention.to_out, hidden).reshape(tokens)
+
+        x = x + self.text_attention(self.norm_text(x), text, mask)
+        hidden = modulated_norm(x, 1 + scale_m, shift_m)
+        expand, activation, contract = self.mlp
+        hidden = project(contract, activation(project(expand, hidden)))
+        return (x + gate_m * hidden.reshape(tokens)).reshape(b, f, s, c)
