@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,16 @@ def test_reading_loss_falls_in_a_few_steps_on_one_batch():
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_reading_loss_asks_for_no_single_object_when_there_are_twins():
+    rng = np.random.default_rng(1)
+    scenes = sample_scenes(4, rng, held_out=None, two_object_share=0.0, twin_share=1.0)
+    wanted = targets(scenes, "cpu")
+    reading = Recogniser(BUNDLED)(render(scenes)[0])
+    absent, seen = (torch.full_like(reading.present, value) for value in (-9.0, 9.0))
+    quiet = dataclasses.replace(reading, present=absent)
+    loud = dataclasses.replace(reading, present=seen)
+    assert reading_loss(quiet, wanted) < reading_loss(loud, wanted)
+    changed = dataclasses.replace(quiet, shape=reading.shape + torch.randn_like(reading.shape))
+    assert reading_loss(changed, wanted) == reading_loss(quiet, wanted)

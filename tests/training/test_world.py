@@ -46,6 +46,15 @@ def test_sample_scenes_draws_from_all_combinations_when_the_split_is_none():
     assert set(np.unique(HELD_OUT[scenes.shape, scenes.colour, scenes.motion])) == {True, False}
 
 
+def test_sample_scenes_makes_twins_when_asked():
+    rng = np.random.default_rng(5)
+    scenes = sample_scenes(500, rng, held_out=None, two_object_share=0.0, twin_share=0.3)
+    twins = scenes.two_objects
+    assert 0.2 < twins.mean() < 0.4
+    for values in (scenes.shape, scenes.colour, scenes.size, scenes.motion):
+        assert (values[twins, 0] == values[twins, 1]).all()
+
+
 def test_render_gives_the_same_frames_for_the_same_scenes():
     frames, covered = render(scenes_of(6))
     again, _ = render(scenes_of(6))
