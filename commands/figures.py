@@ -50,14 +50,17 @@ def evaluation(results: Results) -> str:
             (
                 title,
                 str(part["num_prompts"]),
-                str(part["num_inference_steps"]),
+                _sampler(part),
                 f"{_percent(part['all_right'])} ({_percent(low)} to {_percent(high)})",
                 ", ".join(f"{key} {_percent(v)}" for key, v in part["per_attribute"].items()),
             )
         )
     vae, consistency = results["autoencoder"], results["frame_consistency"]
     figures = [
-        ("Recogniser on real clips", _percent(results["recogniser"]["real_accuracy"])),
+        (
+            "Recogniser on real clips, worst attribute",
+            _percent(results["recogniser"]["real_accuracy"]),
+        ),
         ("All right on the autoencoder's reconstructions", _percent(vae["recogniser_all_right"])),
         ("Autoencoder, PSNR", f"{vae['psnr_db']:.2f} dB"),
         ("Autoencoder, PSNR of the first frame", f"{vae['first_frame_psnr_db']:.2f} dB"),
@@ -68,7 +71,13 @@ def evaluation(results: Results) -> str:
             f"{consistency['undisturbed_psnr_change_db']:+.2f} dB",
         ),
     ]
-    titles = ("Prompts", "Number", "Steps", "Every named attribute right (95% interval)", "By kind")
+    titles = (
+        "Prompts",
+        "Number",
+        "Steps, guidance, shift",
+        "Every named attribute right (95% interval)",
+        "By kind",
+    )
     return "\n\n".join(
         (
             _table(titles, rows),
@@ -86,6 +95,10 @@ WRITERS: dict[str, Callable[[Results], str]] = {"bench_cpu": bench_cpu, "evaluat
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _sampler(part: Results) -> str:
+    return f"{part['num_inference_steps']}, {part['guidance_scale']:g}, {part['shift']:g}"
 
 
 def _percent(share: float) -> str:

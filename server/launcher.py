@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +52,6 @@ class ServerOptions:
         metrics_port: TCP port; None takes a free one.
         tritonserver: NVIDIA's own binary; None uses the pip-installed one.
         log_file: Where the server's log goes; None keeps it until the server is stopped.
-        run_dir: Folder for the assembled backends; None makes a temporary one.
         ready_timeout_s: Bound on the start.
         extra_arguments: Passed to `tritonserver` as they are, last.
     """
@@ -63,7 +63,6 @@ class ServerOptions:
     metrics_port: int | None = None
     tritonserver: Path | None = None
     log_file: Path | None = None
-    run_dir: Path | None = None
     ready_timeout_s: float = 120.0
     extra_arguments: tuple[str, ...] = ()
 
@@ -177,11 +176,10 @@ class TritonServer:
 
     def _start_once(self) -> None:
         options = self.options
-        run_dir = options.run_dir or Path(
-            self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="reelserve-"))
-        )
-        run_dir = run_dir.resolve()
-        run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir = self._cleanup.enter_context(_run_folder())
+        # Under a plain path, whatever the repository's own is.
+        repository = run_dir / "model_repository"
+        repository.symlink_to(options.model_repository.resolve(), target_is_directory=True)
         installation = (
             native_installation(options.tritonserver)
             if options.tritonserver
@@ -197,7 +195,7 @@ class TritonServer:
         started = time.monotonic()
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(installation),
+                self._command(installation, repository),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -210,11 +208,11 @@ class TritonServer:
         self._wait_ready(started)
         self.ready_s = time.monotonic() - started
 
-    def _command(self, installation: Installation) -> list[str]:
+    def _command(self, installation: Installation, repository: Path) -> list[str]:
         options = self.options
         return [
             str(installation.binary),
-            f"--model-repository={options.model_repository.resolve()}",
+            f"--model-repository={repository}",
             f"--http-address={options.host}",
             f"--grpc-address={options.host}",
             f"--metrics-address={options.host}",
@@ -289,6 +287,20 @@ def check_shared_memory() -> None:
             f"{SHARED_MEMORY} has {free} bytes free; the limit is {MIN_SHARED_MEMORY_BYTES} "
             "(in a container: --shm-size=1g)"
         )
+
+
+@contextlib.contextmanager
+def _run_folder() -> Iterator[Path]:
+    """A temporary folder whose path holds no white space.
+
+    Triton starts a stage by a command line that it splits at white space; a stage below
+    `/home/me/my videos` would die at once and Triton wait for it.
+    """
+    folder = Path(tempfile.gettempdir()).resolve()
+    if re.search(r"\s", str(folder)):
+        folder = Path("/tmp")
+    with tempfile.TemporaryDirectory(prefix="reelserve-", dir=folder) as run_dir:
+        yield Path(run_dir)
 
 
 def _ports(host: str, wanted: tuple[int | None, ...]) -> list[int]:

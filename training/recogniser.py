@@ -1,7 +1,7 @@
 """Reads a clip back into attributes, so that generated clips can be scored.
 
-For each colour it says whether an object of that colour is there and which shape, size and
-motion it has; for the clip, which background. Two objects of a scene differ in colour, so no
+For each colour it says whether just one object of that colour is there and which shape, size
+and motion it has; for the clip, which background. Two objects of a scene differ in colour, so no
 matching of predictions to objects is needed.
 """
 
@@ -45,7 +45,7 @@ class Reading:
     """What the recogniser sees, as logits.
 
     Args:
-        present: `[B, colours]`.
+        present: `[B, colours]`, that there is exactly one object of the colour.
         shape: `[B, colours, shapes]`.
         size: `[B, colours, sizes]`.
         motion: `[B, colours, motions]`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def sample_latents(
         embeds = torch.cat([embeds, null_text[0].expand(b, -1, -1)])
         mask = torch.cat([mask, null_text[1].expand(b, -1)])
     sigmas = flow_match_sigmas(num_inference_steps, shift)
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in pairwise(sigmas):
         rows = torch.cat([x, x]) if guided else x
         timestep = torch.full((len(rows),), 1000 * float(sigma), device=device)
         velocity = denoiser(rows, timestep, embeds, mask)

@@ -52,7 +52,7 @@ class Scenes:
 
     Args:
         shape: `[B, 2]` int64 index into `SHAPES`; so colour, size and motion.
-        colour: `[B, 2]`; the two differ.
+        colour: `[B, 2]`; the two differ, except of twins.
         size: `[B, 2]`.
         motion: `[B, 2]`.
         two_objects: `[B]` bool; where false, the second object is not drawn.
@@ -75,7 +75,12 @@ class Scenes:
 
 
 def sample_scenes(
-    count: int, rng: np.random.Generator, *, held_out: bool | None, two_object_share: float
+    count: int,
+    rng: np.random.Generator,
+    *,
+    held_out: bool | None,
+    two_object_share: float,
+    twin_share: float = 0.0,
 ) -> Scenes:
     """Draws scenes whose every object is a trained, or a held-out, combination, or any.
 
@@ -85,13 +90,15 @@ def sample_scenes(
         held_out: Whether the shape × colour × motion combinations are the held-out ones; none
             draws from all of them.
         two_object_share: Probability of a second object, in [0, 1].
+        twin_share: Probability that the second object is the first one over again, which no
+            caption asks for but a denoiser may draw.
     """
     allowed = np.ones_like(HELD_OUT) if held_out is None else held_out == HELD_OUT
     combinations = np.argwhere(allowed)
     picked = combinations[rng.integers(len(combinations), size=(count, 2))]
     while (clash := picked[:, 0, 1] == picked[:, 1, 1]).any():
         picked[clash, 1] = combinations[rng.integers(len(combinations), size=int(clash.sum()))]
-    return Scenes(
+    scenes = Scenes(
         shape=picked[..., 0],
         colour=picked[..., 1],
         size=rng.integers(len(SIZES), size=(count, 2)),
@@ -101,3 +108,12 @@ def sample_scenes(
         object_chance=rng.random((count, 2, 6), dtype=np.float32),
         scene_chance=rng.random((count, 8), dtype=np.float32),
     )
+    if twin_share:
+        _make_twins(scenes, rng.random(count) < twin_share)
+    return scenes
+
+
+def _make_twins(scenes: Scenes, twins: NDArray[np.bool_]) -> None:
+    for values in (scenes.shape, scenes.colour, scenes.size, scenes.motion):
+        values[twins, 1] = values[twins, 0]
+    scenes.two_objects[twins] = True

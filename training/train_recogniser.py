@@ -32,6 +32,7 @@ class Settings:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     two_object_share: float = 0.7
+    twin_share: float = 0.15
 
 
 def targets(scenes: Scenes, device: str) -> dict[str, Tensor]:
@@ -41,17 +42,21 @@ def targets(scenes: Scenes, device: str) -> dict[str, Tensor]:
 
 
 def reading_loss(reading: Reading, wanted: dict[str, Tensor]) -> Tensor:
-    """Cross-entropy of every attribute; an object's are read at its colour."""
-    rows = torch.arange(len(wanted["background"]), device=reading.present.device)
+    """Cross-entropy of every attribute; an object's are read at its colour.
+
+    Twins share a colour: nothing is asked of them but that they are more than one.
+    """
+    colour, two = wanted["colour"], wanted["two_objects"].float()
+    rows = torch.arange(len(colour), device=colour.device)
+    single = 1 - two * (colour[:, 0] == colour[:, 1]).float()
     present = torch.zeros_like(reading.present)
-    present[rows, wanted["colour"][:, 0]] = 1.0
-    present[rows, wanted["colour"][:, 1]] = wanted["two_objects"].float()
+    present[rows, colour[:, 1]] = two * single
+    present[rows, colour[:, 0]] = single
     loss = 4 * F.binary_cross_entropy_with_logits(reading.present, present)
     loss = loss + F.cross_entropy(reading.background, wanted["background"])
-    for which in (0, 1):
-        weight = torch.ones_like(present[:, 0]) if which == 0 else wanted["two_objects"].float()
+    for which, weight in ((0, single), (1, two * single)):
         for name in ("shape", "size", "motion"):
-            logits = getattr(reading, name)[rows, wanted["colour"][:, which]]
+            logits = getattr(reading, name)[rows, colour[:, which]]
             losses = F.cross_entropy(logits, wanted[name][:, which], reduction="none")
             loss = loss + (losses * weight).mean()
     return loss
@@ -89,7 +94,11 @@ def main() -> None:
         rng = np.random.default_rng((settings.seed, step))
         # A measuring instrument must know what it measures: it alone sees every combination.
         scenes = sample_scenes(
-            settings.batch_size, rng, held_out=None, two_object_share=settings.two_object_share
+            settings.batch_size,
+            rng,
+            held_out=None,
+            two_object_share=settings.two_object_share,
+            twin_share=settings.twin_share,
         )
         frames, _ = render(scenes, args.device)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reelserve.training.scenes import MOTIONS, Scenes
 from reelserve.training.scenery import render_background
+from reelserve.training.scenes import MOTIONS, Scenes
 from reelserve.training.shapes import signed_distance
 
 FRAMES = 80

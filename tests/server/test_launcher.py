@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,7 @@ from reelserve.server.launcher import (
     check_repository,
     error_lines,
 )
+from tests.server.grpc_requests import generate
 
 
 def processes_of_group(group: int) -> list[str]:
@@ -68,6 +70,17 @@ def test_triton_server_names_the_mismatch_when_graph_and_config_differ(tiny_repo
     assert f"full log: {tmp_path / 'log'}" in str(caught.value)
     assert "Traceback" not in str(caught.value) and "<frozen" not in str(caught.value)
     assert server.stop() is None
+
+
+@pytest.mark.server
+def test_triton_server_starts_when_paths_hold_white_space(tiny_repository, tmp_path, monkeypatch):
+    folder = tmp_path / "my videos"
+    shutil.copytree(tiny_repository, folder / "model repository")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with TritonServer(
+        ServerOptions(folder / "model repository", log_file=folder / "the log")
+    ) as server:
+        assert generate(server, prompt="a red star", seed=1)[1]["checkpoint"] == "tiny"
 
 
 @pytest.mark.server
