@@ -68,9 +68,7 @@ def test_fade_is_kept(consistency: FrameConsistency) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 16, 8), (3, 9, 21), (7, 33, 40)])
-def test_any_size_is_filtered(
-    consistency: FrameConsistency, shape: tuple[int, int, int]
-) -> None:
+def test_any_size_is_filtered(consistency: FrameConsistency, shape: tuple[int, int, int]) -> None:
     frames, height, width = shape
     clip = torch.rand(1, frames, 3, height, width)
     out = consistency(clip)
