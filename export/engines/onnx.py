@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir
 import onnx_ir.passes.common as common_passes
 import onnxruntime
+import onnxscript
 import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
@@ -33,8 +33,13 @@ class OnnxRuntimeEngine:
     file_name = "model.onnx"
 
     def versions(self) -> dict[str, str]:
-        """Versions of the libraries that shape the graph."""
-        return {"torch": torch.__version__, "onnx": onnx.__version__, "opset": str(OPSET)}
+        """Versions of the libraries that shape the graph and that it was checked with."""
+        return {
+            "torch": torch.__version__,
+            "onnxscript": onnxscript.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": str(OPSET),
+        }
 
     def build(self, stage: ExportStage, path: Path) -> None:
         """Exports a stage; the graph's tensors are named as in the contract.

@@ -33,6 +33,7 @@ def test_run_writes_the_report_when_asked(
     written = json.loads(report.read_text())
     assert written["frames_psnr_db"] == without_export.frames_psnr_db
     assert set(written["stages"]) == set(without_export.records)
+    assert {"commit", "cpu", "date", "versions"} <= set(written)
 
 
 def test_run_says_why_when_export_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def test_graph_agrees_with_torch(exported, family, stage: str, batch: int, frame
     )
 
 
-@pytest.mark.parametrize("stage", ["vae_decoder", "frame_consistency", "upsampler"])
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
 def test_rows_are_the_same_bytes_in_any_batch(exported, stage: str) -> None:
     inputs = real_inputs(stage, 4, 4)
     together = run(exported, stage, inputs)
