@@ -58,8 +58,8 @@ class OnnxRuntimeEngine:
                 optimize=False,
                 verbose=False,
             )
-        assert program is not None
-        onnx_ir.save(_tidy(program.model), path)
+            assert program is not None
+            onnx_ir.save(_tidy(program.model), path)
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.
@@ -103,12 +103,14 @@ def _dynamic_dims(names: tuple[dict[int, str], ...]) -> tuple[dict[int, object],
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporter's progress lines and its notes on absent optional libraries off screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
