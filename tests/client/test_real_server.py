@@ -1,0 +1,100 @@
+"""The client against NVIDIA's server: the words and statuses that `_exceptions` relies on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from reelserve.client import (
+    Client,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NoServerError,
+    NotReadyError,
+)
+from reelserve.commands.stage_times import settled_statistics
+from reelserve.pipeline import contract
+from reelserve.server.launcher import ServerOptions, TritonServer
+
+pytestmark = pytest.mark.server
+LONG = {"num_inference_steps": 50, "num_frames": 64}
+"""A request of the tiny repository that takes long enough to be interrupted."""
+
+
+def test_generate_gives_a_clip_that_is_the_same_again(tiny_server, tmp_path):
+    with Client(tiny_server.grpc_url) as client:
+        assert client.is_ready()
+        first, again = (client.generate("a red circle", seed=3, fps=12) for _ in range(2))
+    assert first.mp4 == again.mp4
+    assert (first.info.seed, first.info.fps, first.info.checkpoint) == (3, 12, "tiny")
+    assert first.info.seconds["total"] > 0
+    assert first.save(tmp_path / "clip.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        (" ", {}, "PROMPT is ' '"),
+        ("a", {"num_frames": 18}, "NUM_FRAMES is 18; it must be a multiple of 4"),
+        ("a", {"guidance_scale": float("nan")}, "GUIDANCE_SCALE is nan"),
+        ("a", {"guidance_scale": 1e300}, "GUIDANCE_SCALE is inf"),
+        ("a", {"seed": -1}, "SEED is -1"),
+    ],
+)
+def test_generate_raises_invalid_argument_with_the_servers_words(
+    tiny_server, prompt, options, message
+):
+    with Client(tiny_server.grpc_url) as client:
+        with pytest.raises(InvalidArgumentError) as caught:
+            client.generate(prompt, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_generate_raises_not_ready_when_the_model_is_unknown(tiny_server):
+    with Client(tiny_server.grpc_url, model="no_such_model") as client:
+        assert not client.is_ready()
+        with pytest.raises(NotReadyError, match="no_such_model"):
+            client.generate("a")
+
+
+def test_generate_raises_no_server_when_the_port_is_the_http_one(tiny_server):
+    with Client(tiny_server.http_url) as client, pytest.raises(NoServerError):
+        client.generate("a")
+
+
+def test_generate_raises_deadline_exceeded_and_the_server_goes_on(tiny_server):
+    with Client(tiny_server.grpc_url) as client:
+        with pytest.raises(DeadlineExceededError):
+            client.generate("a", timeout_s=0.01, **LONG)
+        assert client.generate("a", seed=1).info.seed == 1
+
+
+def test_generate_raises_no_server_when_it_dies_meanwhile(tiny_repository):
+    with TritonServer(ServerOptions(tiny_repository)) as server, Client(server.grpc_url) as client:
+        before = client.statistics()["prompt_processor"].requests
+
+        def kill() -> None:
+            while client.statistics()["prompt_processor"].requests == before:
+                time.sleep(0.001)
+            os.kill(server.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(NoServerError):
+            for _ in range(1000):
+                client.generate("a", **LONG)
+        killer.join()
+
+
+def test_statistics_count_every_stage_of_a_clip(tiny_server):
+    with Client(tiny_server.grpc_url) as client:
+        before = client.statistics()
+        client.generate("a", num_inference_steps=3)
+        after = settled_statistics(client, before)
+    counted = {stage: (after[stage] - before[stage]).requests for stage in contract.STAGES}
+    expected = dict.fromkeys(contract.STAGES, 1)
+    assert counted == {**expected, "video_diffusion": 3, "denoiser": 3}
