@@ -80,12 +80,12 @@ $(BIN)/python:
 
 $(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | $(BIN)/python
 	@echo 'Installing into $(VENV); the first time takes some minutes.'
-	$(PIP) --editable '.[server,export,demo]'
+	$(PIP) --editable '.[server,export,commands]'
 	$(PIP) --no-deps --requirement requirements-assets.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,demo,training,dev]'
+	$(PIP) --editable '.[server,export,commands,training,dev]'
 	touch $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \

@@ -1,4 +1,4 @@
-"""The command `reelserve export`."""
+"""Turn a checkpoint into the graphs of a Triton model repository."""
 
 from __future__ import annotations
 

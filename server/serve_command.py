@@ -1,4 +1,4 @@
-"""`reelserve serve`: Triton in the foreground until Ctrl-C."""
+"""Serve a model repository with NVIDIA Triton in the foreground until Ctrl-C."""
 
 from __future__ import annotations
 

@@ -27,15 +27,13 @@ FOLDERS = [
 ROOMS = sorted({file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"})
 
 
-def named_paths(text: str) -> set[str]:
-    """Links, and code that starts with a folder of the project or ends like a file."""
-    code = {
+def named_in_code(text: str) -> set[str]:
+    """Code that starts with a folder of the project or ends like a file."""
+    return {
         name
         for name in CODE.findall(text)
-        if name.endswith(SUFFIXES) or ("/" in name and (ROOT / name.partition("/")[0]).is_dir())
-    }
-    return {
-        name for name in code | set(LINK.findall(text)) if not name.startswith((*BUILT, "/", "$"))
+        if not name.startswith((*BUILT, "/", "$"))
+        and (name.endswith(SUFFIXES) or ("/" in name and (ROOT / name.split("/")[0]).is_dir()))
     }
 
 
@@ -49,13 +47,15 @@ def exists(name: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_path_named_in_a_page_exists(page):
-    named = named_paths(page.read_text(encoding="utf-8"))
-    assert [name for name in sorted(named) if not exists(name)] == []
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in sorted(named_in_code(text)) if not exists(name)] == []
+    assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
 
 
 def test_paths_are_found_in_the_readme():
-    named = named_paths((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {"CONTRIBUTING.md", "pipeline/contract.py", "docs/images/demo.png"} <= named
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {"CONTRIBUTING.md", "pipeline/contract.py"} <= named_in_code(text)
+    assert "docs/images/demo.png" in LINK.findall(text)
 
 
 def test_tables_agree_with_results():
