@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reelserve.commands.provenance import provenance
+from reelserve.pipeline.provenance import provenance
 from reelserve.export.engines import ENGINES, Engine
 from reelserve.export.exporter import Exporter, ExportResult, ParityError
 from reelserve.export.families import family_of

@@ -1,31 +1,25 @@
-"""Where and when a figure was measured: commit, hardware, versions, date."""
+"""Where and when a figure was measured, the GPU included."""
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
-import subprocess
 from typing import Any
 
 import torch
 
+from reelserve.pipeline import provenance as host
+
 
 def provenance(device: str) -> dict[str, Any]:
-    """Fields that every results file carries.
+    """Fields that every results file of training carries.
 
     The commit comes from git, or from `REELSERVE_COMMIT` where the tree has no history.
     """
-    hardware = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    fields = host.provenance()
+    gpu = device.startswith("cuda")
     return {
-        "commit": os.environ.get("REELSERVE_COMMIT") or _git_commit(),
-        "hardware": hardware,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": os.environ.get("REELSERVE_COMMIT") or fields["commit"],
+        "hardware": torch.cuda.get_device_name() if gpu else fields["cpu"],
+        "versions": {"python": fields["python"], "torch": torch.__version__},
+        "date": fields["date"],
     }
-
-
-def _git_commit() -> str:
-    command = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"

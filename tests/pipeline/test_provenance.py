@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 
-from reelserve.commands import provenance
+from reelserve.pipeline import provenance
 
 
 def test_commit_is_unknown_outside_a_repository(tmp_path, monkeypatch):
