@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reelserve.export.engines import ENGINES
+from reelserve.commands.provenance import provenance
+from reelserve.export.engines import ENGINES, Engine
 from reelserve.export.exporter import Exporter, ExportResult, ParityError
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
@@ -31,18 +32,19 @@ def run(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     console, errors = Console(), Console(stderr=True)
+    engine = ENGINES[arguments.engine]
     try:
         checkpoint = Checkpoint.open(arguments.checkpoint)
         with console.status("") as status:
             exporter = Exporter(
                 family_of(checkpoint),
-                ENGINES[arguments.engine],
+                engine,
                 ModelRepository(arguments.model_repository),
                 progress=lambda stage: status.update(f"exporting {stage}"),
             )
             result = exporter.run(force=arguments.force)
         if arguments.parity_report:
-            _write_report(arguments.parity_report, result)
+            _write_report(arguments.parity_report, result, engine)
     except (OSError, ValueError, ParityError) as error:
         errors.print(f"[red]export failed:[/red] {error}", highlight=False, soft_wrap=True)
         return EXIT_FAILED
@@ -92,8 +94,13 @@ def _table(result: ExportResult) -> Table:
     return table
 
 
-def _write_report(path: Path, result: ExportResult) -> None:
+def _write_report(path: Path, result: ExportResult, engine: Engine) -> None:
     stages = {name: asdict(record.parity) for name, record in result.records.items()}
-    report = {"frames_psnr_db": result.frames_psnr_db, "stages": stages}
+    report = {
+        "frames_psnr_db": result.frames_psnr_db,
+        "stages": stages,
+        "versions": engine.versions(),
+        **provenance(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")

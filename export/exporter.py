@@ -16,6 +16,7 @@ from reelserve.export.engines import Engine
 from reelserve.export.families import Family
 from reelserve.export.parity import (
     MIN_FRAMES_PSNR_DB,
+    ParityCase,
     ParityCheck,
     StageParity,
     StageRunner,
@@ -71,6 +72,7 @@ class Exporter:
         engine: Builds the graphs.
         repository: Receives them.
         progress: Called with the name of each stage before it is exported.
+        case: The clip that graphs and torch are compared on.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Exporter:
         engine: Engine,
         repository: ModelRepository,
         progress: Callable[[str], None] = lambda _: None,
+        case: ParityCase | None = None,
     ) -> None:
         self._family = family
         self._engine = engine
         self._repository = repository
         self._progress = progress
+        self._case = case or ParityCase()
 
     def run(self, *, force: bool = False) -> ExportResult:
         """Exports what is not up to date.
@@ -152,7 +156,8 @@ class Exporter:
     ) -> float:
         """Compares the graphs with torch and completes the records of the new ones."""
         self._progress("parity")
-        check = ParityCheck(self._family.spec(self._engine.name), self._family.tokenizer())
+        spec = self._family.spec(self._engine.name)
+        check = ParityCheck(spec, self._family.tokenizer(), self._case)
         runners = {name: self._graph_runner(stages[name], path) for name, path in paths.items()}
         reference = check.generate({name: torch_runner(stages[name]) for name in stages})
         for name in outdated:

@@ -70,11 +70,9 @@ class ParityCheck:
         case: The clip.
     """
 
-    def __init__(
-        self, spec: CheckpointSpec, tokenizer: bytes, case: ParityCase | None = None
-    ) -> None:
+    def __init__(self, spec: CheckpointSpec, tokenizer: bytes, case: ParityCase) -> None:
         self._spec = spec
-        self._case = case or ParityCase()
+        self._case = case
         self._tokenizer = Tokenizer.from_buffer(tokenizer)
         length = spec.limits.max_prompt_tokens
         self._tokenizer.enable_truncation(max_length=length)

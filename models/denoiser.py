@@ -212,6 +212,14 @@ class RefinerBlock(nn.Module):
         return text + self.mlp(self.norm_mlp(text))
 
 
+class MaskedMean(nn.Module):
+    """Mean of the attended text tokens: `[B, L, C]` and mask `[B, 1, 1, L]` to `[B, C]`."""
+
+    def forward(self, text: Tensor, mask: Tensor) -> Tensor:
+        attended = mask[:, 0, 0]
+        return (text * attended[..., None]).sum(1) / attended.sum(1, keepdim=True)
+
+
 class SpaceTimeBlock(nn.Module):
     """Spatial, temporal and text attention, then an MLP; `[B, F, S, C]` in and out."""
 
@@ -265,6 +273,7 @@ class SpaceTimeDenoiser(nn.Module):
         )
         self.embed_text = nn.Linear(config.text_dim, width)
         self.refiner = nn.ModuleList(RefinerBlock(config) for _ in range(config.num_refiner_blocks))
+        self.pool_text = MaskedMean()
         self.embed_pooled_text = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 9 * width)
         self.blocks = nn.ModuleList(SpaceTimeBlock(config) for _ in range(config.num_blocks))
@@ -291,7 +300,7 @@ class SpaceTimeDenoiser(nn.Module):
         """
         b, c, f, h, w = latents.shape
         text, mask = self._refine_text(prompt_embeds, prompt_mask)
-        pooled = (text * mask[:, 0, 0, :, None]).sum(1) / mask[:, 0, 0].sum(1, keepdim=True)
+        pooled = self.pool_text(text, mask)
         condition = self.embed_timestep(sinusoid(timestep, _FREQUENCY_DIM))
         condition = F.silu(condition + self.embed_pooled_text(pooled))
         modulation = self.modulation(condition).reshape(b, 9, -1)

@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir
 import onnx_ir.passes.common as common_passes
 import onnxruntime
+import onnxscript
 import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
@@ -33,8 +33,13 @@ class OnnxRuntimeEngine:
     file_name = "model.onnx"
 
     def versions(self) -> dict[str, str]:
-        """Versions of the libraries that shape the graph."""
-        return {"torch": torch.__version__, "onnx": onnx.__version__, "opset": str(OPSET)}
+        """Versions of the libraries that shape the graph and that it was checked with."""
+        return {
+            "torch": torch.__version__,
+            "onnxscript": onnxscript.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": str(OPSET),
+        }
 
     def build(self, stage: ExportStage, path: Path) -> None:
         """Exports a stage; the graph's tensors are named as in the contract.
@@ -58,8 +63,8 @@ class OnnxRuntimeEngine:
                 optimize=False,
                 verbose=False,
             )
-        assert program is not None
-        onnx_ir.save(_tidy(program.model), path)
+            assert program is not None
+            onnx_ir.save(_tidy(program.model), path)
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.
@@ -103,12 +108,14 @@ def _dynamic_dims(names: tuple[dict[int, str], ...]) -> tuple[dict[int, object],
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporter's progress lines and its notes on absent optional libraries off screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -2,8 +2,8 @@
 
 Same weights, same equations. What differs from the torch module: projections are 2-D matrix
 products with their bias (one Gemm each), query, key and value are projected separately instead
-of split afterwards, normalisation with its modulation is one operator, and attention takes
-`[batch, tokens, N·D]` as it comes, so that only temporal attention transposes, twice.
+of split afterwards, and attention takes `[batch, tokens, N·D]` as it comes, so that only temporal
+attention transposes, twice. A row's result is the same bytes in any batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ from reelserve.models.denoiser import (
 
 _EPSILON = 1e-6
 _RMS_NORM_SINCE = 23
-_LAYER_NORM_SINCE = 17
+_PER_ROW_LAYERS = (
+    "embed_timestep",
+    "pool_text",
+    "embed_pooled_text",
+    "modulation",
+    "modulation_out",
+)
+"""Layers whose products or sums would see one row where the batch has one."""
 
 
 def onnx_denoiser(denoiser: SpaceTimeDenoiser) -> SpaceTimeDenoiser:
@@ -34,7 +41,24 @@ def onnx_denoiser(denoiser: SpaceTimeDenoiser) -> SpaceTimeDenoiser:
     for block in denoiser.refiner:
         block.attention = OnnxTextAttention(block.attention)
     denoiser.blocks = nn.ModuleList(OnnxBlock(block) for block in denoiser.blocks)
+    for name in _PER_ROW_LAYERS:
+        setattr(denoiser, name, TwiceTheRows(getattr(denoiser, name)))
     return denoiser
+
+
+class TwiceTheRows(nn.Module):
+    """Gives a layer every row of the batch twice, and drops the copies after it.
+
+    ONNX Runtime multiplies and sums a single row in another order than several: without this a
+    row's result would depend on whether it came alone.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.layer(*(torch.cat([x, x]) for x in inputs))[: inputs[0].shape[0]]
 
 
 def project(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -83,14 +107,9 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scale: `[B, 1, C]`.
         shift: `[B, 1, C]`.
     """
-    return torch.onnx.ops.symbolic(
-        "LayerNormalization",
-        (x, scale, shift),
-        {"axis": -1, "epsilon": _EPSILON},
-        dtype=x.dtype,
-        shape=x.shape,
-        version=_LAYER_NORM_SINCE,
-    )
+    # Not as the operator's own scale and shift: per-row ones are added up in another order
+    # where there is one row, and a row's result would depend on whether it came alone.
+    return functional.layer_norm(x, x.shape[-1:], eps=_EPSILON) * scale + shift
 
 
 def attention(

@@ -1,0 +1,70 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from reelserve.export.engines import ENGINES
+from reelserve.export.exporter import Exporter, ExportResult
+from reelserve.export.families import family_of
+from reelserve.export.families.bundled import BundledFamily
+from reelserve.export.families.layout import Checkpoint
+from reelserve.export.parity import ParityCase
+from reelserve.export.repository import ModelRepository
+from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
+from reelserve.models.loading import save_component
+from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
+
+BUNDLED = Path(__file__).parents[2] / "checkpoints" / "bundled"
+ENGINE = ENGINES["onnxruntime"]
+SHORT_CLIP = ParityCase(num_frames=4, num_inference_steps=1)
+
+
+def randomise(module: nn.Module) -> None:
+    """Random weights everywhere: layers that start at zero would hide differences."""
+    for parameter in module.parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 100
+        nn.init.normal_(parameter, std=fan_in**-0.5)
+
+
+def write_tiny_checkpoint(folder: Path) -> Path:
+    """The bundled checkpoint's layout with small random components."""
+    torch.manual_seed(0)
+    shutil.copytree(BUNDLED / "scheduler", folder / "scheduler")
+    shutil.copy(BUNDLED / "model_index.json", folder)
+    denoiser = SpaceTimeDenoiser(
+        DenoiserConfig(16, 384, width=32, num_heads=2, num_blocks=1, num_refiner_blocks=1)
+    )
+    vae = VideoVAE(VideoVAEConfig(16, (16, 16, 16), (1, 1, 1), (1, 1, 1)))
+    randomise(denoiser)
+    randomise(vae)
+    save_component(denoiser, folder / "transformer")
+    save_component(vae, folder / "vae")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture
+def own_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def family(tiny_checkpoint: Path) -> BundledFamily:
+    return BundledFamily(Checkpoint.open(tiny_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def exported(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelRepository, ExportResult]:
+    """The tiny checkpoint, exported once for all tests."""
+    repository = ModelRepository(tmp_path_factory.mktemp("repository"))
+    family = family_of(Checkpoint.open(tiny_checkpoint))
+    return repository, Exporter(family, ENGINE, repository, case=SHORT_CLIP).run()

@@ -1,0 +1,118 @@
+"""The exported graphs, each on its own, at sizes other than those that were traced."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from reelserve.export.engines.onnx_denoiser import onnx_denoiser
+from reelserve.export.engines.onnx_upsampler import BlockedPReLU
+from reelserve.export.exporter import ENGINE_STAGES
+from reelserve.pipeline.contract import ANY, STAGES
+from tests.export.conftest import ENGINE
+
+ONNX_TYPES = {"FP32": "FLOAT", "INT64": "INT64", "UINT8": "UINT8"}
+
+
+def real_inputs(stage: str, batch: int, frames: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    clip = rng.integers(0, 256, (batch, frames, 64, 64, 3), dtype=np.uint8)
+    latents = rng.normal(size=(batch, 16, frames, 8, 8)).astype(np.float32)
+    lengths = rng.integers(2, 30, (batch, 2, 1))
+    mask = (np.arange(64) < lengths).astype(np.int64)
+    return {
+        "text_encoder": {
+            "INPUT_IDS": rng.integers(1000, 20_000, mask.shape) * mask,
+            "ATTENTION_MASK": mask,
+        },
+        "denoiser": {
+            "LATENTS": latents,
+            "TIMESTEP": rng.uniform(0, 1000, (batch, 1)).astype(np.float32),
+            "PROMPT_EMBEDS": rng.normal(size=(batch, 64, 384)).astype(np.float32),
+            "ATTENTION_MASK": mask[:, 0],
+        },
+        "vae_decoder": {"LATENTS": latents},
+        "frame_consistency": {"FRAMES": clip},
+        "upsampler": {"FRAMES": clip},
+    }[stage]
+
+
+def run(exported, stage: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    repository, _ = exported
+    return ENGINE.run(repository.version_folder(stage) / ENGINE.file_name, inputs)[0]
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_graph_has_the_tensors_of_the_contract(exported, stage: str) -> None:
+    repository, _ = exported
+    graph = onnx.load(repository.version_folder(stage) / ENGINE.file_name).graph
+    for found, expected in (
+        (graph.input, STAGES[stage].inputs),
+        (graph.output, STAGES[stage].outputs),
+    ):
+        assert [tensor.name for tensor in found] == [tensor.name for tensor in expected]
+        for tensor, spec in zip(found, expected, strict=True):
+            tensor_type = tensor.type.tensor_type
+            assert onnx.TensorProto.DataType.Name(tensor_type.elem_type) == ONNX_TYPES[spec.dtype]
+            batch, *dims = tensor_type.shape.dim
+            assert batch.dim_param
+            assert len(dims) == len(spec.dims)
+            for dim, size in zip(dims, spec.dims, strict=True):
+                assert size in (ANY, dim.dim_value)
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_graph_holds_no_notes_of_the_exporter(exported, stage: str) -> None:
+    repository, _ = exported
+    model = onnx.load(repository.version_folder(stage) / ENGINE.file_name)
+    noted = (model, model.graph, *model.graph.node)
+    assert not any(part.metadata_props or part.doc_string for part in noted)
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 4), (3, 5)], ids=["B1-F4", "B3-F5"])
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_graph_agrees_with_torch(exported, family, stage: str, batch: int, frames: int) -> None:
+    inputs = real_inputs(stage, batch, frames)
+    with torch.no_grad():
+        module = family.build(stage).module
+        expected = module(*(torch.from_numpy(value) for value in inputs.values())).numpy()
+    found = run(exported, stage, inputs)
+    assert found.dtype == expected.dtype
+    frames_out = found.dtype == np.uint8
+    np.testing.assert_allclose(
+        found.astype(np.float32),
+        expected.astype(np.float32),
+        rtol=0,
+        atol=1 if frames_out else 3e-4,
+    )
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_rows_are_the_same_bytes_in_any_batch(exported, stage: str) -> None:
+    inputs = real_inputs(stage, 4, 4)
+    together = run(exported, stage, inputs)
+    for count in (1, 2):
+        part = run(exported, stage, {name: value[:count] for name, value in inputs.items()})
+        np.testing.assert_array_equal(part, together[:count])
+
+
+def test_denoiser_ignores_padding(exported) -> None:
+    inputs = real_inputs("denoiser", 1, 4)
+    expected = run(exported, "denoiser", inputs)
+    padded = np.where(inputs["ATTENTION_MASK"][..., None] == 0, 9.0, inputs["PROMPT_EMBEDS"])
+    inputs["PROMPT_EMBEDS"] = padded.astype(np.float32)
+    np.testing.assert_allclose(run(exported, "denoiser", inputs), expected, atol=1e-5)
+
+
+def test_onnx_denoiser_leaves_the_source_as_it_was(family) -> None:
+    source = family.build("denoiser").module.denoiser
+    names = list(source.state_dict())
+    onnx_denoiser(source)
+    assert list(source.state_dict()) == names
+
+
+def test_blocked_prelu_equals_prelu_when_slopes_are_at_most_one() -> None:
+    slopes = torch.tensor([-1.4, 0.0, 0.3, 1.0])
+    x = torch.randn(2, 4, 5, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(BlockedPReLU(slopes)(x), torch.prelu(x, slopes))
