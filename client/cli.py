@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         stderr.print(f"reelserve: no command {name!r}; there are: {', '.join(sorted(commands))}")
         return USAGE
     try:
+        _interrupt_on_termination()
         run = commands[name].load()
         return int(run(rest))
     except ModuleNotFoundError as error:
@@ -40,6 +42,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         stderr.print("interrupted")
         return INTERRUPTED
+
+
+def _interrupt_on_termination() -> None:
+    """Lets a termination or a closed terminal unwind like Ctrl-C.
+
+    A command that has started a server would leave it behind otherwise.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def error_console() -> Console:
