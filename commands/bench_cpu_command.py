@@ -18,8 +18,8 @@ from reelserve.client import AsyncClient, Client, GenerateOptions, ReelserveErro
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.commands.process_memory import PeakMemory
-from reelserve.pipeline.provenance import provenance
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
+from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
 

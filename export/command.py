@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reelserve.pipeline.provenance import provenance
 from reelserve.export.engines import ENGINES, Engine
 from reelserve.export.exporter import Exporter, ExportResult, ParityError
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.repository import ModelRepository
+from reelserve.pipeline.provenance import provenance
 
 EXIT_OK = 0
 EXIT_FAILED = 1
