@@ -1,24 +1,25 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 from reelserve.commands.process_memory import PeakMemory, descendants, proportional_bytes
 
 SIZE_BYTES = 64 * 2**20
-GRANDCHILD = f"data = bytearray(b'x' * {SIZE_BYTES}); print('up', flush=True); input()"
-CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GRANDCHILD!r}])"
+LEAF = f"data = bytearray(b'x' * {SIZE_BYTES}); print('up', flush=True); input()"
+MIDDLE = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {LEAF!r}])"
+ROOT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {MIDDLE!r}])"
 
 
 def test_peak_memory_counts_children_of_children_and_not_the_root():
-    with PeakMemory(os.getpid()) as memory:
-        command = [sys.executable, "-c", CHILD]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # A tree of its own: this process may have a server of other tests below it.
+    command = [sys.executable, "-c", ROOT]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with PeakMemory(process.pid) as memory:
         assert process.stdout.readline() == b"up\n"
-        found = descendants(os.getpid())
+        found = descendants(process.pid)
     process.communicate(b"\n")
-    assert process.pid in found
+    assert process.pid not in found
     assert len(found) >= 2
     assert SIZE_BYTES <= memory.peak_bytes < 4 * SIZE_BYTES
 
