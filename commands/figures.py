@@ -88,7 +88,27 @@ def evaluation(results: Results) -> str:
     )
 
 
-WRITERS: dict[str, Callable[[Results], str]] = {"bench_cpu": bench_cpu, "evaluation": evaluation}
+def parity(results: Results) -> str:
+    """`parity.json`: exported graphs against torch, stage by stage, and the finished frames."""
+    rows = [
+        (f"`{stage}`", f"{part['max_abs_error']:.2g}", f"{part['max_abs_value']:.3g}")
+        for stage, part in results["stages"].items()
+    ]
+    return "\n\n".join(
+        (
+            _table(("Stage", "Largest error", "Largest value"), rows),
+            f"Finished frames: {results['frames_psnr_db']:.1f} dB PSNR against torch.",
+            "Measured by `reelserve export --force --parity-report docs/results/parity.json` on "
+            f"{results['cpu']}, {_when(results)}.",
+        )
+    )
+
+
+WRITERS: dict[str, Callable[[Results], str]] = {
+    "bench_cpu": bench_cpu,
+    "evaluation": evaluation,
+    "parity": parity,
+}
 """Name of a results file, without its ending, to what writes its tables."""
 
 

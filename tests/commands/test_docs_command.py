@@ -7,7 +7,7 @@ import pytest
 
 from reelserve.client.cli import FAILURE, OK
 from reelserve.commands import docs_command
-from reelserve.commands.figures import bench_cpu, evaluation
+from reelserve.commands.figures import bench_cpu, evaluation, parity
 
 BENCH = {
     "seconds_per_clip": 9.876,
@@ -49,6 +49,13 @@ EVALUATION = {
     },
     "hardware": "Some GPU",
     "commit": "unknown",
+    "date": "2026-11-23",
+}
+PARITY = {
+    "frames_psnr_db": 79.56,
+    "stages": {"denoiser": {"max_abs_error": 4.5e-06, "max_abs_value": 5.358}},
+    "commit": "0123456789abcdef",
+    "cpu": "Some CPU",
     "date": "2026-11-23",
 }
 PAGE = "before\n<!-- figures: {name} -->\nold\n<!-- end of figures -->\nafter\n"
@@ -99,7 +106,7 @@ def test_docs_fails_when_no_table_has_that_name(root, capsys):
 
 
 def test_tables_have_as_many_cells_in_every_row():
-    for text in (bench_cpu(BENCH), evaluation(EVALUATION)):
+    for text in (bench_cpu(BENCH), evaluation(EVALUATION), parity(PARITY)):
         for table in text.split("\n\n"):
             rows = [line for line in table.splitlines() if line.startswith("|")]
             assert len({row.count("|") for row in rows}) <= 1
@@ -107,3 +114,9 @@ def test_tables_have_as_many_cells_in_every_row():
 
 def test_bench_cpu_names_machine_commit_and_date():
     assert "Some CPU, 2 cores, commit 0123456789, 2026-11-23" in bench_cpu(BENCH)
+
+
+def test_parity_gives_error_and_size_of_every_stage():
+    text = parity(PARITY)
+    assert "| `denoiser` | 4.5e-06 | 5.36 |" in text
+    assert "79.6 dB" in text
