@@ -26,7 +26,7 @@ class Settings:
 
     seed: int = 3
     steps: int = 20_000
-    max_seconds: float = 360.0
+    max_seconds: float = 1200.0
     batch_size: int = 96
     muon_learning_rate: float = 1.5e-3
     adamw_learning_rate: float = 1.0e-3
