@@ -64,6 +64,7 @@ def evaluation(results: Results) -> str:
         ("All right on the autoencoder's reconstructions", _percent(vae["recogniser_all_right"])),
         ("Autoencoder, PSNR", f"{vae['psnr_db']:.2f} dB"),
         ("Autoencoder, PSNR of the first frame", f"{vae['first_frame_psnr_db']:.2f} dB"),
+        ("Autoencoder, PSNR of the other frames", f"{vae['rest_psnr_db']:.2f} dB"),
         ("Flicker energy removed", _percent(consistency["flicker_reduction"])),
         ("Its PSNR change, disturbed clips", f"{consistency['psnr_change_db']:+.2f} dB"),
         (
@@ -83,7 +84,8 @@ def evaluation(results: Results) -> str:
             _table(titles, rows),
             _table(("Figure", "Measured"), figures),
             f"Measured by `python -m reelserve.training.evaluate` on {results['hardware']}, "
-            f"{_when(results)}.",
+            f"{_when(results)}; flicker by `python -m reelserve.training.measure_consistency` on "
+            f"{consistency['hardware']}, {consistency['num_clips']} clips, {_when(consistency)}.",
         )
     )
 

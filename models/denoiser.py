@@ -116,8 +116,8 @@ class RMSNorm(nn.Module):
         return (wide * scale * self.weight).to(x.dtype)
 
 
-class SpatialAttention(nn.Module):
-    """Self-attention over the locations of each frame. `[B, F, S, C]` in and out."""
+class _SelfAttention(nn.Module):
+    """Weights of a self-attention with packed projections and normalised queries and keys."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -126,6 +126,10 @@ class SpatialAttention(nn.Module):
         self.to_out = nn.Linear(width, width)
         self.norm_q = RMSNorm(width // num_heads)
         self.norm_k = RMSNorm(width // num_heads)
+
+
+class SpatialAttention(_SelfAttention):
+    """Self-attention over the locations of each frame. `[B, F, S, C]` in and out."""
 
     def forward(self, x: Tensor) -> Tensor:
         b, f, s, c = x.shape
@@ -136,16 +140,8 @@ class SpatialAttention(nn.Module):
         return self.to_out(out.transpose(1, 2).reshape(b, f, s, c))
 
 
-class TemporalAttention(nn.Module):
+class TemporalAttention(_SelfAttention):
     """Self-attention over the frames at each location. `[B, F, S, C]` in and out."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.to_qkv = nn.Linear(width, 3 * width)
-        self.to_out = nn.Linear(width, width)
-        self.norm_q = RMSNorm(width // num_heads)
-        self.norm_k = RMSNorm(width // num_heads)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, f, s, c = x.shape

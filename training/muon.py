@@ -1,7 +1,7 @@
 """Muon over stacks of equal matrices.
 
 `torch.optim.Muon` orthogonalises one matrix at a time, which on a model of many small matrices
-spends a quarter of a step on kernel launches. Here matrices of one shape are orthogonalised
+is mostly kernel launches. Here matrices of one shape are orthogonalised
 together; the update is the same.
 
 Source: Keller Jordan, "Muon"; constants and scaling of `torch.optim.Muon` with

@@ -41,11 +41,20 @@ EVALUATION = {
     "held_out": PART,
     "held_out_two_objects": {**PART, "all_right": 0.87},
     "recogniser": {"real_accuracy": 0.995},
-    "autoencoder": {"psnr_db": 36.5, "first_frame_psnr_db": 36.6, "recogniser_all_right": 0.98},
+    "autoencoder": {
+        "psnr_db": 36.5,
+        "first_frame_psnr_db": 36.6,
+        "rest_psnr_db": 36.4,
+        "recogniser_all_right": 0.98,
+    },
     "frame_consistency": {
         "flicker_reduction": 0.6,
         "psnr_change_db": 0.4,
         "undisturbed_psnr_change_db": -0.1,
+        "num_clips": 32,
+        "hardware": "Some CPU",
+        "commit": "fedcba9876543210",
+        "date": "2026-11-22",
     },
     "hardware": "Some GPU",
     "commit": "unknown",
@@ -120,3 +129,9 @@ def test_parity_gives_error_and_size_of_every_stage():
     text = parity(PARITY)
     assert "| `denoiser` | 4.5e-06 | 5.36 |" in text
     assert "79.6 dB" in text
+
+
+def test_evaluation_says_where_each_of_its_two_commands_ran():
+    text = evaluation(EVALUATION)
+    assert "evaluate` on Some GPU, commit unknown, 2026-11-23" in text
+    assert "measure_consistency` on Some CPU, 32 clips, commit fedcba9876, 2026-11-22" in text
