@@ -46,12 +46,12 @@ class Pool:
 
 @torch.no_grad()
 def build_pool(
-    vae: VideoVAE, clips: int, seed: int, two_object_share: float, device: str, chunk: int
+    vae: VideoVAE, clips: int, seed: tuple[int, ...], two_object_share: float, device: str, chunk: int
 ) -> Pool:
     """Renders, captions and encodes `clips` training scenes, `chunk` at once, none held out."""
     latents, texts = [], []
     for start in range(0, clips, chunk):
-        rng = np.random.default_rng((seed, start))
+        rng = np.random.default_rng((*seed, start))
         scenes = sample_scenes(chunk, rng, held_out=False, two_object_share=two_object_share)
         frames, _ = render(scenes, device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):

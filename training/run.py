@@ -1,7 +1,8 @@
 """A resumable training run: state on disk, a schedule, an average of the weights, curves.
 
 A run may be cut off at any time. It saves its whole state every `SAVE_EVERY_S` seconds and at
-the end, and goes on from there when started again with the same folder.
+the end, and goes on from there when started again with the same folder. Started by `torchrun`,
+every process takes a batch of its own and their gradients are averaged.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reelserve.training.ranks import Ranks
+
 SAVE_EVERY_S = 60.0
 CURVE_EVERY = 50
+CLOCK_EVERY = 10
+"""Steps between two looks at the clock, which all ranks must agree on."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Run:
         optimizers: Step together; each group's `lr` is scaled by the schedule.
         schedule: Length and rate.
         ema_decay: Of the averaged weights that are kept at the end.
-        seed: Of the run; the step number is added, so that a resumed run sees fresh data.
+        seed: Of the run; with step and rank it seeds each batch, so that no two are alike.
+        ranks: The processes that train together; alone where left out.
     """
 
     def __init__(
@@ -68,10 +75,13 @@ class Run:
         *,
         ema_decay: float,
         seed: int,
+        ranks: Ranks | None = None,
     ) -> None:
         self.folder, self.module, self.optimizers = folder, module, optimizers
         self.schedule, self.ema_decay, self.seed = schedule, ema_decay, seed
+        self.ranks = ranks or Ranks()
         self.step, self.seconds = 0, 0.0
+        self.ranks.share(list(module.parameters()))
         self.average = [p.detach().clone() for p in module.parameters()]
         self._rates = [[group["lr"] for group in opt.param_groups] for opt in optimizers]
         self._losses: dict[str, list[Tensor]] = {}
@@ -87,11 +97,17 @@ class Run:
             self.step += 1
             if self.step % CURVE_EVERY == 0:
                 self._write_curve()
-            self.seconds = time.monotonic() - started
+            if self.step % CLOCK_EVERY == 0:
+                self.seconds = self.ranks.agree(time.monotonic() - started)
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()
         self.save()
+
+    def batch_seed(self) -> int:
+        """Seeds the data of this step and rank."""
+        entropy = np.random.SeedSequence((self.seed, self.step, self.ranks.rank))
+        return int(entropy.generate_state(1, np.uint64)[0])
 
     def update(self, loss: Tensor, **terms: Tensor) -> None:
         """Backpropagates, steps every optimiser and updates the average."""
@@ -100,6 +116,7 @@ class Run:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         loss.backward()
+        self.ranks.average([p.grad for p in self.module.parameters() if p.grad is not None])
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -117,7 +134,9 @@ class Run:
             torch._foreach_copy_(list(self.module.parameters()), self.average)
 
     def save(self) -> None:
-        """Writes the whole state, atomically."""
+        """Writes the whole state, atomically; the first rank alone does."""
+        if not self.ranks.is_first:
+            return
         state = {
             "module": self.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -141,6 +160,8 @@ class Run:
     def _write_curve(self) -> None:
         means = {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
         self._losses = {}
+        if not self.ranks.is_first:
+            return
         row = {"step": self.step, "seconds": round(self.seconds, 1), **means}
         path = self.folder / "curve.csv"
         fresh = not path.exists()

@@ -106,8 +106,8 @@ def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE
 def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
     """Takes every step that is left of the run."""
     forward = torch.compile(reconstruct) if device == "cuda" else reconstruct
-    for step in run.steps():
-        rng = np.random.default_rng((settings.seed, step))
+    for _ in run.steps():
+        rng = np.random.default_rng(run.batch_seed())
         scenes = sample_scenes(
             settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
         )

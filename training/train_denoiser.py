@@ -1,6 +1,8 @@
 """Trains the denoiser by flow matching on encoded clips.
 
-Run as `python -m reelserve.training.train_denoiser`, after the autoencoder.
+Run as `python -m reelserve.training.train_denoiser`, after the autoencoder; on several GPUs as
+`torchrun --nproc-per-node 2 -m reelserve.training.train_denoiser`. Batch size and pool are then
+those of each GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import VideoVAE
 from reelserve.training.muon import StackedMuon
 from reelserve.training.pool import Pool, build_pool
+from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
 
 
@@ -35,8 +38,8 @@ class Settings:
     pool_clips: int = 28_672
     pool_chunk: int = 64
     caption_dropout: float = 0.1
-    sigma_logit_mean: float = 0.8
-    short_every: int = 10
+    sigma_shift: float = 3.0
+    short_every: int = 20
     short_frames: tuple[int, ...] = (4, 8, 12, 16)
 
 
@@ -56,15 +59,17 @@ def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.O
 
 
 def velocity_loss(
-    module: nn.Module, latents: Tensor, embeds: Tensor, mask: Tensor, sigma_logit_mean: float
+    module: nn.Module, latents: Tensor, embeds: Tensor, mask: Tensor, sigma_shift: float
 ) -> Tensor:
     """Flow matching: the mean squared error of `noise − data` at a random noise level.
 
-    Latent frames repeat each other, so it takes much noise to hide where things are; a mean
-    logit above 0 spends more of the training where that is decided.
+    Latent frames repeat each other, so it takes much noise to hide where things are. Levels are
+    drawn evenly, then shifted towards noise as a sampler's are: most of the training goes to
+    where that is decided, and some to the very first step.
     """
     b, device = len(latents), latents.device.type
-    sigma = torch.sigmoid(sigma_logit_mean + torch.randn(b, device=device))
+    even = torch.rand(b, device=device)
+    sigma = sigma_shift * even / (1 + (sigma_shift - 1) * even)
     noise = torch.randn_like(latents)
     level = sigma[:, None, None, None, None]
     noisy = (1 - level) * latents + level * noise
@@ -87,18 +92,18 @@ def train(run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: Settings, d
         # Equal blocks share one compiled graph: seconds to compile instead of minutes.
         for block in module.blocks:
             block.compile(dynamic=False)
-    mean = settings.sigma_logit_mean
+    shift = settings.sigma_shift
     for step in run.steps():
-        torch.manual_seed(settings.seed * 1_000_003 + step)
+        torch.manual_seed(run.batch_seed())
         latents, embeds, mask = draw_batch(pool, settings)
         if step % settings.short_every == settings.short_every - 1:
             # Clips shorter than the window; not compiled, since every length would be anew.
             turn = (step // settings.short_every) % len(settings.short_frames)
             short = latents[:, :, : settings.short_frames[turn]]
             with torch.compiler.set_stance("force_eager"):
-                run.update(velocity_loss(module, short, embeds, mask, mean))
+                run.update(velocity_loss(module, short, embeds, mask, shift))
         else:
-            loss = velocity_loss(module, latents, embeds, mask, mean)
+            loss = velocity_loss(module, latents, embeds, mask, shift)
             run.update(loss, full_length_loss=loss)
 
 
@@ -123,13 +128,14 @@ def main() -> None:
         pool_clips=args.pool_clips,
         pool_chunk=args.pool_chunk,
     )
+    ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     vae = load_component(args.vae, VideoVAE).to(args.device)
     vae.encoder.to(memory_format=torch.channels_last_3d)
     pool = build_pool(
         vae,
         settings.pool_clips,
-        settings.seed,
+        (settings.seed, ranks.rank),
         settings.two_object_share,
         args.device,
         chunk=settings.pool_chunk,
@@ -145,13 +151,21 @@ def main() -> None:
         Schedule(settings.steps, 100, 0.5, settings.max_seconds),
         ema_decay=0.999,
         seed=settings.seed,
+        ranks=ranks,
     )
     train(run, module, pool, settings, args.device)
-    run.use_average()
-    save_component(module, args.out)
-    write_settings(
-        args.out, settings, init=args.init, steps_done=run.step, seconds=round(run.seconds, 1)
-    )
+    if ranks.is_first:
+        run.use_average()
+        save_component(module, args.out)
+        write_settings(
+            args.out,
+            settings,
+            init=args.init,
+            ranks=ranks.count,
+            steps_done=run.step,
+            seconds=round(run.seconds, 1),
+        )
+    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ def main() -> None:
     )
     schedule = Schedule(settings.steps, 100, 0.6, settings.max_seconds)
     run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
-    for step in run.steps():
-        rng = np.random.default_rng((settings.seed, step))
+    for _ in run.steps():
+        rng = np.random.default_rng(run.batch_seed())
         # A measuring instrument must know what it measures: it alone sees every combination.
         scenes = sample_scenes(
             settings.batch_size,
