@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,20 +174,28 @@ def _entry(result: Score, sampler: Sampler) -> dict[str, Any]:
     }
 
 
-def sweep(models: Models, count: int) -> list[dict[str, Any]]:
-    """Scores a grid of samplers on other held-out prompts, to choose the defaults by."""
+def sweep(models: Models, samplers: Iterable[Sampler], count: int) -> list[dict[str, Any]]:
+    """Scores samplers on other held-out prompts, to choose the defaults by."""
     rows = []
-    for steps in (4, 8):
-        for guidance in (1.0, 1.5, 2.5, 4.0):
-            for shift in (1.0, 2.0):
-                sampler = Sampler(steps, guidance, shift)
-                row: dict[str, Any] = vars(sampler).copy()
-                for name, two in (("held_out", False), ("held_out_two_objects", True)):
-                    scenes, captions = held_out_prompts(count, two_objects=two, seed=2 + two)
-                    row[name] = score_prompts(models, scenes, captions, sampler).all_right
-                log.info("%s", row)
-                rows.append(row)
+    for sampler in samplers:
+        row: dict[str, Any] = vars(sampler).copy()
+        for name, two in (("held_out", False), ("held_out_two_objects", True)):
+            scenes, captions = held_out_prompts(count, two_objects=two, seed=2 + two)
+            row[name] = score_prompts(models, scenes, captions, sampler).all_right
+        log.info("%s", row)
+        rows.append(row)
     return rows
+
+
+def sweep_grid(default: Sampler) -> list[Sampler]:
+    """Guidance and shift around each other at the default steps; other steps at the default."""
+    steps = default.num_inference_steps
+    grid = [
+        Sampler(steps, guidance, shift)
+        for guidance in (1.5, 2.5, 4.0, 6.0)
+        for shift in (1.0, 2.0, 3.0, 5.0)
+    ]
+    return grid + [replace(default, num_inference_steps=other) for other in (2, 4, 16)]
 
 
 def main() -> None:
@@ -215,7 +224,7 @@ def main() -> None:
     frames = draw(models, captions, sampler, _SEED)
     save_contact_sheet(args.sheet, [c.text for c in captions], frames)
     if args.sweep:
-        results["sweep"] = sweep(models, args.sweep)
+        results["sweep"] = sweep(models, sweep_grid(sampler), args.sweep)
         _write(args.out, results, args.device)
 
 

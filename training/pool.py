@@ -46,7 +46,12 @@ class Pool:
 
 @torch.no_grad()
 def build_pool(
-    vae: VideoVAE, clips: int, seed: tuple[int, ...], two_object_share: float, device: str, chunk: int
+    vae: VideoVAE,
+    clips: int,
+    seed: tuple[int, ...],
+    two_object_share: float,
+    device: str,
+    chunk: int,
 ) -> Pool:
     """Renders, captions and encodes `clips` training scenes, `chunk` at once, none held out."""
     latents, texts = [], []

@@ -128,6 +128,14 @@ class Run:
         for name, value in {"loss": loss, **terms}.items():
             self._losses.setdefault(name, []).append(value.detach())
 
+    def summary(self) -> dict[str, Any]:
+        """What was done, to stand beside the settings."""
+        return {
+            "processes": self.ranks.count,
+            "steps_done": self.step,
+            "seconds": round(self.seconds, 1),
+        }
+
     def use_average(self) -> None:
         """Puts the averaged weights into the module."""
         with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import BUNDLED, VideoVAE
+from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import sample_scenes
 from reelserve.training.world import render
@@ -141,6 +142,7 @@ def main() -> None:
     args = _parse()
     names = ("steps", "max_seconds", "batch_size", "statistics_clips", "decoder_only")
     settings = Settings(**{name: getattr(args, name) for name in names})
+    ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     module = build_module(args.init, settings, args.device)
     optimizer = torch.optim.AdamW(
@@ -150,15 +152,17 @@ def main() -> None:
         weight_decay=1e-4,
     )
     schedule = Schedule(settings.steps, 200, 0.9, settings.max_seconds)
-    run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
-    train(run, module, settings, args.device)
-    run.use_average()
-    if not settings.decoder_only:
-        measure_latents(module, settings, args.device)
-    save_component(module, args.out)
-    write_settings(
-        args.out, settings, init=args.init, steps_done=run.step, seconds=round(run.seconds, 1)
+    run = Run(
+        args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
     )
+    train(run, module, settings, args.device)
+    if ranks.is_first:
+        run.use_average()
+        if not settings.decoder_only:
+            measure_latents(module, settings, args.device)
+        save_component(module, args.out)
+        write_settings(args.out, settings, init=args.init, **run.summary())
+    ranks.leave()
 
 
 if __name__ == "__main__":

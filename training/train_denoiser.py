@@ -157,14 +157,7 @@ def main() -> None:
     if ranks.is_first:
         run.use_average()
         save_component(module, args.out)
-        write_settings(
-            args.out,
-            settings,
-            init=args.init,
-            ranks=ranks.count,
-            steps_done=run.step,
-            seconds=round(run.seconds, 1),
-        )
+        write_settings(args.out, settings, init=args.init, **run.summary())
     ranks.leave()
 
 

@@ -1,4 +1,4 @@
-"""Trains the recogniser on real renders, and says how well it reads held-out ones.
+"""Trains the recogniser on real renders.
 
 Run as `python -m reelserve.training.train_recogniser`.
 """
@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from reelserve.models.loading import save_component
+from reelserve.training.ranks import Ranks
 from reelserve.training.recogniser import BUNDLED, Reading, Recogniser
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import Scenes, sample_scenes
@@ -26,8 +27,8 @@ class Settings:
     """What the run depends on."""
 
     seed: int = 1
-    steps: int = 3000
-    max_seconds: float = 110.0
+    steps: int = 6000
+    max_seconds: float = 150.0
     batch_size: int = 96
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
@@ -83,13 +84,16 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
     settings = Settings(steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size)
+    ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     module = Recogniser(BUNDLED).to(args.device)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     schedule = Schedule(settings.steps, 100, 0.6, settings.max_seconds)
-    run = Run(args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed)
+    run = Run(
+        args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
+    )
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
         # A measuring instrument must know what it measures: it alone sees every combination.
@@ -104,9 +108,11 @@ def main() -> None:
         with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):
             reading = module(disturb(frames))
         run.update(reading_loss(reading, targets(scenes, args.device)))
-    run.use_average()
-    save_component(module, args.out)
-    write_settings(args.out, settings, steps_done=run.step, seconds=round(run.seconds, 1))
+    if ranks.is_first:
+        run.use_average()
+        save_component(module, args.out)
+        write_settings(args.out, settings, **run.summary())
+    ranks.leave()
 
 
 if __name__ == "__main__":
