@@ -123,7 +123,7 @@ def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("build/training/vae"))
+    parser.add_argument("--run-folder", type=Path, default=Path("build/training/vae"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
     parser.add_argument(
         "--decoder-only", action="store_true", help="keep the latents as they are, with --init"
@@ -153,7 +153,7 @@ def main() -> None:
     )
     schedule = Schedule(settings.steps, 200, 0.9, settings.max_seconds)
     run = Run(
-        args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
+        args.run_folder, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
     )
     train(run, module, settings, args.device)
     if ranks.is_first:

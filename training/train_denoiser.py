@@ -110,7 +110,7 @@ def train(run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: Settings, d
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `transformer/`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("build/training/transformer"))
+    parser.add_argument("--run-folder", type=Path, default=Path("build/training/transformer"))
     parser.add_argument("--vae", type=Path, default=Path("checkpoints/bundled/vae"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/transformer"))
@@ -145,7 +145,7 @@ def main() -> None:
     else:
         module = SpaceTimeDenoiser(BUNDLED).to(args.device)
     run = Run(
-        args.run,
+        args.run_folder,
         module,
         make_optimizers(module, settings),
         Schedule(settings.steps, 100, 0.5, settings.max_seconds),

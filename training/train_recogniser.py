@@ -76,7 +76,7 @@ def disturb(frames: Tensor) -> Tensor:
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `recogniser/`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("build/training/recogniser"))
+    parser.add_argument("--run-folder", type=Path, default=Path("build/training/recogniser"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/recogniser"))
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
@@ -92,7 +92,7 @@ def main() -> None:
     )
     schedule = Schedule(settings.steps, 100, 0.6, settings.max_seconds)
     run = Run(
-        args.run, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
+        args.run_folder, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
     )
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
