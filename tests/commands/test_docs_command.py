@@ -31,8 +31,8 @@ BENCH = {
 PART = {
     "num_prompts": 500,
     "num_inference_steps": 8,
-    "guidance_scale": 4.0,
-    "shift": 2.0,
+    "guidance_scale": 2.5,
+    "shift": 5.0,
     "all_right": 0.962,
     "ci95": [0.941, 0.977],
     "per_attribute": {"shape": 0.99, "colour": 1.0},
