@@ -153,7 +153,13 @@ def main() -> None:
     )
     schedule = Schedule(settings.steps, 200, 0.9, settings.max_seconds)
     run = Run(
-        args.run_folder, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
+        args.run_folder,
+        module,
+        [optimizer],
+        schedule,
+        ema_decay=0.998,
+        seed=settings.seed,
+        ranks=ranks,
     )
     train(run, module, settings, args.device)
     if ranks.is_first:

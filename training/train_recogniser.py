@@ -92,7 +92,13 @@ def main() -> None:
     )
     schedule = Schedule(settings.steps, 100, 0.6, settings.max_seconds)
     run = Run(
-        args.run_folder, module, [optimizer], schedule, ema_decay=0.998, seed=settings.seed, ranks=ranks
+        args.run_folder,
+        module,
+        [optimizer],
+        schedule,
+        ema_decay=0.998,
+        seed=settings.seed,
+        ranks=ranks,
     )
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
