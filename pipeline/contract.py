@@ -60,6 +60,7 @@ NUM_FRAMES = TensorSpec("NUM_FRAMES", "INT32", (ANY,), optional=True)
 FPS = TensorSpec("FPS", "INT32", (ANY,), optional=True)
 HEIGHT = TensorSpec("HEIGHT", "INT32", (ANY,), optional=True)
 WIDTH = TensorSpec("WIDTH", "INT32", (ANY,), optional=True)
+PRIORITY = TensorSpec("PRIORITY", "STRING", (ANY,), optional=True)
 
 REQUEST_INPUTS = (
     PROMPT,
@@ -71,10 +72,15 @@ REQUEST_INPUTS = (
     FPS,
     HEIGHT,
     WIDTH,
+    PRIORITY,
 )
 """The public request. Each holds one element; `dims` are free so that a wrong count reaches
 `prompt_processor`, whose error names the field."""
 
+EVENT = TensorSpec("EVENT", "STRING", (1,))
+"""JSON: what has happened, see `server/events.py`."""
+PREVIEW = TensorSpec("PREVIEW", "STRING", (1,))
+"""Bytes of a PNG file."""
 VIDEO = TensorSpec("VIDEO", "STRING", (1,))
 INFO = TensorSpec("INFO", "STRING", (1,))
 
@@ -95,8 +101,8 @@ CONSISTENT_FRAMES = TensorSpec("CONSISTENT_FRAMES", "UINT8", (ANY, ANY, ANY, 3))
 UPSAMPLED_FRAMES = TensorSpec("UPSAMPLED_FRAMES", "UINT8", (ANY, ANY, ANY, 3))
 """`[F, H, W, 3]`, RGB."""
 
-STAGE_TIMES = TensorSpec("STAGE_TIMES", "FP64", (ANY,))
-"""Start and end of each Python stage passed so far, seconds since the epoch, in order."""
+PRIORITY_RANK = TensorSpec("PRIORITY_RANK", "INT32", (1,))
+"""Place in line: 0 interactive, 1 batch."""
 
 
 def _resolved(spec: TensorSpec) -> TensorSpec:
@@ -119,7 +125,7 @@ STAGES = {
         StageContract(
             "prompt_processor",
             inputs=REQUEST_INPUTS,
-            outputs=(INPUT_IDS, ATTENTION_MASK, *_SAMPLING, *_FPS, *_SIZE, STAGE_TIMES),
+            outputs=(INPUT_IDS, ATTENTION_MASK, *_SAMPLING, *_FPS, *_SIZE, PRIORITY_RANK),
             batched=False,
             engine=False,
         ),
@@ -132,8 +138,8 @@ STAGES = {
         ),
         StageContract(
             "video_diffusion",
-            inputs=(PROMPT_EMBEDS, ATTENTION_MASK, *_SAMPLING, *_SIZE, STAGE_TIMES),
-            outputs=(LATENTS, STAGE_TIMES),
+            inputs=(PROMPT_EMBEDS, ATTENTION_MASK, *_SAMPLING, *_SIZE, PRIORITY_RANK),
+            outputs=(LATENTS,),
             batched=True,
             engine=False,
         ),
@@ -163,7 +169,7 @@ STAGES = {
         ),
         StageContract(
             "video_encoder",
-            inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_FPS, *_SIZE, STAGE_TIMES),
+            inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_FPS, *_SIZE),
             outputs=(VIDEO, INFO),
             batched=False,
             engine=False,
@@ -172,6 +178,13 @@ STAGES = {
             "text_to_video",
             inputs=REQUEST_INPUTS,
             outputs=(VIDEO, INFO),
+            batched=False,
+            engine=False,
+        ),
+        StageContract(
+            "text_to_video_stream",
+            inputs=REQUEST_INPUTS,
+            outputs=(EVENT, PREVIEW, VIDEO, INFO),
             batched=False,
             engine=False,
         ),

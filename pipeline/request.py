@@ -16,6 +16,10 @@ from reelserve.pipeline.checkpoint import FloatRange, IntRange, RequestLimits
 
 MAX_SEED = 2**63 - 1
 """SEED is INT64."""
+PRIORITIES = ("interactive", "batch")
+"""Who waits for a clip, in order of their place in line."""
+MAX_PRIORITY_CHARACTERS = 20
+"""So that an error does not repeat a book."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class VideoRequest:
     fps: int
     height: int
     width: int
+    priority: str
 
 
 def resolve_request(
@@ -58,6 +63,9 @@ def resolve_request(
         seed=check_seed(values["SEED"] if "SEED" in values else random_seed()),
         guidance_scale=check_float(
             "GUIDANCE_SCALE", values.get("GUIDANCE_SCALE"), limits.guidance_scale
+        ),
+        priority=check_priority(
+            decode_text("PRIORITY", values.get("PRIORITY", PRIORITIES[0]), MAX_PRIORITY_CHARACTERS)
         ),
         **{
             name.lower(): check_int(name, values.get(name), limit)
@@ -123,6 +131,17 @@ def check_token_count(field: str, count: int, limit: int) -> None:
     """Raises `ValueError` if a text holds more tokens, special ones included, than `limit`."""
     if count > limit:
         raise ValueError(f"{field} holds {count} tokens; the limit is {limit}")
+
+
+def check_priority(text: str) -> str:
+    """Returns a priority.
+
+    Raises:
+        ValueError: If it is not one of `PRIORITIES`.
+    """
+    if text not in PRIORITIES:
+        raise ValueError(f"PRIORITY is {text!r}; it must be one of {', '.join(PRIORITIES)}")
+    return text
 
 
 def check_seed(value: Any) -> int:

@@ -78,6 +78,9 @@ def latent_shape(spec: LatentSpec, settings: SamplingSettings) -> tuple[int, int
 class Sampler:
     """The latents of one clip and how far they are denoised.
 
+    `latents` are where the run is; `denoised` is where the last step would have ended had it
+    gone all the way, a first look at the clip. Both `[C, F, H, W]`.
+
     Args:
         spec: Latent shape and window length of the checkpoint.
         shift: Timestep shift of its schedule.
@@ -89,6 +92,7 @@ class Sampler:
         self.latents: NDArray[np.float32] = seeded_noise(settings.seed, shape)
         self._num_frames = shape[1]
         self._sigmas = flow_match_sigmas(settings.num_inference_steps, shift)
+        self.denoised: NDArray[np.float32] = np.zeros_like(self.latents)
         self._guidance_scale = settings.guidance_scale
         self._step = 0
         self._window_frames = spec.window_frames
@@ -98,9 +102,19 @@ class Sampler:
         )
 
     @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self._step
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        return len(self._sigmas) - 1
+
+    @property
     def done(self) -> bool:
         """Whether `latents` are clean."""
-        return self._step == len(self._sigmas) - 1
+        return self._step == self.num_steps
 
     @property
     def guided(self) -> bool:
@@ -127,10 +141,8 @@ class Sampler:
         velocity = velocities[:windows]
         if self.guided:
             velocity = guided_velocity(velocity, velocities[windows:], self._guidance_scale)
-        self.latents = euler_step(
-            self.latents,
-            blend_windows(velocity, self._starts, self._weights, self._num_frames),
-            self._sigmas[self._step],
-            self._sigmas[self._step + 1],
-        )
+        blended = blend_windows(velocity, self._starts, self._weights, self._num_frames)
+        sigma, sigma_next = self._sigmas[self._step : self._step + 2]
+        self.denoised = euler_step(self.latents, blended, sigma, np.float32(0))
+        self.latents = euler_step(self.latents, blended, sigma, sigma_next)
         self._step += 1

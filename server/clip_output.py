@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -44,31 +43,6 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def stage_seconds(
-    stage_times: NDArray[np.float64], started_s: float, ended_s: float
-) -> dict[str, float]:
-    """Seconds of every stage.
-
-    The engine stages keep no time of their own: theirs is the gap between Python stages, their
-    waiting for the device included.
-
-    Args:
-        stage_times: Start and end of `prompt_processor` and `video_diffusion`.
-        started_s: When `video_encoder` began.
-        ended_s: When it was done.
-
-    Returns:
-        Stage to seconds; `decode` is `vae_decoder`, `frame_consistency` and `upsampler`.
-    """
-    times = [*stage_times.tolist(), started_s, ended_s]
-    spans = ("prompt_processor", "text_encoder", "video_diffusion", "decode", "video_encoder")
-    seconds = {
-        name: round(end - start, 4)
-        for name, start, end in zip(spans, times[:-1], times[1:], strict=True)
-    }
-    return {**seconds, "total": round(times[-1] - times[0], 4)}
-
-
 def finish_clip(
     inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec, versions: Mapping[str, str]
 ) -> dict[str, NDArray[Any]]:
@@ -80,12 +54,11 @@ def finish_clip(
         versions: Shown in INFO.
 
     Returns:
-        VIDEO and INFO, one element each.
+        VIDEO and INFO, one element each; the seconds of INFO are added by who called the stages.
 
     Raises:
         StageError: If the frames have not the size that was asked for.
     """
-    started_s = time.time()
     frames = inputs["FRAMES"]
     fps, height, width, seed, steps = (
         int(inputs[name].item())
@@ -108,7 +81,6 @@ def finish_clip(
         "checkpoint": spec.name,
         "engine": spec.engine,
         "versions": dict(versions),
-        "seconds": stage_seconds(inputs["STAGE_TIMES"], started_s, time.time()),
     }
     return {
         "VIDEO": np.array([video], np.object_),

@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.pipeline.request import check_float, check_int, check_seed, integer_limits
+from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
+from reelserve.pipeline.request import (
+    PRIORITIES,
+    check_float,
+    check_int,
+    check_seed,
+    integer_limits,
+)
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 from reelserve.server.batching import Arrays, run_batched
 from reelserve.server.errors import StageError, UnavailableError
+
+RANKS = IntRange(0, len(PRIORITIES) - 1, 0)
+KEPT_FOR_BATCH = 1
+"""Places that interactive requests leave to the others, so that those finish too."""
 
 Denoise = Callable[[Arrays], Arrays]
 """Inputs of the `denoiser` stage to its outputs, both by name, batch dimension first."""
@@ -28,15 +38,13 @@ class Clip:
         sampler: Its latents.
         prompt_embeds: `[2, L, E]`.
         attention_mask: `[2, L]`.
-        stage_times: Start and end of the stages before, seconds since the epoch.
-        started_s: When this stage began with it, seconds since the epoch.
+        rank: Place in line, see `PRIORITIES`.
     """
 
     sampler: Sampler
     prompt_embeds: NDArray[np.float32]
     attention_mask: NDArray[np.int64]
-    stage_times: NDArray[np.float64]
-    started_s: float
+    rank: int
 
     def denoiser_inputs(self) -> dict[str, NDArray[Any]]:
         """Inputs of the `denoiser` stage for the next step, one row a window and prompt."""
@@ -51,8 +59,7 @@ class Clip:
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """Outputs of the `video_diffusion` stage, batch dimension first."""
-        times = np.append(self.stage_times, [self.started_s, time.time()])
-        return {"LATENTS": self.sampler.latents[None], "STAGE_TIMES": times[None]}
+        return {"LATENTS": self.sampler.latents[None]}
 
 
 def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -> Clip:
@@ -85,8 +92,7 @@ def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -
         sampler=Sampler(spec.latents, spec.scheduler_shift, settings),
         prompt_embeds=inputs["PROMPT_EMBEDS"][0],
         attention_mask=inputs["ATTENTION_MASK"][0],
-        stage_times=inputs["STAGE_TIMES"][0],
-        started_s=time.time(),
+        rank=check_int("PRIORITY_RANK", inputs["PRIORITY_RANK"].item(), RANKS),
     )
 
 
@@ -143,8 +149,16 @@ class ClipTable:
         self._seen_s.pop(key, None)
 
     def active(self) -> set[Hashable]:
-        """Requests whose turn it is: the oldest ones."""
-        return set(list(self._clips)[: self.max_active])
+        """Requests whose turn it is: the interactive ones and, in what is left, the others.
+
+        The oldest come first. Where both wait and there is more than one place, one is kept for
+        the others.
+        """
+        first = [key for key, clip in self._clips.items() if clip.rank == 0]
+        others = [key for key, clip in self._clips.items() if clip.rank > 0]
+        kept = min(len(others), KEPT_FOR_BATCH, self.max_active - 1)
+        chosen = first[: self.max_active - kept]
+        return {*chosen, *others[: self.max_active - len(chosen)]}
 
     def _forget_idle(self) -> None:
         oldest = time.monotonic() - self.max_idle_s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reelserve.pipeline.checkpoint import RequestLimits
-from reelserve.pipeline.request import check_token_count, resolve_request
+from reelserve.pipeline.request import PRIORITIES, check_token_count, resolve_request
 
 FILE_NAME = "tokenizer.json"
 PAD_TOKEN = "[PAD]"
@@ -92,7 +91,6 @@ def process_prompt(
     Raises:
         ValueError: If a field is out of range.
     """
-    started_s = time.time()
     request = resolve_request(inputs, limits, lambda: secrets.randbelow(RANDOM_SEEDS))
     ids, mask = tokenizer.encode(request.prompt, request.negative_prompt)
     return {
@@ -105,5 +103,5 @@ def process_prompt(
         "FPS": np.array([request.fps], np.int32),
         "HEIGHT": np.array([request.height], np.int32),
         "WIDTH": np.array([request.width], np.int32),
-        "STAGE_TIMES": np.array([started_s, time.time()], np.float64),
+        "PRIORITY_RANK": np.array([PRIORITIES.index(request.priority)], np.int32),
     }

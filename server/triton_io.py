@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -19,6 +19,10 @@ _CODES = (
 )
 """Names of members of `TritonError`, which Triton adds to its module after this one's import."""
 
+CALL_ID_PREFIX = "reelserve-call:"
+"""Of the ids of requests that one stage sends to another; what follows is a key of the board."""
+
+INTERNAL = "INTERNAL"
 SHUTTING_DOWN = "Server not ready"
 """How Triton answers a stage's call to another one once it was told to end."""
 
@@ -35,21 +39,41 @@ def response(outputs: Mapping[str, NDArray[Any]]) -> Any:
     )
 
 
-def error_response(error: Exception) -> Any:
+def error_response(error: Exception, request: Any = None) -> Any:
     """A response that says what went wrong and nothing of how this package is built.
 
     What the caller did not cause is logged with its stack trace.
+
+    Args:
+        error: What went wrong.
+        request: One of another stage is told the code in the message too, since Triton hands
+            one stage's error to another without its code.
     """
-    message = f"{type(error).__name__}: {error}"
-    code = "INTERNAL"
+    # What another stage said already has a name in it.
+    message = str(error) if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+    code = INTERNAL
     for kind, kind_code in _CODES:
         if isinstance(error, kind):
             message, code = str(error), kind_code
-    if code == "INTERNAL":
+    if code == INTERNAL:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+    if request is not None and call_key(request):
+        message = f"{code}: {message}"
+    return coded_error(message, code)
+
+
+def coded_error(message: str, code: str) -> Any:
+    """A response that is an error with this code, a name of a member of `TritonError`."""
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
     )
+
+
+def call_key(request: Any) -> str:
+    """The key that another stage gave its request; empty for everybody else's."""
+    request_id = request.request_id()
+    key = request_id.removeprefix(CALL_ID_PREFIX)
+    return key if key != request_id else ""
 
 
 def check_not_cancelled(request: Any) -> None:
@@ -72,7 +96,11 @@ def check_not_sequence(request: Any) -> None:
 
 
 def call_model(
-    name: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    name: str,
+    inputs: Mapping[str, NDArray[Any]],
+    outputs: Sequence[str],
+    *,
+    key: str = "",
 ) -> dict[str, NDArray[Any]]:
     """Calls another model of the repository and waits for it.
 
@@ -80,20 +108,55 @@ def call_model(
         name: The model.
         inputs: By name.
         outputs: Names of those that are wanted.
+        key: On the board, of what the call is for.
 
     Raises:
-        UnavailableError: If the server is shutting down.
-        StageError: If the model fails.
+        ValueError: If the model refuses its inputs.
+        UnavailableError: If it is full, or the server is shutting down.
+        CancelledError: If it found the request cancelled.
+        StageError: If it fails.
     """
-    reply = pb_utils.InferenceRequest(
-        model_name=name,
-        requested_output_names=list(outputs),
-        inputs=[pb_utils.Tensor(key, np.ascontiguousarray(array)) for key, array in inputs.items()],
-    ).exec()
+    reply = model_request(name, inputs, outputs, key).exec()
     if reply.has_error():
-        message = reply.error().message()
-        if SHUTTING_DOWN in message:
-            raise UnavailableError(f"{name}: the server is shutting down")
-        raise StageError(f"{name}: {message}")
+        raise_error(name, reply.error().message())
     # Copies: the arrays of a reply live in shared memory that ends with it.
     return {tensor.name(): tensor.as_numpy().copy() for tensor in reply.output_tensors()}
+
+
+def model_request(
+    name: str,
+    inputs: Mapping[str, NDArray[Any]],
+    outputs: Sequence[str],
+    key: str,
+    timeout_us: int = 0,
+) -> Any:
+    """A request to another model of the repository.
+
+    Args:
+        name: The model.
+        inputs: By name.
+        outputs: Names of those that are wanted.
+        key: On the board, of what the call is for.
+        timeout_us: Handed to the model, microseconds; 0 is none.
+    """
+    return pb_utils.InferenceRequest(
+        model_name=name,
+        request_id=CALL_ID_PREFIX + key,
+        timeout=timeout_us,
+        requested_output_names=list(outputs),
+        inputs=[pb_utils.Tensor(key, np.ascontiguousarray(array)) for key, array in inputs.items()],
+    )
+
+
+def raise_error(name: str, message: str) -> NoReturn:
+    """Raises what another model answered, as the error that it was there.
+
+    A caller's mistake, a full stage and a cancelled request keep their own words.
+    """
+    if SHUTTING_DOWN in message:
+        raise UnavailableError(f"{name}: the server is shutting down")
+    code, _, words = message.partition(": ")
+    for kind, kind_code in _CODES:
+        if code == kind_code:
+            raise kind(words)
+    raise StageError(f"{name}: {words if code == INTERNAL else message}")

@@ -5,7 +5,6 @@ from pathlib import Path
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, process_prompt
 from reelserve.server.triton_io import (
-    check_not_sequence,
     error_response,
     input_arrays,
     response,
@@ -15,11 +14,11 @@ from reelserve.server.triton_io import (
 class TritonPythonModel:
     """In: the public request, all optional to Triton, no batch dimension, one element each.
 
-    PROMPT, NEGATIVE_PROMPT STRING; SEED INT64; NUM_INFERENCE_STEPS, NUM_FRAMES, FPS, HEIGHT,
+    PROMPT, NEGATIVE_PROMPT, PRIORITY STRING; SEED INT64; NUM_INFERENCE_STEPS, NUM_FRAMES, FPS, HEIGHT,
     WIDTH INT32; GUIDANCE_SCALE FP32.
 
     Out: INPUT_IDS, ATTENTION_MASK `[2, L]` INT64; every numeric field above, resolved, `[1]`;
-    STAGE_TIMES `[2]` FP64.
+    PRIORITY_RANK `[1]` INT32.
     """
 
     def initialize(self, args):
@@ -34,7 +33,6 @@ class TritonPythonModel:
 
     def _answer(self, request):
         try:
-            check_not_sequence(request)
             return response(process_prompt(input_arrays(request), self._limits, self._tokenizer))
         except Exception as error:
-            return error_response(error)
+            return error_response(error, request)

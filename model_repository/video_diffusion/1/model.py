@@ -1,14 +1,20 @@
 """Denoises the latents of every request in flight, one step of all of them a round."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.server.board import Board
 from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step
+from reelserve.server.errors import CancelledError
+from reelserve.server.metrics import StepRecorder
 from reelserve.server.session_settings import Parameters
 from reelserve.server.triton_io import (
+    call_key,
     call_model,
     check_not_cancelled,
     error_response,
@@ -17,18 +23,20 @@ from reelserve.server.triton_io import (
 )
 
 MICROSECONDS_PER_SECOND = 1_000_000
+PREVIEW_FRAMES = 4
+"""Latent frames that a first picture is decoded from: as few as a request may ask for."""
 
 
 class TritonPythonModel:
     """In, one row a request: PROMPT_EMBEDS `[1, 2, L, E]` FP32; ATTENTION_MASK `[1, 2, L]` INT64.
 
-    SEED INT64, NUM_INFERENCE_STEPS, NUM_FRAMES, HEIGHT, WIDTH INT32, GUIDANCE_SCALE FP32, all
-    `[1, 1]`; STAGE_TIMES `[1, 2]` FP64.
+    SEED INT64, NUM_INFERENCE_STEPS, NUM_FRAMES, HEIGHT, WIDTH, PRIORITY_RANK INT32,
+    GUIDANCE_SCALE FP32, all `[1, 1]`.
 
-    Out: LATENTS `[1, C, F, H, W]` FP32; STAGE_TIMES `[1, 4]` FP64.
+    Out: LATENTS `[1, C, F, H, W]` FP32.
 
     Triton schedules a request again for every step (`iterative_sequence`), together with all
-    others that are in flight at that moment.
+    others that are in flight at that moment. The key of a stage's request is the clip's on the board.
     """
 
     def initialize(self, args):
@@ -37,6 +45,7 @@ class TritonPythonModel:
         parameters = Parameters(config)
         idle = int(config["sequence_batching"]["max_sequence_idle_microseconds"])
         self._spec = CheckpointSpec.load(Path(args["model_repository"]) / args["model_version"])
+        self._board, self._recorder = Board.of_server(os.getppid()), StepRecorder()
         self._max_rows = parameters.integer("denoiser_max_batch_size", 1)
         self._clips = ClipTable(
             max_active=parameters.integer("max_active_requests", 1),
@@ -52,15 +61,20 @@ class TritonPythonModel:
             try:
                 clips[index] = self._clip(request)
             except Exception as error:
-                responses[index] = self._end(request, error_response(error))
+                responses[index] = self._end(request, error_response(error, request))
         active = self._clips.active()
         turn = [index for index in clips if requests[index].correlation_id() in active]
-        failures = denoise_step([clips[index] for index in turn], self._denoise, self._max_rows)
-        for index, failure in zip(turn, failures, strict=True):
+        for index, failure in zip(turn, self._step([clips[i] for i in turn]), strict=True):
+            sampler = clips[index].sampler
             if failure is not None:
-                responses[index] = self._end(requests[index], error_response(failure))
-            elif clips[index].sampler.done:
+                responses[index] = self._end(
+                    requests[index], error_response(failure, requests[index])
+                )
+            elif sampler.done:
                 responses[index] = self._end(requests[index], response(clips[index].outputs()))
+            if failure is None:
+                self._report(call_key(requests[index]), sampler)
+        self._recorder.held(len(self._clips.active()), len(self._clips))
         for request, answer in zip(requests, responses, strict=True):
             if answer is None:
                 request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
@@ -69,6 +83,8 @@ class TritonPythonModel:
     def _clip(self, request):
         """The state of a request, made when Triton schedules it for the first time."""
         check_not_cancelled(request)
+        if self._board.is_cancelled(call_key(request)):
+            raise CancelledError("the request was cancelled")
         if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
             # Triton could not schedule it again and would never answer it.
             raise ValueError("sequence_end is set; video_diffusion takes requests without it")
@@ -77,6 +93,23 @@ class TritonPythonModel:
         return self._clips.admit(
             request.correlation_id(), lambda: clip_from_inputs(input_arrays(request), self._spec)
         )
+
+    def _step(self, clips):
+        """Takes one step of every clip."""
+        started = time.monotonic()
+        failures = denoise_step(clips, self._denoise, self._max_rows)
+        if clips:
+            self._recorder.step(len(clips), time.monotonic() - started)
+        return failures
+
+    def _report(self, key, sampler):
+        """Says on the board how far a clip is, and leaves a first look at it half-way."""
+        if not key:
+            return
+        self._board.report(key, sampler.step, sampler.num_steps)
+        if sampler.step == -(-sampler.num_steps // 2):
+            middle = max(0, (sampler.denoised.shape[1] - PREVIEW_FRAMES) // 2)
+            self._board.leave_preview(key, sampler.denoised[:, middle : middle + PREVIEW_FRAMES])
 
     def _end(self, request, answer):
         self._clips.drop(request.correlation_id())

@@ -13,7 +13,7 @@ from reelserve.server.triton_io import (
 
 
 class TritonPythonModel:
-    """In: FRAMES `[F, H, W, 3]` UINT8; the resolved fields, `[1]`; STAGE_TIMES `[4]` FP64.
+    """In: FRAMES `[F, H, W, 3]` UINT8; the resolved fields, `[1]`.
 
     Out: VIDEO `[1]` STRING, the bytes of an MP4 file; INFO `[1]` STRING, JSON.
     """
@@ -33,4 +33,4 @@ class TritonPythonModel:
             check_not_cancelled(request)
             return response(finish_clip(input_arrays(request), self._spec, self._versions))
         except Exception as error:
-            return error_response(error)
+            return error_response(error, request)
