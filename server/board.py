@@ -41,7 +41,7 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
 
     @classmethod
     def of_server(cls, pid: int) -> Board:
@@ -55,20 +55,20 @@ class Board:
     def read(self, key: str) -> StepReport | None:
         """How far a clip is; None before its first step."""
         try:
-            step, steps = (self._folder / f"{key}.step").read_text().split()
+            step, steps = (self.folder / f"{key}.step").read_text().split()
         except FileNotFoundError:
             return None
         return StepReport(int(step), int(steps))
 
     def leave_preview(self, key: str, latents: NDArray[np.float32]) -> None:
         """Leaves latents `[C, F, H, W]` from which a first picture can be drawn."""
-        partial = self._folder / f"{key}.partial.npy"
+        partial = self.folder / f"{key}.partial.npy"
         np.save(partial, latents)
-        partial.replace(self._folder / f"{key}.preview.npy")
+        partial.replace(self.folder / f"{key}.preview.npy")
 
     def take_preview(self, key: str) -> NDArray[np.float32] | None:
         """Latents that were left, once; None if there are none."""
-        path = self._folder / f"{key}.preview.npy"
+        path = self.folder / f"{key}.preview.npy"
         try:
             latents: NDArray[np.float32] = np.load(path)
         except FileNotFoundError:
@@ -82,32 +82,18 @@ class Board:
 
     def is_cancelled(self, key: str) -> bool:
         """Whether somebody said so."""
-        return (self._folder / f"{key}.cancel").exists()
-
-    def set_full(self, refusal: str) -> None:
-        """Says with which words requests are refused now; empty while there are places."""
-        if refusal:
-            self._write("full", refusal.encode())
-        else:
-            (self._folder / "full").unlink(missing_ok=True)
-
-    def full(self) -> str:
-        """The words with which requests are refused now; empty while there are places."""
-        try:
-            return (self._folder / "full").read_text()
-        except FileNotFoundError:
-            return ""
+        return (self.folder / f"{key}.cancel").exists()
 
     def forget(self, key: str) -> None:
         """Removes what is left of a clip."""
         for ending in ("step", "preview.npy", "cancel"):
-            (self._folder / f"{key}.{ending}").unlink(missing_ok=True)
+            (self.folder / f"{key}.{ending}").unlink(missing_ok=True)
 
     def _write(self, name: str, content: bytes) -> None:
         # A reader sees the old content or the new one, never half of it.
-        partial = self._folder / f"{name}.{os.getpid()}"
+        partial = self.folder / f"{name}.{os.getpid()}"
         partial.write_bytes(content)
-        partial.replace(self._folder / name)
+        partial.replace(self.folder / name)
 
 
 def board_folder(pid: int) -> Path:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from reelserve.server.clip_run import STAGE_ORDER, Tensors
+from reelserve.server.places import Place
 
 SECONDS_DECIMALS = 4
 
@@ -43,15 +44,19 @@ class ClipJob:
 
     Args:
         request: Inputs of `text_to_video` by name.
-        fingerprint: Equal for requests that give the same clip; None if it is not known.
-        listeners: Who waits.
+        listener: Who waits.
+        place: None while another request draws the same clip.
+        answer_key: Equal for requests that give the same clip; None if none are shared.
     """
 
     request: Tensors
-    fingerprint: str | None
-    listeners: list[Listener]
+    listener: Listener
+    place: Place | None
+    answer_key: str | None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     accepted: float = field(default_factory=time.monotonic)
+    share_s: float = 0.0
+    """Its share of the machine's time: of a second beside n others, 1/n."""
     stage: str = STAGE_ORDER[0]
     stage_seconds: dict[str, float] = field(default_factory=dict)
     previews: list[bytes] = field(default_factory=list)
@@ -64,11 +69,6 @@ class ClipJob:
     def seconds(self) -> float:
         """Since it was accepted."""
         return time.monotonic() - self.accepted
-
-    def deadline(self) -> float | None:
-        """The latest of those who wait; None if one of them waits forever."""
-        deadlines = [listener.deadline for listener in self.listeners]
-        return None if None in deadlines else max(deadlines, default=None)  # type: ignore[type-var]
 
     def finish(self, outputs: Tensors) -> None:
         """Ends it with its clip; INFO is completed with the seconds."""

@@ -1,14 +1,13 @@
 """Accepts requests, leads each through the stages, and tells who waits how far it is.
 
-One conductor serves both public models, so what it counts is all there is. A clip has two
-threads: one calls the stages, the other watches for clients that left, deadlines and denoising
-steps. Only the watching one talks to clients.
+Each process of the two public models has a conductor; what they must agree on, the places and
+the answers, lies on the board. A clip has two threads: one calls the stages, the other watches
+for a client that left, its deadline and denoising steps. Only the watching one talks to it.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,25 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.pipeline.contract import STAGES
-from reelserve.server.answers import Answers, fingerprint
+from reelserve.server.answers import Answers
 from reelserve.server.board import Board, StepReport
 from reelserve.server.clip_job import ClipJob, Listener
 from reelserve.server.clip_run import STAGE_ORDER, StageCall, Tensors, call_stage, run_stages
 from reelserve.server.errors import CancelledError, UnavailableError
 from reelserve.server.events import Event
 from reelserve.server.picture import encode_png
+from reelserve.server.places import LEAST_SHARE_LEFT, Places, clip_units
 from reelserve.server.recorder import Recorder
-from reelserve.server.work_estimate import WorkEstimate, clip_units
 
 TICK_S = 0.05
-BEFORE_STEPS = STAGE_ORDER[: STAGE_ORDER.index("video_diffusion")]
 RETRY_AFTER_S = 5.0
 """Said to a refused client while nothing is known about how long clips take."""
+BEFORE_STEPS = STAGE_ORDER[: STAGE_ORDER.index("video_diffusion")]
 
 
 @dataclass(frozen=True)
 class ConductorSettings:
-    """Bounds of a conductor.
+    """Bounds of the service; the same for every conductor of a server.
 
     Args:
         max_requests_in_flight: Clips accepted and not ended; later requests are refused.
@@ -49,13 +48,14 @@ class ConductorSettings:
 
 
 class Conductor:
-    """Every clip in flight.
+    """The clips in flight of one process.
 
     Args:
         call_for: Gives, for a clip's key, how to call a stage; called from many threads.
-        board: Shared with `video_diffusion`.
+        board: Shared with `video_diffusion` and the other conductors.
         settings: Bounds.
         recorder: Told what happens, for the metrics.
+        max_threads: Of clips that this process leads, and of cancelled ones in their stage.
     """
 
     def __init__(
@@ -64,74 +64,69 @@ class Conductor:
         board: Board,
         settings: ConductorSettings,
         recorder: Recorder,
+        max_threads: int,
     ) -> None:
-        self._call_for, self._board, self._settings = call_for, board, settings
-        self._recorder, self._work = recorder, WorkEstimate()
-        self._answers = Answers(settings.share_answers_s)
+        self._call_for, self._board, self._recorder = call_for, board, recorder
+        self._places = Places(board.folder, settings.max_requests_in_flight)
+        self._answers = Answers(board.folder, settings.share_answers_s)
         self._jobs: dict[str, ClipJob] = {}
-        self._lock = threading.Lock()
-        # A cancelled clip leaves its thread in the stage that it was in, so there are more.
-        self._pool = ThreadPoolExecutor(4 * settings.max_requests_in_flight)
+        self._pool = ThreadPoolExecutor(max_threads)
+        self._count()
 
-    def accept(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> None:
-        """Starts a clip, or joins one that is the same.
-
-        Args:
-            request: Inputs of `text_to_video` by name.
-            listener: Hears of it until it is told the clip or an error.
+    def lead(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> None:
+        """Draws a clip and returns when its listener has been told the clip or an error.
 
         Raises:
             UnavailableError: If there is no place; the message says when to try again.
         """
-        own = fingerprint(request) if self._settings.share_answers_s else None
-        with self._lock:
-            known = self._answers.find(own)
-            twin = next((j for j in self._jobs.values() if own and j.fingerprint == own), None)
-            if known is None and twin is not None:
-                twin.listeners.append(listener)
-                self._recorder.shared("joined")
-                return
-            if known is None:
-                self._check_place(listener)
-                job = ClipJob(dict(request), own, [listener])
-                self._jobs[job.key] = job
-                self._count()
-        if known is not None:
-            self._recorder.shared("cached")
-            self._answer(listener, known, 0.0)
-            return
-        self._pool.submit(self._run, job)
-        self._pool.submit(self._watch, job)
+        job = self._accept(request, listener)
+        if job is not None:
+            self._watch(job)
+
+    def start(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> None:
+        """As `lead`, but returns at once."""
+        job = self._accept(request, listener)
+        if job is not None:
+            self._pool.submit(self._watch, job)
 
     def close(self) -> None:
-        """Cancels what is in flight and waits for its watchers."""
-        with self._lock:
-            jobs = list(self._jobs.values())
-        for job in jobs:
+        """Ends what is in flight."""
+        for job in list(self._jobs.values()):
             job.fail(UnavailableError("the server is shutting down"))
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _check_place(self, listener: Listener) -> None:
-        if len(self._jobs) < self._settings.max_requests_in_flight:
-            return
+    def _accept(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> ClipJob | None:
+        """A clip that has a place, or waits for an equal one; None if the answer is known."""
+        key = self._answers.key(request)
+        known = self._answers.find(key)
+        if known is not None:
+            self._recorder.shared("cached")
+            self._answer(listener, known, 0.0)
+            return None
+        place = None
+        if self._answers.claim(key):
+            place = self._places.take()
+            if place is None:
+                self._answers.drawn(key)
+                self._refuse(listener)
+            self._count()
+        else:
+            self._recorder.shared("joined")
+        job = ClipJob(dict(request), listener, place, key)
+        self._jobs[job.key] = job
+        return job
+
+    def _refuse(self, listener: Listener) -> None:
         self._recorder.refused(listener.model, "capacity")
         self._recorder.ended(listener.model, "refused", 0.0, None)
-        raise UnavailableError(self._refusal())
-
-    def _refusal(self) -> str:
-        """The words for a request over the limit; empty while there are places."""
-        limit = self._settings.max_requests_in_flight
-        if len(self._jobs) < limit:
-            return ""
-        wait = math.ceil(self._work.next_end_s() or RETRY_AFTER_S)
-        return (
-            f"{len(self._jobs)} requests are in flight; the limit is {limit}; retry after {wait} s"
+        wait = math.ceil(self._places.next_end_s() or RETRY_AFTER_S)
+        raise UnavailableError(
+            f"{self._places.limit} requests are in flight, as many as the limit; "
+            f"retry after {wait} s"
         )
 
     def _count(self) -> None:
-        """Says how many clips are in flight; under the lock."""
-        self._recorder.in_flight(len(self._jobs))
-        self._board.set_full(self._refusal())
+        self._recorder.in_flight(self._places.count())
 
     def _run(self, job: ClipJob) -> None:
         """Calls the stages; in a thread of its own."""
@@ -156,71 +151,95 @@ class Conductor:
             self._board.forget(job.key)
 
     def _measure(self, job: ClipJob, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Counts a checked request as work, or refuses it if its deadline cannot be met."""
+        """Writes down how large a checked request is; refuses it if its deadline is too near."""
+        assert job.place is not None, "only who has a place calls stages"
         names = ("NUM_FRAMES", "HEIGHT", "WIDTH", "NUM_INFERENCE_STEPS")
-        units = clip_units(*(int(tensors[name].item()) for name in names))
-        expected, deadline = self._work.expected_s(units, job.key), job.deadline()
-        if expected is not None and deadline is not None:
-            left = deadline - time.monotonic()
-            if expected > left:
-                for listener in job.listeners:
-                    self._recorder.refused(listener.model, "deadline")
-                raise UnavailableError(
-                    f"the deadline leaves {left:.1f} s; the clip is expected to take {expected:.1f}"
-                )
-        self._work.begin(job.key, units)
+        job.place.measure(clip_units(*(int(tensors[name].item()) for name in names)))
+        expected, deadline = self._places.expected_s(job.place), job.listener.deadline
+        left = math.inf if deadline is None else deadline - time.monotonic()
+        if expected is not None and expected > left:
+            self._recorder.refused(job.listener.model, "deadline")
+            raise UnavailableError(
+                f"the deadline leaves {left:.1f} s; the clip is expected to take {expected:.1f} s"
+            )
 
     def _watch(self, job: ClipJob) -> None:
-        """Tells who waits what happens, until it has ended; in a thread of its own."""
+        """Tells who waits what happens, until it has ended."""
         watch = _Watch(job)
-        while not job.ended.wait(TICK_S) and self._somebody_waits(job):
+        if job.place is not None:
+            self._pool.submit(self._run, job)
+        looked = time.monotonic()
+        while not job.ended.wait(TICK_S) and not self._left(job):
+            now = time.monotonic()
+            job.share_s += (now - looked) / max(1, self._places.count())
+            looked = now
+            if job.place is None:
+                self._look_for_twin(job)
             self._forward(job, watch)
-        with self._lock:
-            self._jobs.pop(job.key, None)
-            if job.outputs is not None:
-                self._answers.keep(job.fingerprint, job.outputs)
-            self._count()
-            waiting = list(job.listeners)
-        self._work.end(job.key, finished=job.outputs is not None)
-        for listener in waiting:
-            if job.outputs is not None:
-                self._answer(listener, job.outputs, job.seconds)
-            elif job.error is not None:
-                self._end(listener, job, job.error)
+        self._close_job(job)
+        if job.outputs is not None:
+            self._answer(job.listener, job.outputs, job.seconds)
+        else:
+            error = job.error or CancelledError("the request was cancelled")
+            job.listener.fail(error)
+            self._recorder.ended(job.listener.model, _outcome(error), job.seconds, None)
 
-    def _somebody_waits(self, job: ClipJob) -> bool:
-        """Lets go who has left; with the last one the clip is cancelled."""
-        with self._lock:
-            leaving = _leaving(job)
-            for listener, _ in leaving:
-                job.listeners.remove(listener)
-            if not job.listeners:
-                # Nobody can join any more, and the place is free at once.
-                self._jobs.pop(job.key, None)
-                self._count()
-                job.cancelled.set()
-        if job.cancelled.is_set():
-            self._board.cancel(job.key)
-        for listener, error in leaving:
-            self._recorder.cancelled(listener.model, job.stage)
-            self._end(listener, job, error)
-        return not job.cancelled.is_set()
+    def _close_job(self, job: ClipJob) -> None:
+        """Frees the place, and lets others have the answer."""
+        del self._jobs[job.key]
+        if job.place is None:
+            return
+        if job.outputs is not None:
+            self._answers.keep(job.answer_key, job.outputs)
+            self._places.learn(job.share_s / job.place.units)
+        self._answers.drawn(job.answer_key)
+        job.place.free()
+        self._count()
+
+    def _left(self, job: ClipJob) -> bool:
+        """Whether nobody waits any more; the clip is cancelled then."""
+        deadline = job.listener.deadline
+        if deadline is not None and time.monotonic() > deadline:
+            job.fail(CancelledError("the deadline of the request has passed"))
+        elif not job.listener.gone():
+            return False
+        job.cancelled.set()
+        self._board.cancel(job.key)
+        self._recorder.cancelled(job.listener.model, job.stage)
+        return True
+
+    def _look_for_twin(self, job: ClipJob) -> None:
+        """Takes the answer that an equal request has got, or draws the clip after all."""
+        known = self._answers.find(job.answer_key)
+        if known is not None:
+            job.outputs = known
+            job.ended.set()
+        elif self._answers.claim(job.answer_key):
+            job.place = self._places.take()
+            if job.place is None:
+                self._answers.drawn(job.answer_key)
+                return
+            self._pool.submit(self._run, job)
 
     def _forward(self, job: ClipJob, watch: _Watch) -> None:
         """Passes on what is new, or that nothing is."""
         latents = self._board.take_preview(job.key)
-        if latents is not None and any(listener.wants_preview for listener in job.listeners):
+        if latents is not None and job.listener.wants_preview:
             self._pool.submit(self._draw_preview, job, latents)
-        remaining = self._work.remaining_s(job.key)
-        news = watch.news(self._board.read(job.key), remaining)
-        for listener in list(job.listeners):
-            messages = list(news)
-            if not messages and watch.silent_s(listener) >= listener.quiet_s:
-                messages = [Event("waiting", job.stage, job.seconds, remaining).outputs()]
-            for message in messages:
-                if "PREVIEW" not in message or listener.wants_preview:
-                    listener.send(message, last=False)
-                    watch.heard(listener)
+        remaining = self._remaining_s(job)
+        messages = watch.news(self._board.read(job.key), remaining)
+        if not messages and watch.silent_s() >= job.listener.quiet_s:
+            messages = [Event("waiting", job.stage, job.seconds, remaining).outputs()]
+        for message in messages:
+            job.listener.send(message, last=False)
+            watch.heard()
+
+    def _remaining_s(self, job: ClipJob) -> float | None:
+        cost = self._places.seconds_per_unit()
+        if cost is None or job.place is None or not job.place.units:
+            return None
+        whole = cost * job.place.units
+        return max(LEAST_SHARE_LEFT * whole, whole - job.share_s) * max(1, self._places.count())
 
     def _draw_preview(self, job: ClipJob, latents: NDArray[np.float32]) -> None:
         stage = STAGES["vae_decoder"]
@@ -228,13 +247,9 @@ class Conductor:
         job.previews.append(encode_png(frames[len(frames) // 2]))
 
     def _answer(self, listener: Listener, outputs: Tensors, seconds: float) -> None:
-        event = Event("clip", "video_encoder", seconds, 0.0)
+        event = Event("clip", STAGE_ORDER[-1], seconds, 0.0)
         listener.send(event.outputs(**outputs), last=True)
         self._recorder.ended(listener.model, "ok", seconds, outputs)
-
-    def _end(self, listener: Listener, job: ClipJob, error: Exception) -> None:
-        listener.fail(error)
-        self._recorder.ended(listener.model, _outcome(error), job.seconds, None)
 
 
 class _Watch:
@@ -243,7 +258,7 @@ class _Watch:
     def __init__(self, job: ClipJob) -> None:
         self._job = job
         self._step, self._stages, self._previews = 0, 0, 0
-        self._heard: dict[int, float] = {}
+        self._heard = job.accepted
 
     def news(self, report: StepReport | None, remaining_s: float | None) -> list[Tensors]:
         """Messages about what happened since the last call."""
@@ -267,25 +282,13 @@ class _Watch:
             messages.append(event.outputs(PREVIEW=np.array([png], np.object_)))
         return messages
 
-    def heard(self, listener: Listener) -> None:
+    def heard(self) -> None:
         """The listener was told something."""
-        self._heard[id(listener)] = time.monotonic()
+        self._heard = time.monotonic()
 
-    def silent_s(self, listener: Listener) -> float:
+    def silent_s(self) -> float:
         """Since it was told something."""
-        return time.monotonic() - self._heard.get(id(listener), self._job.accepted)
-
-
-def _leaving(job: ClipJob) -> list[tuple[Listener, Exception]]:
-    """Listeners that wait no more, and why."""
-    now = time.monotonic()
-    leaving: list[tuple[Listener, Exception]] = []
-    for listener in job.listeners:
-        if listener.gone():
-            leaving.append((listener, CancelledError("the request was cancelled")))
-        elif listener.deadline is not None and now > listener.deadline:
-            leaving.append((listener, CancelledError("the deadline of the request has passed")))
-    return leaving
+        return time.monotonic() - self._heard
 
 
 def _outcome(error: Exception) -> str:

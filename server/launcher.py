@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from reelserve.server.board import SHARED_MEMORY, remove_board
 from reelserve.server.installation import Installation, native_installation, pip_installation
 
 READY_POLL_S = 0.1
@@ -25,7 +26,6 @@ EXIT_TIMEOUT_S = 5
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """Stages end after the last request; what still lives then is killed."""
 PORT_ATTEMPTS = 3
-SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_MEMORY_BYTES = 256 * 2**20
 """Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
 reused and never shrink."""
@@ -148,6 +148,7 @@ class TritonServer:
         status = None
         if process is not None:
             status = _end(process)
+            remove_board(process.pid)
             for leftover in SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
                 leftover.unlink(missing_ok=True)
         self._cleanup.close()

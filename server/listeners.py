@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from reelserve.server.board import Board
 from reelserve.server.clip_run import Tensors
-from reelserve.server.triton_io import call_key, error_response, response
+from reelserve.server.triton_io import error_response, response
 
 MICROSECONDS_PER_SECOND = 1_000_000
 QUIET_S = 1.0
 """A client hears something at least this often."""
-RELAY_QUIET_S = 0.05
-"""A relay looks between two messages whether its own client has left."""
-STREAM_MODEL, UNARY_MODEL = "text_to_video_stream", "text_to_video"
 
 
 class StreamListener:
-    """The other end of a decoupled request.
+    """The client of a request of `text_to_video_stream`, answered as things happen."""
 
-    Args:
-        request: Of `text_to_video_stream`.
-        board: Where a relay says that its client has left.
-    """
+    model = "text_to_video_stream"
+    quiet_s = QUIET_S
+    wants_preview = True
 
-    def __init__(self, request: Any, board: Board) -> None:
-        self._sender, self._board = request.get_response_sender(), board
-        self._left = False
-        self._request, self._relay_key = request, call_key(request)
-        relayed = bool(self._relay_key)
-        self.model = UNARY_MODEL if relayed else STREAM_MODEL
-        self.quiet_s = RELAY_QUIET_S if relayed else QUIET_S
-        self.wants_preview = not relayed
-        timeout_s = request.timeout() / MICROSECONDS_PER_SECOND
-        self.deadline = time.monotonic() + timeout_s if timeout_s else None
+    def __init__(self, request: Any) -> None:
+        self._sender = request.get_response_sender()
+        self._broken = False
+        self.deadline = deadline_of(request)
 
     def gone(self) -> bool:
-        """Whether the client closed the stream, cancelled the call or died."""
-        if self._relay_key and self._board.is_cancelled(self._relay_key):
-            return True
-        return self._left or self._sender.is_cancelled()
+        """Whether it closed the stream, cancelled the call or died."""
+        return self._broken or self._sender.is_cancelled()
 
     def send(self, outputs: Tensors, *, last: bool) -> None:
         """Sends a response."""
@@ -50,13 +38,47 @@ class StreamListener:
 
     def fail(self, error: Exception) -> None:
         """Sends an error, the last response."""
-        self._send(error_response(error, self._request), last=True)
+        self._send(error_response(error), last=True)
 
     def _send(self, answer: Any, *, last: bool) -> None:
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
         try:
             self._sender.send(answer, flags)
         except Exception as problem:
-            # Nobody is there any more; the others who wait must not notice.
-            self._left = True
+            self._broken = True
             pb_utils.Logger.log_warn(f"a response could not be sent: {problem}")
+
+
+class UnaryListener:
+    """The client of a request of `text_to_video`, which gets one response.
+
+    `answer` is that response, once there is one.
+    """
+
+    model = "text_to_video"
+    quiet_s = math.inf
+    wants_preview = False
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self.deadline = deadline_of(request)
+        self.answer: Any = None
+
+    def gone(self) -> bool:
+        """Whether it cancelled the call, died or waits no longer."""
+        return bool(self._request.is_cancelled())
+
+    def send(self, outputs: Tensors, *, last: bool) -> None:
+        """Keeps the last response; what came before is not for this client."""
+        if last:
+            self.answer = response({name: outputs[name] for name in ("VIDEO", "INFO")})
+
+    def fail(self, error: Exception) -> None:
+        """Keeps an error as the response."""
+        self.answer = error_response(error)
+
+
+def deadline_of(request: Any) -> float | None:
+    """When a request's timeout is over, on the monotonic clock; None without one."""
+    timeout_s = request.timeout() / MICROSECONDS_PER_SECOND
+    return time.monotonic() + timeout_s if timeout_s else None

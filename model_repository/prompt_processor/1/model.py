@@ -14,8 +14,8 @@ from reelserve.server.triton_io import (
 class TritonPythonModel:
     """In: the public request, all optional to Triton, no batch dimension, one element each.
 
-    PROMPT, NEGATIVE_PROMPT, PRIORITY STRING; SEED INT64; NUM_INFERENCE_STEPS, NUM_FRAMES, FPS, HEIGHT,
-    WIDTH INT32; GUIDANCE_SCALE FP32.
+    PROMPT, NEGATIVE_PROMPT, PRIORITY STRING; SEED INT64; NUM_INFERENCE_STEPS, NUM_FRAMES, FPS,
+    HEIGHT, WIDTH INT32; GUIDANCE_SCALE FP32.
 
     Out: INPUT_IDS, ATTENTION_MASK `[2, L]` INT64; every numeric field above, resolved, `[1]`;
     PRIORITY_RANK `[1]` INT32.

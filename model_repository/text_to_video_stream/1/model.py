@@ -1,14 +1,11 @@
-"""Leads every request through the stages and tells how far it is: the public model, streamed."""
+"""Leads requests through the stages and tells how far they are: the public model, streamed."""
 
-import json
-import os
-
-from reelserve.server.board import Board
-from reelserve.server.conductor import Conductor, ConductorSettings
 from reelserve.server.listeners import StreamListener
-from reelserve.server.metrics import TritonRecorder
-from reelserve.server.session_settings import Parameters
-from reelserve.server.triton_io import call_model, check_not_sequence, input_arrays
+from reelserve.server.stage_calls import conductor_of
+from reelserve.server.triton_io import check_not_sequence, input_arrays
+
+THREADS_PER_CLIP = 4
+"""One watches, one calls the stages; a cancelled clip leaves one of each for a while."""
 
 
 class TritonPythonModel:
@@ -20,34 +17,18 @@ class TritonPythonModel:
 
     def initialize(self, args):
         """Reads the bounds of the service."""
-        parameters = Parameters(json.loads(args["model_config"]))
-        settings = ConductorSettings(
-            max_requests_in_flight=parameters.integer("max_requests_in_flight", 1),
-            share_answers_s=parameters.integer("share_answers_seconds", 0),
-        )
-        self._board = Board.of_server(os.getppid())
-        self._conductor = Conductor(_caller, self._board, settings, TritonRecorder())
+        self._conductor = conductor_of(args, THREADS_PER_CLIP)
 
     def execute(self, requests):
         """Accepts or refuses; what follows is sent from the conductor's threads."""
         for request in requests:
-            listener = StreamListener(request, self._board)
+            listener = StreamListener(request)
             try:
                 check_not_sequence(request)
-                self._conductor.accept(input_arrays(request), listener)
+                self._conductor.start(input_arrays(request), listener)
             except Exception as error:
                 listener.fail(error)
 
     def finalize(self):
         """Ends what is in flight."""
         self._conductor.close()
-
-
-def _caller(key):
-    """How to call the stages for one clip."""
-
-    def call(stage, inputs):
-        names = [spec.name for spec in stage.outputs]
-        return call_model(stage.name, inputs, names, key=key)
-
-    return call

@@ -36,7 +36,8 @@ class TritonPythonModel:
     Out: LATENTS `[1, C, F, H, W]` FP32.
 
     Triton schedules a request again for every step (`iterative_sequence`), together with all
-    others that are in flight at that moment. The key of a stage's request is the clip's on the board.
+    others that are in flight at that moment. The key of a stage's request is the clip's on the
+    board.
     """
 
     def initialize(self, args):
