@@ -10,13 +10,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-from reelserve.client._client import MODEL, Client
+from reelserve.client._client import Client
 from reelserve.client._exceptions import ReelserveError
 from reelserve.client._statistics import StageStatistics
 from reelserve.pipeline import contract
 
 POLL_S = 0.25
-STAGE_ORDER = tuple(name for name in contract.STAGES if name not in (MODEL, "denoiser"))
+STAGE_ORDER = tuple(
+    name for name in contract.STAGES if name not in (*contract.PUBLIC_MODELS, "denoiser")
+)
 """Stages that pass a request on; `denoiser` is called by `video_diffusion`."""
 
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from reelserve.client import Client, StageStatistics
 from reelserve.pipeline import contract
 
-ENSEMBLE = "text_to_video"
 SETTLE_POLL_S = 0.02
 SETTLE_TIMEOUT_S = 2.0
 
@@ -34,6 +33,7 @@ def settled_statistics(
         counted = all(
             now.get(stage, idle).requests > before.get(stage, idle).requests
             for stage in contract.STAGES
+            if stage not in contract.PUBLIC_MODELS
         )
         if counted or time.monotonic() > deadline:
             return now
@@ -52,7 +52,7 @@ def stage_seconds(
     seconds = {
         stage: (after.get(stage, idle) - before.get(stage, idle)).compute_s
         for stage in contract.STAGES
-        if stage != ENSEMBLE
+        if stage not in contract.PUBLIC_MODELS
     }
     seconds["video_diffusion"] = max(0.0, seconds["video_diffusion"] - seconds["denoiser"])
     return seconds

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PUBLIC_MODELS = ("text_to_video", "text_to_video_stream")
+"""What clients ask; the others are stages."""
+
 ANY = -1
 """A dimension fixed by the request or the checkpoint, not by the contract."""
 

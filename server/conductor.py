@@ -73,19 +73,17 @@ class Conductor:
         self._pool = ThreadPoolExecutor(max_threads)
         self._count()
 
-    def lead(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> None:
-        """Draws a clip and returns when its listener has been told the clip or an error.
+    def accept(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> None:
+        """Starts a clip; its listener will be told the clip or an error.
+
+        Args:
+            request: Inputs of `text_to_video` by name.
+            listener: Who waits.
 
         Raises:
             UnavailableError: If there is no place; the message says when to try again.
         """
-        job = self._accept(request, listener)
-        if job is not None:
-            self._watch(job)
-
-    def start(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> None:
-        """As `lead`, but returns at once."""
-        job = self._accept(request, listener)
+        job = self._place(request, listener)
         if job is not None:
             self._pool.submit(self._watch, job)
 
@@ -95,7 +93,7 @@ class Conductor:
             job.fail(UnavailableError("the server is shutting down"))
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _accept(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> ClipJob | None:
+    def _place(self, request: Mapping[str, NDArray[Any]], listener: Listener) -> ClipJob | None:
         """A clip that has a place, or waits for an equal one; None if the answer is known."""
         key = self._answers.key(request)
         known = self._answers.find(key)

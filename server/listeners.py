@@ -17,7 +17,11 @@ QUIET_S = 1.0
 
 
 class StreamListener:
-    """The client of a request of `text_to_video_stream`, answered as things happen."""
+    """The client of a request of `text_to_video_stream`, answered as things happen.
+
+    Args:
+        request: Its request.
+    """
 
     model = "text_to_video_stream"
     quiet_s = QUIET_S
@@ -26,10 +30,11 @@ class StreamListener:
     def __init__(self, request: Any) -> None:
         self._sender = request.get_response_sender()
         self._broken = False
-        self.deadline = deadline_of(request)
+        timeout_s = request.timeout() / MICROSECONDS_PER_SECOND
+        self.deadline = time.monotonic() + timeout_s if timeout_s else None
 
     def gone(self) -> bool:
-        """Whether it closed the stream, cancelled the call or died."""
+        """Whether it closed the stream, cancelled the call, died or waits no longer."""
         return self._broken or self._sender.is_cancelled()
 
     def send(self, outputs: Tensors, *, last: bool) -> None:
@@ -49,36 +54,14 @@ class StreamListener:
             pb_utils.Logger.log_warn(f"a response could not be sent: {problem}")
 
 
-class UnaryListener:
-    """The client of a request of `text_to_video`, which gets one response.
-
-    `answer` is that response, once there is one.
-    """
+class UnaryListener(StreamListener):
+    """The client of a request of `text_to_video`, which gets one response."""
 
     model = "text_to_video"
     quiet_s = math.inf
     wants_preview = False
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
-        self.deadline = deadline_of(request)
-        self.answer: Any = None
-
-    def gone(self) -> bool:
-        """Whether it cancelled the call, died or waits no longer."""
-        return bool(self._request.is_cancelled())
-
     def send(self, outputs: Tensors, *, last: bool) -> None:
-        """Keeps the last response; what came before is not for this client."""
+        """Sends the last response; what comes before is not for this client."""
         if last:
-            self.answer = response({name: outputs[name] for name in ("VIDEO", "INFO")})
-
-    def fail(self, error: Exception) -> None:
-        """Keeps an error as the response."""
-        self.answer = error_response(error)
-
-
-def deadline_of(request: Any) -> float | None:
-    """When a request's timeout is over, on the monotonic clock; None without one."""
-    timeout_s = request.timeout() / MICROSECONDS_PER_SECOND
-    return time.monotonic() + timeout_s if timeout_s else None
+            super().send({name: outputs[name] for name in ("VIDEO", "INFO")}, last=True)

@@ -52,9 +52,7 @@ def test_config_names_its_backend_and_has_a_version_folder(stage):
     version = REPOSITORY / stage / "1"
 
     assert version.is_dir()
-    if stage == "text_to_video":
-        assert config.platform == "ensemble"
-    elif STAGES[stage].engine:
+    if STAGES[stage].engine:
         assert config.backend == "onnxruntime"
         assert not list(version.glob("*.py")), "an engine stage has no code of its own"
     else:
@@ -62,7 +60,7 @@ def test_config_names_its_backend_and_has_a_version_folder(stage):
         assert (version / "model.py").is_file()
 
 
-@pytest.mark.parametrize("stage", [name for name in STAGES if name != "text_to_video"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_config_says_where_an_instance_runs(stage):
     groups = config_of(stage).instance_group
 
@@ -71,27 +69,20 @@ def test_config_says_where_an_instance_runs(stage):
     ]
 
 
-def test_ensemble_connects_tensors_of_equal_type():
-    produced = {spec.name: spec.dtype for spec in STAGES["text_to_video"].inputs}
-    steps = config_of("text_to_video").ensemble_scheduling.step
-    for step in steps:
-        contract = STAGES[step.model_name]
-        dtypes = {spec.name: spec.dtype for spec in contract.inputs}
-        assert set(step.input_map) == set(dtypes), step.model_name
-        assert set(step.output_map) == {spec.name for spec in contract.outputs}, step.model_name
-        for name, source in step.input_map.items():
-            assert produced[source] == dtypes[name], f"{step.model_name}.{name}"
-        produced |= {step.output_map[spec.name]: spec.dtype for spec in contract.outputs}
+def test_public_models_share_their_bounds():
+    unary, stream = config_of("text_to_video"), config_of("text_to_video_stream")
 
-    assert {"VIDEO", "INFO"} <= set(produced)
-    # video_diffusion calls the denoiser itself.
-    assert {step.model_name for step in steps} == set(STAGES) - {"text_to_video", "denoiser"}
+    assert unary.parameters == stream.parameters
+    assert stream.model_transaction_policy.decoupled
 
 
 def test_video_diffusion_bounds_fit_together():
     config = config_of("video_diffusion")
     in_flight = parameter(config, "max_requests_in_flight")
+    accepted = parameter(config_of("text_to_video_stream"), "max_requests_in_flight")
 
+    # A cancelled clip stays until its step ends, and a new one may have its place already.
+    assert in_flight >= 2 * accepted
     assert config.sequence_batching.iterative_sequence
     assert parameter(config, "max_active_requests") <= in_flight
     assert in_flight < config.sequence_batching.oldest.max_candidate_sequences

@@ -8,7 +8,9 @@ from reelserve.server.errors import StageError, UnavailableError
 from tests.server.tiny_repository import SPEC
 
 
-def inputs(seed: int = 1, guidance_scale: float = 2.0, num_frames: int = 16, steps: int = 2):
+def inputs(
+    seed: int = 1, guidance_scale: float = 2.0, num_frames: int = 16, steps: int = 2, rank: int = 0
+):
     def one(value, dtype):
         return np.array([[value]], dtype)
 
@@ -21,7 +23,7 @@ def inputs(seed: int = 1, guidance_scale: float = 2.0, num_frames: int = 16, ste
         "NUM_FRAMES": one(num_frames, np.int32),
         "HEIGHT": one(64, np.int32),
         "WIDTH": one(64, np.int32),
-        "STAGE_TIMES": np.array([[1.0, 2.0]]),
+        "PRIORITY_RANK": one(rank, np.int32),
     }
 
 
@@ -89,16 +91,6 @@ def test_denoise_step_gives_the_same_latents_alone_and_together():
         np.testing.assert_array_equal(one.sampler.latents, other.sampler.latents)
 
 
-def test_clip_outputs_append_the_times_of_this_stage():
-    before = time.time()
-    outputs = clip().outputs()
-
-    assert outputs["LATENTS"].shape == (1, 16, 4, 2, 2)
-    times = outputs["STAGE_TIMES"]
-    assert times.shape == (1, 4) and times[0, :2].tolist() == [1.0, 2.0]
-    assert before <= times[0, 2] <= times[0, 3] <= time.time()
-
-
 def test_clip_from_inputs_refuses_when_a_request_has_two_rows():
     with pytest.raises(ValueError, match="SEED holds 2 rows; the limit is 1"):
         clip_from_inputs({**inputs(), "SEED": np.ones((2, 1), np.int64)}, SPEC)
@@ -157,3 +149,26 @@ def test_clip_table_forgets_requests_that_are_not_scheduled_any_more():
 
     with pytest.raises(StageError, match="does not hold"):
         table.find("a")
+
+
+def test_clip_table_lets_interactive_clips_pass_and_keeps_a_place_for_the_others():
+    table = ClipTable(max_active=3, max_in_flight=10, max_idle_s=60)
+    for number in range(4):
+        table.admit(f"batch{number}", lambda: clip(rank=1))
+    assert table.active() == {"batch0", "batch1", "batch2"}
+
+    for number in range(3):
+        table.admit(f"interactive{number}", clip)
+    assert table.active() == {"interactive0", "interactive1", "batch0"}
+
+    for number in range(4):
+        table.drop(f"batch{number}")
+    assert table.active() == {"interactive0", "interactive1", "interactive2"}
+
+
+def test_clip_table_serves_interactive_clips_first_when_there_is_one_place():
+    table = ClipTable(max_active=1, max_in_flight=10, max_idle_s=60)
+    table.admit("batch", lambda: clip(rank=1))
+    table.admit("interactive", clip)
+
+    assert table.active() == {"interactive"}

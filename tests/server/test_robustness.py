@@ -1,5 +1,6 @@
 """A server that is full, or whose clients and stages misbehave, keeps serving."""
 
+import re
 import threading
 import time
 
@@ -10,8 +11,10 @@ from tritonclient.utils import InferenceServerException
 
 from reelserve.pipeline.contract import STAGES
 from tests.server.grpc_requests import digest, executions, generate, infer_input
+from tests.server.test_config import config_of, parameter
 
 pytestmark = pytest.mark.server
+LIMIT = parameter(config_of("text_to_video_stream"), "max_requests_in_flight")
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +45,13 @@ def test_requests_are_refused_at_once_when_the_server_is_full(tiny_server):
     for thread in threads:
         thread.join()
 
-    assert len(videos) >= 16
+    assert len(videos) >= LIMIT
     assert len(videos) + len(refusals) == 40
-    assert refusals, "40 requests fitted into a server for 16"
+    assert refusals, f"40 requests fitted into a server for {LIMIT}"
     for error, seconds in refusals:
         assert error.status() == "StatusCode.UNAVAILABLE"
-        assert "requests are in flight; the limit is 16" in error.message()
+        words = f"{LIMIT} requests are in flight, as many as the limit; retry after [0-9]+ s"
+        assert re.fullmatch(words, error.message())
         assert seconds < 5
 
 
@@ -63,7 +67,7 @@ def test_requests_end_when_their_clients_give_up(tiny_server):
             time.sleep(0.01)
             call.cancel()
         deadline = time.monotonic() + 30
-        # Their places come free, or 20 of them would fill a server for 16 for good.
+        # Their places come free, or 20 of them would fill the server for good.
         while time.monotonic() < deadline:
             try:
                 for seed in range(4):
@@ -123,7 +127,7 @@ def test_video_diffusion_refuses_when_called_by_itself_with_bad_input(
         "NUM_FRAMES": [[16]],
         "HEIGHT": [[64]],
         "WIDTH": [[64]],
-        "STAGE_TIMES": [[0.0, 0.0]],
+        "PRIORITY_RANK": [[0]],
     }
     inputs = direct_inputs("video_diffusion", **{**values, **changes})
     with (

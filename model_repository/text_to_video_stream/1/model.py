@@ -1,11 +1,7 @@
 """Leads requests through the stages and tells how far they are: the public model, streamed."""
 
 from reelserve.server.listeners import StreamListener
-from reelserve.server.stage_calls import conductor_of
-from reelserve.server.triton_io import check_not_sequence, input_arrays
-
-THREADS_PER_CLIP = 4
-"""One watches, one calls the stages; a cancelled clip leaves one of each for a while."""
+from reelserve.server.public_model import PublicModel
 
 
 class TritonPythonModel:
@@ -17,18 +13,12 @@ class TritonPythonModel:
 
     def initialize(self, args):
         """Reads the bounds of the service."""
-        self._conductor = conductor_of(args, THREADS_PER_CLIP)
+        self._model = PublicModel(args, StreamListener)
 
     def execute(self, requests):
-        """Accepts or refuses; what follows is sent from the conductor's threads."""
-        for request in requests:
-            listener = StreamListener(request)
-            try:
-                check_not_sequence(request)
-                self._conductor.start(input_arrays(request), listener)
-            except Exception as error:
-                listener.fail(error)
+        """Answers later, from threads."""
+        self._model.accept(requests)
 
     def finalize(self):
         """Ends what is in flight."""
-        self._conductor.close()
+        self._model.close()
