@@ -63,7 +63,7 @@ class Answers:
             return
         partial = self._folder / f"keeping.{uuid.uuid4().hex}.npz"
         arrays = {name: np.frombuffer(array[0], np.uint8) for name, array in outputs.items()}
-        np.savez(partial, allow_pickle=False, **arrays)
+        np.savez(partial, **arrays)
         partial.replace(self._path(key))
 
     def claim(self, key: str | None) -> bool:
