@@ -17,13 +17,16 @@ from reelserve.client._exceptions import (
 )
 from reelserve.client._request import GenerateOptions
 from reelserve.client._statistics import StageStatistics
+from reelserve.client._stream import AsyncStream, Event, Stream
 from reelserve.client._video import Video, VideoInfo
 
 __all__ = [
     "AccessDeniedError",
     "AsyncClient",
+    "AsyncStream",
     "Client",
     "DeadlineExceededError",
+    "Event",
     "GenerateOptions",
     "InternalError",
     "InvalidArgumentError",
@@ -32,6 +35,7 @@ __all__ = [
     "ReelserveError",
     "RequestCancelledError",
     "StageStatistics",
+    "Stream",
     "UnavailableError",
     "Video",
     "VideoInfo",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from reelserve.client._exceptions import (
@@ -18,8 +19,16 @@ from reelserve.client._exceptions import (
 )
 from reelserve.client._request import GenerateOptions, request_tensors
 from reelserve.client._statistics import StageStatistics, read_statistics
-from reelserve.client._video import Video, VideoInfo
-from reelserve.pipeline import contract
+from reelserve.client._stream import (
+    MICROSECONDS_PER_SECOND,
+    STATUS_METADATA,
+    STREAM_MODEL,
+    AsyncStream,
+    Stream,
+    read_video,
+    stream_request,
+)
+from reelserve.client._video import Video
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,13 +51,21 @@ class Client:
     Args:
         url: `host:port` of the server's gRPC endpoint. Nothing is sent yet.
         timeout_s: Bound on every `generate` that sets none of its own.
-        model: Ensemble to ask.
+        model: Asked by `generate`.
+        stream_model: Asked by `stream`.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, timeout_s: float = DEFAULT_TIMEOUT_S, model: str = MODEL
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        model: str = MODEL,
+        stream_model: str = STREAM_MODEL,
     ) -> None:
-        self.url, self.timeout_s, self.model = url, timeout_s, model
+        self.url, self.timeout_s = url, timeout_s
+        self.model, self.stream_model = model, stream_model
+        self._channel = grpc.insecure_channel(url, options=channel_arguments(url))
         self._triton = triton.InferenceServerClient(url, channel_args=channel_arguments(url))
 
     def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Video:
@@ -68,6 +85,21 @@ class Client:
         except InferenceServerException as error:
             _raise(error, self.url)
         return _video(result, self.url)
+
+    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Stream:
+        """Draws a clip and tells how far it is; the last event holds it.
+
+        `for event in client.stream("a red circle"): …`. Leaving the loop cancels the request.
+
+        Args:
+            prompt: What it should show.
+            options: See `GenerateOptions`.
+
+        Raises:
+            InvalidArgumentError: If a value does not fit; other errors come with the events.
+            TypeError: If there is no such option.
+        """
+        return Stream(_stream_call(self, self._channel, prompt, options), self.url)
 
     def is_ready(self) -> bool:
         """Whether the server answers and serves the model."""
@@ -93,6 +125,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connection; requests in flight are cancelled."""
+        self._channel.close()
         self._triton.close()
 
     def __enter__(self) -> Client:
@@ -111,9 +144,16 @@ class AsyncClient:
     """`Client` for asyncio; an asynchronous context manager. Arguments are the same."""
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, timeout_s: float = DEFAULT_TIMEOUT_S, model: str = MODEL
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        model: str = MODEL,
+        stream_model: str = STREAM_MODEL,
     ) -> None:
-        self.url, self.timeout_s, self.model = url, timeout_s, model
+        self.url, self.timeout_s = url, timeout_s
+        self.model, self.stream_model = model, stream_model
+        self._channel = grpc.aio.insecure_channel(url, options=channel_arguments(url))
         self._triton = triton_aio.InferenceServerClient(url, channel_args=channel_arguments(url))
 
     async def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Video:
@@ -125,8 +165,13 @@ class AsyncClient:
             _raise(error, self.url)
         return _video(result, self.url)
 
+    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncStream:
+        """As `Client.stream`: `async for event in client.stream("a red circle"): …`."""
+        return AsyncStream(_stream_call(self, self._channel, prompt, options), self.url)
+
     async def close(self) -> None:
         """Closes the connection; requests in flight are cancelled."""
+        await self._channel.close()
         await self._triton.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -161,12 +206,28 @@ def _call(client: Client | AsyncClient, prompt: str, options: GenerateOptions) -
     for name, tensor in request_tensors(prompt, options).items():
         inputs.append(triton.InferInput(name, tensor.shape, np_to_triton_dtype(tensor.dtype)))
         inputs[-1].set_data_from_numpy(tensor)
-    timeout_s = options.get("timeout_s")
+    timeout_s = _timeout_s(client, options)
     return {
         "model_name": client.model,
         "inputs": inputs,
-        "client_timeout": client.timeout_s if timeout_s is None else timeout_s,
+        "client_timeout": timeout_s,
+        "timeout": int(timeout_s * MICROSECONDS_PER_SECOND),
     }
+
+
+def _stream_call(
+    client: Client | AsyncClient, channel: Any, prompt: str, options: GenerateOptions
+) -> Any:
+    """The call of a stream; `channel` is of the kind that the client needs."""
+    timeout_s = _timeout_s(client, options)
+    request = stream_request(client.stream_model, request_tensors(prompt, options), timeout_s)
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    return stub.ModelStreamInfer(iter([request]), metadata=STATUS_METADATA, timeout=timeout_s)
+
+
+def _timeout_s(client: Client | AsyncClient, options: GenerateOptions) -> float:
+    timeout_s = options.get("timeout_s")
+    return client.timeout_s if timeout_s is None else timeout_s
 
 
 def _raise(error: InferenceServerException, url: str) -> NoReturn:
@@ -175,11 +236,8 @@ def _raise(error: InferenceServerException, url: str) -> NoReturn:
 
 
 def _video(result: triton.InferResult, url: str) -> Video:
-    mp4, info = (result.as_numpy(spec.name) for spec in (contract.VIDEO, contract.INFO))
     try:
-        if mp4 is None or info is None:
-            raise ValueError("the answer lacks VIDEO or INFO")
-        return Video(mp4=mp4.reshape(-1)[0], info=VideoInfo.from_json(info.reshape(-1)[0]))
+        return read_video(result)
     except (ValueError, IndexError) as problem:
         error: ReelserveError = described(InternalError, str(problem), url)
     raise error

@@ -5,7 +5,7 @@
     ├── NotReadyError          the server runs, the model is missing or still loading
     ├── InvalidArgumentError   the request was refused: field, value, limit
     ├── UnavailableError       over capacity; the same request may succeed later
-    ├── DeadlineExceededError  no answer within `timeout_s`
+    ├── DeadlineExceededError  no answer within `timeout_s`, or refused since there would be none
     ├── RequestCancelledError  cancelled by this side or by the server
     ├── AccessDeniedError      the server, or a proxy before it, wants credentials
     └── InternalError          a stage failed
@@ -14,8 +14,6 @@ A message names the server and ends with what to do.
 """
 
 from __future__ import annotations
-
-import re
 
 import grpc
 
@@ -105,7 +103,8 @@ _MODEL_FAILURES = ("unknown model", "no available versions", "is not ready")
 """Triton's words for a model that it does not serve, whatever their status."""
 
 
-_ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")
+_DEADLINE_REFUSALS = ("the deadline leaves", "the deadline of the request has passed")
+"""Our server's words; Triton has no status for them that a stage could give."""
 
 
 def error_from_status(status: grpc.StatusCode | None, details: str, url: str) -> ReelserveError:
@@ -117,11 +116,11 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
         url: `host:port` of the server.
     """
     kind = ERROR_BY_STATUS[status] if status else InternalError
-    # Every error is the ensemble's; what follows is the stage's own message.
-    details = _ENSEMBLE_PREFIX.sub("", details)
     text = details.lower()
     if any(words in text for words in _MODEL_FAILURES):
         kind = NotReadyError
+    elif text.startswith(_DEADLINE_REFUSALS):
+        kind = DeadlineExceededError
     elif status is grpc.StatusCode.UNAVAILABLE and any(
         words in text for words in _TRANSPORT_FAILURES
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,9 @@ class GenerateOptions(TypedDict, total=False):
         fps: Frames per second.
         height: Pixels.
         width: Pixels.
-        timeout_s: Seconds until `DeadlineExceededError`; the client's own bound if left out.
+        priority: `interactive`, or `batch`, which lets those pass; interactive if left out.
+        timeout_s: Seconds until `DeadlineExceededError`; the client's own bound if left out. The
+            server is told, and refuses what cannot be ready by then.
     """
 
     negative_prompt: str | None
@@ -41,6 +43,7 @@ class GenerateOptions(TypedDict, total=False):
     fps: int | None
     height: int | None
     width: int | None
+    priority: Literal["interactive", "batch"] | None
     timeout_s: float | None
 
 

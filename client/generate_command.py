@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,8 @@ from reelserve.client._exceptions import ReelserveError
 from reelserve.client._request import GenerateOptions
 from reelserve.client._video import Video
 from reelserve.client.cli import FAILURE, OK, error_console
-from reelserve.client.progress import Progress
+from reelserve.client.progress import follow
+from reelserve.pipeline.request import PRIORITIES
 
 SERVER_VARIABLE = "REELSERVE_SERVER"
 
@@ -28,8 +30,11 @@ def run(argv: list[str]) -> int:
         parser.error(f"--output {arguments.output} is a folder; it must be a file")
     stderr = error_console()
     try:
-        with Client(arguments.server) as client, Progress(client, stderr):
-            video = client.generate(arguments.prompt, **request_options(arguments))
+        with (
+            Client(arguments.server) as client,
+            client.stream(arguments.prompt, **request_options(arguments)) as events,
+        ):
+            video = follow(events, stderr, _preview_writer(arguments.preview))
         video.save(arguments.output)
     except (ReelserveError, OSError) as error:
         stderr.print(f"reelserve generate: {error}")
@@ -49,6 +54,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=int, metavar="N", help="frames per second")
     add("--height", type=int, metavar="PX", help="rows of a frame")
     add("--width", type=int, metavar="PX", help="columns of a frame")
+    add("--priority", choices=PRIORITIES, help="batch lets interactive requests pass")
     add(
         "--timeout",
         type=float,
@@ -77,8 +83,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help=f"gRPC address; {SERVER_VARIABLE} sets the default (%(default)s)",
     )
+    parser.add_argument(
+        "--preview", type=Path, metavar="FILE", help="PNG file for a first picture, half-way"
+    )
     add_request_arguments(parser)
     return parser
+
+
+def _preview_writer(path: Path | None) -> Callable[[bytes], object]:
+    """Writes a first picture to a file; nothing without one."""
+    return path.write_bytes if path is not None else lambda png: None
 
 
 def _report(video: Video, path: Path, console: Console) -> None:

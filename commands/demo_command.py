@@ -11,7 +11,7 @@ from rich.console import Console
 from reelserve.client import Client, ReelserveError, Video
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
-from reelserve.client.progress import Progress
+from reelserve.client.progress import follow
 from reelserve.commands.contact_sheet import save_contact_sheet
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
@@ -60,8 +60,8 @@ def _draw(url: str, arguments: argparse.Namespace, console: Console) -> Video:
     with Client(url) as client:
         before = client.statistics()
         started = time.monotonic()
-        with Progress(client, console):
-            video = client.generate(arguments.prompt, **request_options(arguments))
+        with client.stream(arguments.prompt, **request_options(arguments)) as events:
+            video = follow(events, console)
         total_s = time.monotonic() - started
         seconds = stage_seconds(before, settled_statistics(client, before))
     console.print(stage_table(seconds, total_s))

@@ -42,7 +42,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         details: Message that goes with `status`.
         outputs: Tensor to content of the answer.
         hold: Waits for this event before it answers.
+        events: Outputs of a stream's responses before the last one.
         requests: Received so far.
+        metadata: Of the last stream.
         cancelled: Set when a caller went away.
     """
 
@@ -53,6 +55,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         default_factory=lambda: {"VIDEO": MP4, "INFO": json.dumps(INFO).encode()}
     )
     hold: threading.Event | None = None
+    events: list[dict[str, bytes]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
     requests: list[service_pb2.ModelInferRequest] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     statistics: list[service_pb2.ModelStatistics] = field(default_factory=list)
@@ -66,11 +70,23 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if self.status is not None:
             context.abort(self.status, self.details)
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
-        for name, content in self.outputs.items():
-            response.outputs.add(name=name, datatype="BYTES", shape=[1])
-            tensor = serialize_byte_tensor(np.array([content], np.object_))
-            response.raw_output_contents.append(tensor.item())
+        _fill(response, self.outputs)
         return response
+
+    def ModelStreamInfer(self, requests: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        request = next(requests)
+        self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        context.add_callback(self.cancelled.set)
+        for outputs in self.events:
+            yield _stream_response(request, outputs)
+        if self.hold is not None:
+            self.hold.wait(30)
+        if self.status is not None:
+            context.abort(self.status, self.details)
+        yield _stream_response(request, {"EVENT": event("clip", "video_encoder"), **self.outputs})
+        # Triton ends a decoupled request with a response that holds nothing.
+        yield _stream_response(request, {})
 
     def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return service_pb2.ServerReadyResponse(ready=True)
@@ -95,6 +111,26 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             values[tensor.name] = array.reshape(-1)[0]
         assert set(values) <= {spec.name for spec in contract.REQUEST_INPUTS}
         return values
+
+
+def event(kind: str, stage: str, **fields: Any) -> bytes:
+    """What EVENT holds."""
+    blank = {"seconds": 1.5, "remaining_s": 2.5, "step": None, "steps": None}
+    return json.dumps({"kind": kind, "stage": stage, **blank, **fields}).encode()
+
+
+def _fill(response: Any, outputs: dict[str, bytes]) -> None:
+    for name, content in outputs.items():
+        response.outputs.add(name=name, datatype="BYTES", shape=[1])
+        tensor = serialize_byte_tensor(np.array([content], np.object_))
+        response.raw_output_contents.append(tensor.item())
+
+
+def _stream_response(request: Any, outputs: dict[str, bytes]) -> Any:
+    response = service_pb2.ModelStreamInferResponse()
+    response.infer_response.model_name = request.model_name
+    _fill(response.infer_response, outputs)
+    return response
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from reelserve import client as public
 from reelserve.client import (
     Client,
+    DeadlineExceededError,
     InvalidArgumentError,
     NoServerError,
     NotReadyError,
@@ -13,6 +14,7 @@ from reelserve.client import (
     UnavailableError,
     _exceptions,
 )
+from reelserve.client._exceptions import error_from_status
 
 FAILURES = [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK]
 
@@ -61,7 +63,15 @@ def test_error_from_status_reads_the_words_where_the_status_is_ambiguous(status,
     assert type(error) is kind
 
 
-def test_error_from_status_leaves_the_ensembles_name_out():
-    details = "in ensemble 'text_to_video', FPS is 0; the limits are 1 to 60"
-    error = _exceptions.error_from_status(grpc.StatusCode.INVALID_ARGUMENT, details, "host:1")
-    assert str(error) == "FPS is 0; the limits are 1 to 60"
+@pytest.mark.parametrize(
+    "details",
+    [
+        "the deadline leaves 0.1 s; the clip is expected to take 9.0 s",
+        "the deadline of the request has passed",
+    ],
+)
+def test_deadline_refusals_are_deadline_errors(details):
+    error = error_from_status(grpc.StatusCode.UNAVAILABLE, details, "localhost:8001")
+
+    assert isinstance(error, DeadlineExceededError)
+    assert details in str(error)

@@ -1,77 +1,68 @@
 from __future__ import annotations
 
 import io
-import threading
 
+import pytest
 from rich.console import Console
-from tritonclient.grpc import service_pb2
 
-from reelserve.client import Client, StageStatistics
-from reelserve.client.progress import STAGE_ORDER, Progress, last_moved
-
-DONE = StageStatistics(requests=1, executions=1)
+from reelserve.client import Event, InternalError, Video, VideoInfo
+from reelserve.client.progress import described_event, follow
 
 
-def test_stage_order_is_the_order_of_the_ensemble():
-    assert STAGE_ORDER == (
-        "prompt_processor",
-        "text_encoder",
-        "video_diffusion",
-        "vae_decoder",
-        "frame_consistency",
-        "upsampler",
-        "video_encoder",
-    )
+def event(kind, stage="video_diffusion", remaining_s=6.4, **fields):
+    values = {"step": None, "steps": None, **fields}
+    return Event(kind, stage, 3.14159, remaining_s, **values)
 
 
-def test_last_moved_is_the_last_stage_that_has_answered():
-    assert last_moved({}, {}) == "request sent"
-    now = {"prompt_processor": DONE, "text_encoder": DONE}
-    assert last_moved({}, now) == "text_encoder done"
-    assert last_moved(now, now) == "request sent"
-    assert last_moved({}, dict.fromkeys(STAGE_ORDER, DONE)) == "video_encoder done"
+def clip(info):
+    return event("clip", "video_encoder", 0.0, video=Video(b"mp4", VideoInfo(**info)))
 
 
-def test_last_moved_counts_the_steps_of_diffusion():
-    before = {"text_encoder": DONE, "video_diffusion": StageStatistics(requests=8)}
-    now = {**before, "video_diffusion": StageStatistics(requests=11)}
-    assert last_moved(before, now) == "video_diffusion, step 3 done"
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (event("step", step=3, steps=8), "3.1 s  video_diffusion, step 3 of 8, about 6 s left"),
+        (event("stage", "text_encoder"), "3.1 s  text_encoder done, about 6 s left"),
+        (event("waiting", "upsampler", None), "3.1 s  upsampler"),
+        (event("preview", preview=b"png"), "3.1 s  first picture, about 6 s left"),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Event) else "",
+)
+def test_described_event_says_what_happened(shown, words):
+    assert described_event(shown).strip() == words
 
 
-def test_progress_prints_a_line_for_each_stage_without_a_terminal(fake_triton):
-    shown = io.StringIO()
-    finished = threading.Event()
+def test_follow_prints_a_line_for_each_stage_and_step_without_a_terminal(info):
+    out = io.StringIO()
+    pictures = []
+    events = [
+        event("stage", "text_encoder"),
+        event("step", step=1, steps=2),
+        event("preview", preview=b"png"),
+        event("waiting"),
+        clip(info),
+    ]
 
-    class Scripted(Client):
-        polls = 0
+    video = follow(events, Console(file=out), pictures.append)
 
-        def statistics(self):
-            self.polls += 1
-            if self.polls > 6:
-                finished.set()
-            done = STAGE_ORDER[: max(0, self.polls - 2)]
-            return dict.fromkeys(done, DONE)
-
-    with Scripted(fake_triton.url) as client:
-        with Progress(client, Console(file=shown, width=100)):
-            assert finished.wait(10)
-    lines = [line.split(" s ")[1].strip() for line in shown.getvalue().splitlines()]
-    assert lines[:4] == [
-        "request sent",
-        "prompt_processor done",
+    assert video.mp4 == b"mp4" and pictures == [b"png"]
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[-1].split(",")[0] for line in lines] == [
         "text_encoder done",
-        "video_diffusion, step 1 done",
+        "video_diffusion",
+        "first picture",
     ]
 
 
-def test_progress_stays_silent_when_the_server_gives_no_statistics():
-    shown = io.StringIO()
-    with Client("127.0.0.1:9") as client, Progress(client, Console(file=shown)):
-        pass
-    assert shown.getvalue() == ""
+def test_follow_keeps_one_line_on_a_terminal(info):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+
+    follow([event("step", step=1, steps=2), clip(info)], console)
+
+    assert out.getvalue().count("\n") == 1
 
 
-def test_statistics_names_every_model(fake_triton):
-    fake_triton.statistics = [service_pb2.ModelStatistics(name=name) for name in STAGE_ORDER]
-    with Client(fake_triton.url) as client:
-        assert tuple(client.statistics()) == STAGE_ORDER
+def test_follow_raises_when_the_events_end_without_a_clip():
+    with pytest.raises(InternalError, match="ended without a clip"):
+        follow([event("waiting")], Console(file=io.StringIO()))

@@ -1,0 +1,224 @@
+"""Progress, cancels, places, priorities and metrics, through the real server."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from reelserve.client import (
+    Client,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    RequestCancelledError,
+    UnavailableError,
+)
+from reelserve.server.clip_run import STAGE_ORDER
+from reelserve.server.launcher import ServerOptions, TritonServer
+from tests.server.tiny_repository import write_tiny_repository
+
+pytestmark = pytest.mark.server
+LONG = {"num_inference_steps": 50, "num_frames": 64, "height": 128, "width": 128}
+"""A request that takes long enough to be watched."""
+TIMEOUT_S = 60
+
+
+def metrics(server) -> dict[str, float]:
+    """Every metric of ours by name and labels."""
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as reply:
+        lines = reply.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("reelserve_"))
+    return {name: float(value) for name, value in pairs}
+
+
+def wait_until_idle(server) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        now = metrics(server)
+        if now["reelserve_requests_in_flight"] == now["reelserve_requests_active"] == 0:
+            return
+        assert time.monotonic() < deadline, now
+        time.sleep(0.01)
+
+
+def wait_until_active(server) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not metrics(server)["reelserve_requests_active"]:
+        assert time.monotonic() < deadline, "nothing is denoised"
+        time.sleep(0.005)
+
+
+def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_the_unary_model(tiny_server):
+    with Client(tiny_server.grpc_url) as client:
+        events = list(client.stream("a red star", seed=5, **LONG))
+        video = client.generate("a red star", seed=5, **LONG)
+
+    steps = [event.step for event in events if event.kind == "step"]
+    assert steps == sorted(set(steps)) and steps[-1] == 50
+    assert {event.steps for event in events if event.kind == "step"} == {50}
+    # The last one may end together with the clip.
+    assert [event.stage for event in events if event.kind == "stage"][:6] == list(STAGE_ORDER[:6])
+    (preview,) = [event.preview for event in events if event.kind == "preview"]
+    assert preview.startswith(b"\x89PNG")
+    assert events[-1].video.mp4 == video.mp4
+    seconds = [event.seconds for event in events]
+    assert seconds == sorted(seconds)
+
+
+def test_stream_refuses_with_the_servers_words(tiny_server):
+    with (
+        Client(tiny_server.grpc_url) as client,
+        pytest.raises(InvalidArgumentError, match="PRIORITY is 'soon'; it must be one of interactive, batch"),
+    ):
+        list(client.stream("a red star", priority="soon"))
+
+
+def leave_a_stream(client):
+    with client.stream("a red star", **LONG) as stream:
+        next(event for event in stream if event.kind == "step")
+
+
+def leave_a_unary_call(client):
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(client.generate, "a red star", **LONG)
+        time.sleep(0.3)
+        client.close()
+        with pytest.raises((RequestCancelledError, ValueError)):
+            future.result(TIMEOUT_S)
+
+
+def let_the_deadline_pass(client):
+    with pytest.raises(DeadlineExceededError):
+        client.generate("a red star", timeout_s=0.3, **LONG)
+
+
+@pytest.mark.parametrize("leave", [leave_a_stream, leave_a_unary_call, let_the_deadline_pass])
+def test_request_leaves_the_batch_when_its_client_does(tiny_server, leave):
+    encoded = metrics(tiny_server).get('reelserve_stage_seconds_count{stage="video_encoder"}', 0)
+    with Client(tiny_server.grpc_url) as client:
+        leave(client)
+    wait_until_idle(tiny_server)
+
+    after = metrics(tiny_server).get('reelserve_stage_seconds_count{stage="video_encoder"}', 0)
+    assert after == encoded, "stages ran for nobody"
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_request_leaves_the_batch_when_its_clients_process_is_killed(tiny_server, method):
+    program = (
+        "import sys; from reelserve.client import Client\n"
+        f"list(getattr(Client(sys.argv[1]), {method!r})('a red star', **{LONG!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, tiny_server.grpc_url])
+    wait_until_active(tiny_server)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    wait_until_idle(tiny_server)
+
+
+def test_deadline_that_cannot_be_met_is_refused_before_the_text_is_encoded(tiny_server):
+    with Client(tiny_server.grpc_url) as client:
+        client.generate("a red star", **LONG)
+        name = 'reelserve_stage_seconds_count{stage="text_encoder"}'
+        before = metrics(tiny_server)[name]
+        with pytest.raises(DeadlineExceededError):
+            client.generate("a red star", timeout_s=0.02, **LONG)
+        wait_until_idle(tiny_server)
+
+    assert metrics(tiny_server)[name] == before
+
+
+def test_interactive_request_passes_waiting_batch_requests_and_those_finish(tiny_server):
+    ended: list[str] = []
+
+    def draw(name: str, seed: int, priority: str) -> None:
+        with Client(tiny_server.grpc_url) as client:
+            client.generate("a red star", seed=seed, priority=priority, **LONG)
+        ended.append(name)
+
+    with ThreadPoolExecutor(9) as pool:
+        futures = [pool.submit(draw, f"batch{seed}", seed, "batch") for seed in range(8)]
+        wait_until_active(tiny_server)
+        time.sleep(0.2)
+        futures.append(pool.submit(draw, "interactive", 9, "interactive"))
+        for future in futures:
+            future.result(TIMEOUT_S)
+
+    assert len(ended) == 9
+    assert ended.index("interactive") < 5, ended
+
+
+def test_refusals_are_counted_and_say_when_to_try_again(tiny_server):
+    refusals: list[str] = []
+    before = metrics(tiny_server)
+    barrier = threading.Barrier(30)
+
+    def draw(seed: int) -> None:
+        with Client(tiny_server.grpc_url) as client:
+            barrier.wait()
+            try:
+                list(client.stream("a red star", seed=seed, **LONG))
+            except UnavailableError as error:
+                refusals.append(str(error))
+
+    with ThreadPoolExecutor(30) as pool:
+        list(pool.map(draw, range(30)))
+
+    assert refusals and all(re.search(r"retry after \d+ s", refusal) for refusal in refusals)
+    name = 'reelserve_refusals_total{model="text_to_video_stream",reason="capacity"}'
+    assert metrics(tiny_server)[name] - before.get(name, 0) == len(refusals)
+
+
+def test_metrics_count_every_outcome_of_both_models(tiny_server):
+    before = metrics(tiny_server)
+    with Client(tiny_server.grpc_url) as client:
+        client.generate("a red star")
+        list(client.stream("a red star", num_frames=16, fps=8))
+        for call in (client.generate, lambda prompt: list(client.stream(prompt))):
+            with pytest.raises(InvalidArgumentError):
+                call("")
+    wait_until_idle(tiny_server)
+    after = metrics(tiny_server)
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    for model in ("text_to_video", "text_to_video_stream"):
+        for outcome in ("ok", "invalid"):
+            name = f'reelserve_requests_total{{model="{model}",outcome="{outcome}"}}'
+            assert grown(name) == 1, name
+        assert grown(f'reelserve_request_seconds_count{{model="{model}"}}') == 1
+    assert grown("reelserve_videos_total") == 2
+    assert grown("reelserve_video_seconds_total") == 4
+    assert grown('reelserve_stage_seconds_count{stage="upsampler"}') == 2
+    assert grown("reelserve_batch_occupancy_count") == grown("reelserve_step_seconds_count") == 8
+
+
+def test_equal_requests_are_drawn_once_when_answers_are_shared(tmp_path):
+    repository = write_tiny_repository(tmp_path / "repository")
+    for model in ("text_to_video", "text_to_video_stream"):
+        config = repository / model / "config.pbtxt"
+        text, count = re.subn(
+            r'(share_answers_seconds" value \{ string_value: )"0"', r'\1"60"', config.read_text()
+        )
+        assert count == 1
+        config.write_text(text)
+    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+        with ThreadPoolExecutor(3) as pool:
+            futures = [pool.submit(client.generate, "a red star", seed=1, **LONG) for _ in range(3)]
+            videos = [future.result(TIMEOUT_S).mp4 for future in futures]
+        videos.append(list(client.stream("a red star", seed=1, **LONG))[-1].video.mp4)
+        other = client.generate("a red star", seed=2, **LONG).mp4
+        now = metrics(server)
+
+    assert len(set(videos)) == 1 and other not in videos
+    assert now['reelserve_stage_seconds_count{stage="video_encoder"}'] == 2
+    shared = [value for name, value in now.items() if name.startswith("reelserve_shared_answers")]
+    assert sum(shared) == 3
