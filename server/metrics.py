@@ -8,10 +8,14 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from reelserve.pipeline.contract import PUBLIC_MODELS
 from reelserve.server.clip_run import Tensors
 
 STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 CLIP_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0)
+OUTCOMES = ("ok", "invalid", "refused", "cancelled", "failed")
+REFUSALS = ("capacity", "deadline")
+SHARINGS = ("joined", "cached")
 OCCUPANCY_BUCKETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -84,6 +88,14 @@ class TritonRecorder:
             "request_seconds", "Seconds from accepted to clip", "histogram", CLIP_BUCKETS_S
         )
         self.in_flight(0)
+        # At 0 from the start, so that a first increase is seen as one.
+        for model in PUBLIC_MODELS:
+            for outcome in OUTCOMES:
+                self._requests.increment(0, model=model, outcome=outcome)
+            for reason in REFUSALS:
+                self._refusals.increment(0, model=model, reason=reason)
+        for how in SHARINGS:
+            self._shared.increment(0, how=how)
 
     def in_flight(self, count: int) -> None:
         """See `Recorder`, as for the methods below."""

@@ -21,7 +21,7 @@ from reelserve.client import (
 )
 from reelserve.server.clip_run import STAGE_ORDER
 from reelserve.server.launcher import ServerOptions, TritonServer
-from tests.server.tiny_repository import write_tiny_repository
+from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
 pytestmark = pytest.mark.server
 LONG = {"num_inference_steps": 50, "num_frames": 64, "height": 128, "width": 128}
@@ -74,35 +74,35 @@ def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_the_unary_model
 def test_stream_refuses_with_the_servers_words(tiny_server):
     with (
         Client(tiny_server.grpc_url) as client,
-        pytest.raises(InvalidArgumentError, match="PRIORITY is 'soon'; it must be one of interactive, batch"),
+        pytest.raises(InvalidArgumentError, match="'soon'; it must be one of interactive, batch"),
     ):
         list(client.stream("a red star", priority="soon"))
 
 
-def leave_a_stream(client):
+def leave_a_stream(client, server):
     with client.stream("a red star", **LONG) as stream:
         next(event for event in stream if event.kind == "step")
 
 
-def leave_a_unary_call(client):
+def leave_a_unary_call(client, server):
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(client.generate, "a red star", **LONG)
-        time.sleep(0.3)
+        wait_until_active(server)
         client.close()
         with pytest.raises((RequestCancelledError, ValueError)):
             future.result(TIMEOUT_S)
 
 
-def let_the_deadline_pass(client):
+def let_the_deadline_pass(client, server):
     with pytest.raises(DeadlineExceededError):
-        client.generate("a red star", timeout_s=0.3, **LONG)
+        client.generate("a red star", timeout_s=0.15, **LONG)
 
 
 @pytest.mark.parametrize("leave", [leave_a_stream, leave_a_unary_call, let_the_deadline_pass])
 def test_request_leaves_the_batch_when_its_client_does(tiny_server, leave):
     encoded = metrics(tiny_server).get('reelserve_stage_seconds_count{stage="video_encoder"}', 0)
     with Client(tiny_server.grpc_url) as client:
-        leave(client)
+        leave(client, tiny_server)
     wait_until_idle(tiny_server)
 
     after = metrics(tiny_server).get('reelserve_stage_seconds_count{stage="video_encoder"}', 0)
@@ -199,6 +199,19 @@ def test_metrics_count_every_outcome_of_both_models(tiny_server):
     assert grown("reelserve_video_seconds_total") == 4
     assert grown('reelserve_stage_seconds_count{stage="upsampler"}') == 2
     assert grown("reelserve_batch_occupancy_count") == grown("reelserve_step_seconds_count") == 8
+
+
+def test_every_metric_of_the_docs_is_on_the_endpoint(tiny_server):
+    with Client(tiny_server.grpc_url) as client:
+        leave_a_stream(client, tiny_server)
+        client.generate("a red star")
+    wait_until_idle(tiny_server)
+    page = (REPOSITORY.parent / "docs" / "serving.md").read_text()
+    documented = set(re.findall(r"`(reelserve_\w+)`", page))
+    with urllib.request.urlopen(tiny_server.metrics_url, timeout=10) as reply:
+        served = set(re.findall(r"^# TYPE (reelserve_\w+)", reply.read().decode(), re.MULTILINE))
+
+    assert documented == served
 
 
 def test_equal_requests_are_drawn_once_when_answers_are_shared(tmp_path):
