@@ -19,8 +19,11 @@ from types import TracebackType
 
 from reelserve.server.board import SHARED_MEMORY, remove_board
 from reelserve.server.installation import Installation, native_installation, pip_installation
+from reelserve.server.stage_processes import stage_processes
 
 READY_POLL_S = 0.1
+WATCH_S = 0.5
+"""Between two looks whether every stage lives."""
 EXIT_TIMEOUT_S = 5
 """How long the server waits for requests in flight once it was told to end."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
@@ -86,6 +89,7 @@ class TritonServer:
     log_file: Path = field(default=Path(), init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _shm_prefix: str = field(default="", init=False)
+    _stages: set[str] = field(default_factory=set, init=False)
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     @property
@@ -121,6 +125,7 @@ class TritonServer:
         for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
                 self._start_once()
+                self._stages = set(stage_processes(self.pid))
                 return self
             except ServerError:
                 # Between choosing a free port and the server's bind another process may take it.
@@ -155,9 +160,29 @@ class TritonServer:
         return status
 
     def wait(self) -> int:
-        """Waits for the server to end by itself and returns its exit status."""
+        """Waits for the server to end by itself and returns its exit status.
+
+        Raises:
+            ServerError: If a stage has died, which Triton does not start again; the server is
+                stopped, so that a supervisor starts all of it.
+        """
         assert self._process is not None, "the server is not started"
+        while self._process.poll() is None:
+            lost = sorted(self._stages - set(stage_processes(self.pid)))
+            # A server that is ending ends its stages first.
+            if lost and not self._ends_soon():
+                self.stop()
+                raise ServerError(f"the process of {', '.join(lost)} has died; Triton was stopped")
+            time.sleep(WATCH_S)
         return self._process.wait()
+
+    def _ends_soon(self) -> bool:
+        assert self._process is not None
+        try:
+            self._process.wait(WATCH_S)
+        except subprocess.TimeoutExpired:
+            return "Waiting for in-flight requests" in self._log_text()
+        return True
 
     def errors(self) -> str:
         """What the server's log says went wrong."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.pipeline.contract import STAGES
 from reelserve.server import launcher
 from reelserve.server.installation import InstallationError, native_installation, pip_installation
 from reelserve.server.launcher import (
@@ -20,6 +21,7 @@ from reelserve.server.launcher import (
     check_repository,
     error_lines,
 )
+from reelserve.server.stage_processes import stage_processes
 from tests.server.grpc_requests import generate
 
 
@@ -222,3 +224,14 @@ def test_stages_start_without_torch():
     assert (
         subprocess.run([sys.executable, "-c", f"{imports}; {check}"], check=False).returncode == 0
     )
+
+
+@pytest.mark.server
+def test_wait_stops_the_server_and_names_the_stage_when_one_has_died(tiny_repository):
+    with TritonServer(ServerOptions(tiny_repository)) as server:
+        stages = stage_processes(server.pid)
+        os.kill(stages["upsampler"], signal.SIGKILL)
+        with pytest.raises(ServerError, match="the process of upsampler has died"):
+            server.wait()
+
+    assert set(stages) == set(STAGES)
