@@ -33,6 +33,7 @@ from reelserve.kernels.launch import (
     HEAD_DIMS,
     MAX_FRAMES,
     MAX_SEQUENCES,
+    LaunchConfig,
     grid_size,
     kernel_constants,
     launch_config,
@@ -163,16 +164,32 @@ def temporal_attention_op(
         raise ModuleNotFoundError(
             "temporal_attention: qkv is on a GPU, which needs the package triton", name="triton"
         )
+    config = launch_config(_arch(qkv.device), qkv.shape[1], qkv.shape[-1], qkv.element_size())
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    return launch(qkv, norm_q, norm_k, cos, sin, scale=scale, eps=eps, config=config)
+
+
+def launch(
+    qkv: Tensor,
+    norm_q: Tensor | None,
+    norm_k: Tensor | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    *,
+    scale: float,
+    eps: float,
+    config: LaunchConfig,
+) -> Tensor:
+    """Launches the kernel as `config` says, on arguments that were validated."""
     b, f, s, _, n, d = qkv.shape
     out = torch.empty((b, f, s, n * d), dtype=qkv.dtype, device=qkv.device)
     if out.numel() == 0:
         return out
-    config = launch_config(_arch(qkv.device), f, d, qkv.element_size())
     constants = kernel_constants(
         config,
         f,
         d,
-        scale=d**-0.5 if scale is None else scale,
+        scale=scale,
         eps=eps,
         qk_norm=norm_q is not None,
         rope=cos is not None,
@@ -181,12 +198,12 @@ def temporal_attention_op(
     grid = (grid_size(config, f, b * s * n),)
     # Pointers that a variant does not read still need a tensor.
     tensors = (qkv, *(qkv if x is None else x for x in (norm_q, norm_k, cos, sin)))
-    launch = {"num_warps": config.num_warps, "num_stages": 1}
+    options = {"num_warps": config.num_warps, "num_stages": 1}
     if config.blocked:
         kernel = wrap_triton(temporal_attention_blocked_fwd_kernel)
     else:
         kernel = wrap_triton(temporal_attention_fwd_kernel)
-    kernel[grid](*tensors, f, s, n, b * s * n, out, **constants, **launch)
+    kernel[grid](*tensors, f, s, n, b * s * n, out, **constants, **options)
     return out
 
 
