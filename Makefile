@@ -22,7 +22,7 @@ ROOMS := $(filter-out tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)
 # Files that `make export` writes: the graph of every engine stage.
 GRAPHS = $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
 	$(REPOSITORY)/*/config.pbtxt 2>/dev/null))
-EXPORT_SOURCES = $(shell find $(CHECKPOINT) export models pipeline -type f \
+EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type f \
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:

@@ -43,7 +43,7 @@ _Table = dict[tuple[int, int], LaunchConfig]
 _SIXTEEN_BIT: _Table = {
     (16, 64): LaunchConfig(pack=1, block_q=16, num_warps=1),
     (16, 128): LaunchConfig(pack=2, block_q=16, num_warps=4),
-    (32, 64): LaunchConfig(pack=1, block_q=32, num_warps=2),
+    (32, 64): LaunchConfig(pack=2, block_q=32, num_warps=4),
     (32, 128): LaunchConfig(pack=2, block_q=32, num_warps=4),
     (64, 64): LaunchConfig(pack=1, block_q=32, num_warps=4),
     (64, 128): LaunchConfig(pack=1, block_q=32, num_warps=4),

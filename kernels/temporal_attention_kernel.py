@@ -80,6 +80,12 @@ def _norm_and_rotate(
         sin = sin.to(tl.float32)[:, None, :]
         low = low.to(tl.float32)
         high = high.to(tl.float32)
+        if not QK_NORM:
+            # Multiplies by one. Without a sum over the row the compiler rotates in the layout of
+            # the product's operands, where every warp holds the tables of all, and spills.
+            one = tl.where(tl.sum(low * low, axis=2) < 0, 0.0, 1.0)[:, :, None]
+            low = low * one
+            high = high * one
         turned = low * cos - high * sin
         high = high * cos + low * sin
         low = turned

@@ -34,6 +34,8 @@ COMPILED = [
     *(Variant(frames, head_dim) for frames, head_dim in BF16_SHAPES),
     *(Variant(f, d, "fp32") for f, d in ((2, 128), (16, 64), (31, 128), (128, 128))),
     Variant(31, 80, "fp16"),
+    Variant(4, 64, "fp32", qk_norm=False),
+    Variant(16, 128, qk_norm=False),
     Variant(31, 128, qk_norm=False, rope=False),
 ]
 
