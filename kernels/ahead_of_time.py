@@ -14,9 +14,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -155,6 +156,44 @@ def compile_variant(
         registers,
         stack_bytes,
     )
+
+
+@dataclass(frozen=True)
+class PluginLaunch:
+    """A launch as a TensorRT plugin describes it; sizes may be symbolic.
+
+    Args:
+        grid_x: Programs.
+        block_x: Threads of a program.
+        shared_bytes: Dynamic shared memory of a program.
+        sizes: 32-bit arguments between the pointers of inputs and output.
+    """
+
+    grid_x: Any
+    block_x: int
+    shared_bytes: int
+    sizes: tuple[Any, Any, Any, Any]
+
+
+def plugin_launch(
+    compiled: CompiledVariant, shape: tuple[Any, Any, Any, Any], cdiv: Callable[[Any, int], Any]
+) -> PluginLaunch:
+    """The launch of a compiled variant.
+
+    Args:
+        compiled: The kernel.
+        shape: `B, F, S, N`, numbers or symbols.
+        cdiv: Divides a number or symbol, rounding up.
+    """
+    b, f, s, n = shape
+    sequences = b * s * n
+    config = compiled.config
+    if config.blocked:
+        grid = sequences * cdiv(f, config.block_q)
+    else:
+        grid = cdiv(sequences, config.pack)
+    threads = 32 * config.num_warps
+    return PluginLaunch(grid, threads, compiled.shared_bytes, (f, s, n, sequences))
 
 
 def without_scratch_pointers(ptx: str) -> str:
