@@ -7,6 +7,7 @@ import csv
 import pytest
 import torch
 
+from reelserve.kernels.benchmarks import bench_denoiser_step
 from reelserve.kernels.benchmarks import bench_temporal_attention as bench
 from reelserve.kernels.benchmarks.providers import PROVIDERS
 from reelserve.kernels.benchmarks.timing import Times
@@ -89,3 +90,24 @@ def test_plot_is_drawn_from_the_csv(tmp_path):
     file = tmp_path / "smoke.csv"
     bench.write(file, bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"))
     assert draw(file).read_bytes().startswith(b"\x89PNG")
+
+
+def test_denoiser_step_is_timed_with_both_kinds_of_attention(monkeypatch, tmp_path):
+    file = tmp_path / "steps.csv"
+    monkeypatch.setattr("sys.argv", ["bench", "--smoke", "--output", str(file)])
+    bench_denoiser_step.main()
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert tuple(rows[0]) == bench_denoiser_step.COLUMNS
+    assert [row["attention"] for row in rows] == ["fused", "sdpa"]
+
+
+def test_both_kinds_of_attention_give_the_same_step():
+    case = bench_denoiser_step.SMOKE_CASES[0]
+    module, inputs = case.build("cpu").float(), [x.float() for x in case.inputs("cpu")]
+    torch.nn.init.normal_(module.to_velocity.weight)
+    found = []
+    for attention in ("fused", "sdpa"):
+        with bench_denoiser_step.attention_by(attention), torch.no_grad():
+            found.append(module(*inputs))
+    torch.testing.assert_close(*found)
