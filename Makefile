@@ -22,11 +22,11 @@ ROOMS := $(filter-out tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)
 # Files that `make export` writes: the graph of every engine stage.
 GRAPHS = $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
 	$(REPOSITORY)/*/config.pbtxt 2>/dev/null))
-EXPORT_SOURCES = $(shell find $(CHECKPOINT) export models pipeline -type f \
+EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type f \
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast lint types export bench-cpu docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ test: build/export.stamp $(VENV)/dev.stamp ## Run every test, those of the real 
 
 test-fast: $(VENV)/dev.stamp ## Run the tests that need no server
 	$(BIN)/python -m pytest -m "not server and not gpu"
+
+test-gpu: $(VENV)/dev.stamp ## Run the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
 
 lint: types ## Check format, lint and types
 	$(BIN)/python -m ruff format --check .

@@ -13,6 +13,7 @@ from pathlib import Path
 import reelserve.export.engines
 import reelserve.export.families
 import reelserve.export.stages
+import reelserve.kernels.temporal_attention
 import reelserve.models
 from reelserve.export.parity import StageParity
 from reelserve.export.stages import StageSource
@@ -129,4 +130,5 @@ def _code_files() -> list[Path]:
     packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
     folders = [Path(package.__file__).parent for package in packages if package.__file__]
     files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    return [*files, Path(reelserve.export.stages.__file__)]
+    modules = (reelserve.export.stages, reelserve.kernels.temporal_attention)
+    return [*files, *(Path(module.__file__) for module in modules if module.__file__)]

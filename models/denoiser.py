@@ -18,7 +18,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from reelserve.kernels.launch import HEAD_DIMS
+from reelserve.kernels.temporal_attention import temporal_attention, temporal_attention_ref
+
 _FREQUENCY_DIM = 256
+RMS_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,18 +95,6 @@ def rotary_tables(num_frames: int, head_dim: int, device: torch.device) -> tuple
     return angles.cos(), angles.sin()
 
 
-def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the halves of the last dimension.
-
-    Args:
-        x: `[..., D]`.
-        cos: Broadcastable to `[..., D/2]`.
-        sin: Like `cos`.
-    """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
-
-
 class RMSNorm(nn.Module):
     """Root-mean-square norm of the last dimension in fp32, with a learned scale."""
 
@@ -112,7 +104,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_NORM_EPS)
         return (wide * scale * self.weight).to(x.dtype)
 
 
@@ -141,18 +133,19 @@ class SpatialAttention(_SelfAttention):
 
 
 class TemporalAttention(_SelfAttention):
-    """Self-attention over the frames at each location. `[B, F, S, C]` in and out."""
+    """Self-attention over the frames at each location. `[B, F, S, C]` in and out.
+
+    The packed projections go to the fused op as they are; heads of a width that it has no kernel
+    for take its reference.
+    """
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, f, s, c = x.shape
         n, d = self.num_heads, c // self.num_heads
         qkv = self.to_qkv(x).reshape(b, f, s, 3, n, d)
-        q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).reshape(3, b * s, n, f, d).unbind(0)
-        q = apply_rotary(self.norm_q(q), cos, sin)
-        k = apply_rotary(self.norm_k(k), cos, sin)
-        out = F.scaled_dot_product_attention(q, k, v)
-        out = out.reshape(b, s, n, f, d).permute(0, 3, 1, 2, 4)
-        return self.to_out(out.reshape(b, f, s, c))
+        attend = temporal_attention if d in HEAD_DIMS else temporal_attention_ref
+        norms = self.norm_q.weight, self.norm_k.weight
+        return self.to_out(attend(qkv, *norms, cos, sin, eps=RMS_NORM_EPS))
 
 
 class TextAttention(nn.Module):

@@ -35,4 +35,7 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OnnxRuntimeEngine(),)}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (OnnxRuntimeEngine(), OnnxRuntimeEngine("node"), OnnxRuntimeEngine("inlined"))
+}

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir
@@ -20,17 +21,34 @@ import torch
 from numpy.typing import NDArray
 
 from reelserve.export.engines.onnx_modules import for_onnx_runtime
+from reelserve.export.engines.onnx_temporal_attention import (
+    DOMAIN,
+    inlined,
+    translation_table,
+    with_body,
+)
 from reelserve.export.stages import ExportStage
 
+TemporalAttentionForm = Literal["standard", "node", "inlined"]
 OPSET = 23
 """The first with Attention, RMSNormalization and RotaryEmbedding."""
 
 
 class OnnxRuntimeEngine:
-    """Builds `model.onnx` and runs it on the CPU."""
+    """Builds `model.onnx` and runs it on the CPU.
 
-    name = "onnxruntime"
+    Args:
+        temporal_attention: What the denoiser's temporal attention becomes: `standard` operators,
+            arranged for ONNX Runtime's CPU kernels; `node`, the fused op, with a body in standard
+            operators; or `inlined`, that body in place of the node.
+    """
+
     file_name = "model.onnx"
+
+    def __init__(self, temporal_attention: TemporalAttentionForm = "standard") -> None:
+        self.temporal_attention = temporal_attention
+        form = temporal_attention
+        self.name = "onnxruntime" if form == "standard" else f"onnxruntime-{form}"
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that shape the graph and that it was checked with."""
@@ -52,19 +70,26 @@ class OnnxRuntimeEngine:
         names = [tensor.name for tensor in contract.inputs]
         dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
         with _quiet(), torch.no_grad():
+            fused = self.temporal_attention != "standard"
             program = torch.onnx.export(
-                for_onnx_runtime(stage.module),
+                for_onnx_runtime(stage.module, fused=fused),
                 stage.example_inputs,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names,
                 output_names=[tensor.name for tensor in contract.outputs],
                 dynamic_shapes=_dynamic_dims(dynamic_shapes),
+                custom_translation_table=translation_table() if fused else None,
                 optimize=False,
                 verbose=False,
             )
             assert program is not None
-            onnx_ir.save(_tidy(program.model), path)
+            onnx_ir.save(self._with_body(_tidy(program.model)), path)
+
+    def _with_body(self, model: onnx_ir.Model) -> onnx_ir.Model:
+        if DOMAIN not in model.opset_imports:
+            return model
+        return inlined(model) if self.temporal_attention == "inlined" else with_body(model)
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.

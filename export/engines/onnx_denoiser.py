@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelserve.kernels.temporal_attention import temporal_attention
 from reelserve.models.denoiser import (
     RMSNorm,
     SpaceTimeBlock,
@@ -35,12 +36,17 @@ _PER_ROW_LAYERS = (
 """Layers whose products or sums would see one row where the batch has one."""
 
 
-def onnx_denoiser(denoiser: SpaceTimeDenoiser) -> SpaceTimeDenoiser:
-    """A copy of the denoiser with its blocks swapped for those below; only for export."""
+def onnx_denoiser(denoiser: SpaceTimeDenoiser, *, fused: bool = False) -> SpaceTimeDenoiser:
+    """A copy of the denoiser with its blocks swapped for those below; only for export.
+
+    Args:
+        denoiser: The source.
+        fused: Temporal attention is the fused op, one node, instead of standard operators.
+    """
     denoiser = copy.deepcopy(denoiser)
     for block in denoiser.refiner:
         block.attention = OnnxTextAttention(block.attention)
-    denoiser.blocks = nn.ModuleList(OnnxBlock(block) for block in denoiser.blocks)
+    denoiser.blocks = nn.ModuleList(OnnxBlock(block, fused=fused) for block in denoiser.blocks)
     for name in _PER_ROW_LAYERS:
         setattr(denoiser, name, TwiceTheRows(getattr(denoiser, name)))
     return denoiser
@@ -147,7 +153,7 @@ class OnnxSpatialAttention(nn.Module):
 
 
 class OnnxTemporalAttention(nn.Module):
-    """Self-attention over the frames at each location; `x` is `[B·S, F, C]`."""
+    """Self-attention over the frames at each location; `x` is `[B, F, S, C]`."""
 
     def __init__(self, source: TemporalAttention) -> None:
         super().__init__()
@@ -156,16 +162,34 @@ class OnnxTemporalAttention(nn.Module):
         self.to_out, self.norm_q, self.norm_k = source.to_out, source.norm_q, source.norm_k
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        b, f, s, c = x.shape
+        x = x.transpose(1, 2).reshape(b * s, f, c)
         q, k, v = (project(linear, x) for linear in self.to_qkv)
         q = self._rotate(normalise_heads(self.norm_q, q, self.num_heads), x, cos, sin)
         k = self._rotate(normalise_heads(self.norm_k, k, self.num_heads), x, cos, sin)
-        return attention(q, k, v.reshape(x.shape), self.num_heads)
+        out = attention(q, k, v.reshape(x.shape), self.num_heads)
+        return project(self.to_out, out.reshape(b, s, f, c).transpose(1, 2))
 
     def _rotate(self, heads: Tensor, like: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         frames = torch.arange(like.shape[1], device=like.device).expand(like.shape[:2])
         return torch.onnx.ops.rotary_embedding(
             heads.reshape(like.shape), cos, sin, frames, num_heads=self.num_heads
         )
+
+
+class OnnxFusedTemporalAttention(nn.Module):
+    """The same by the fused op, which takes the packed projection as it comes."""
+
+    def __init__(self, source: TemporalAttention) -> None:
+        super().__init__()
+        self.source = source
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        source, (b, f, s, c) = self.source, x.shape
+        qkv = project(source.to_qkv, x)
+        qkv = qkv.reshape(b, f, s, 3, source.num_heads, c // source.num_heads)
+        norms = source.norm_q.weight, source.norm_k.weight
+        return project(source.to_out, temporal_attention(qkv, *norms, cos, sin, eps=_EPSILON))
 
 
 class OnnxTextAttention(nn.Module):
@@ -189,10 +213,11 @@ class OnnxTextAttention(nn.Module):
 class OnnxBlock(nn.Module):
     """Spatial, temporal and text attention, then an MLP; `[B, F, S, C]` in and out."""
 
-    def __init__(self, source: SpaceTimeBlock) -> None:
+    def __init__(self, source: SpaceTimeBlock, *, fused: bool) -> None:
         super().__init__()
         self.spatial_attention = OnnxSpatialAttention(source.spatial_attention)
-        self.temporal_attention = OnnxTemporalAttention(source.temporal_attention)
+        temporal = OnnxFusedTemporalAttention if fused else OnnxTemporalAttention
+        self.temporal_attention = temporal(source.temporal_attention)
         self.norm_text = source.norm_text
         self.text_attention = OnnxTextAttention(source.text_attention)
         self.mlp = source.mlp
@@ -214,10 +239,8 @@ class OnnxBlock(nn.Module):
         hidden = modulated_norm(x, 1 + scale_s, shift_s).reshape(b * f, s, c)
         x = x + gate_s * self.spatial_attention(hidden).reshape(tokens)
 
-        hidden = modulated_norm(x, 1 + scale_t, shift_t).reshape(b, f, s, c).transpose(1, 2)
-        hidden = self.temporal_attention(hidden.reshape(b * s, f, c), *rotary)
-        hidden = hidden.reshape(b, s, f, c).transpose(1, 2)
-        x = x + gate_t * project(self.temporal_attention.to_out, hidden).reshape(tokens)
+        hidden = modulated_norm(x, 1 + scale_t, shift_t).reshape(b, f, s, c)
+        x = x + gate_t * self.temporal_attention(hidden, *rotary).reshape(tokens)
 
         x = x + self.text_attention(self.norm_text(x), text, mask)
         hidden = modulated_norm(x, 1 + scale_m, shift_m)

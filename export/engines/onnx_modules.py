@@ -10,12 +10,17 @@ from reelserve.export.engines.onnx_vae import FrameVAEDecoderStage
 from reelserve.export.stages import DenoiserStage, UpsamplerStage, VAEDecoderStage
 
 
-def for_onnx_runtime(module: nn.Module) -> nn.Module:
-    """The stage's module, or one with the same tensors and weights made for this engine."""
+def for_onnx_runtime(module: nn.Module, *, fused: bool = False) -> nn.Module:
+    """The stage's module, or one with the same tensors and weights made for this engine.
+
+    Args:
+        module: Of a stage.
+        fused: The denoiser's temporal attention is the fused op.
+    """
     if isinstance(module, UpsamplerStage):
         return BlockedUpsamplerStage(module.upsampler)
     if isinstance(module, DenoiserStage):
-        return DenoiserStage(onnx_denoiser(module.denoiser))
+        return DenoiserStage(onnx_denoiser(module.denoiser, fused=fused))
     if isinstance(module, VAEDecoderStage):
         return FrameVAEDecoderStage(module.vae)
     return module

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from reelserve.models.denoiser import (
     BUNDLED,
@@ -7,6 +8,8 @@ from reelserve.models.denoiser import (
     SIZE_10B,
     DenoiserConfig,
     SpaceTimeDenoiser,
+    TemporalAttention,
+    rotary_tables,
 )
 
 SMALL = DenoiserConfig(
@@ -86,3 +89,52 @@ def test_denoiser_answers_to_every_input(denoiser, which):
     before = denoiser(*arguments)
     arguments[which] = arguments[which] + 0.5
     assert (denoiser(*arguments) - before).abs().max() > 1e-4
+
+
+def attention_between_transposes(module, x, cos, sin):
+    """Temporal attention as it was before the fused op: norm, rotation and SDPA apart."""
+
+    def rotate(heads):
+        first, second = heads.chunk(2, dim=-1)
+        turned = [first * cos - second * sin, second * cos + first * sin]
+        return torch.cat(turned, dim=-1).to(heads.dtype)
+
+    b, f, s, c = x.shape
+    n, d = module.num_heads, c // module.num_heads
+    qkv = module.to_qkv(x).reshape(b, f, s, 3, n, d)
+    q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).reshape(3, b * s, n, f, d).unbind(0)
+    out = F.scaled_dot_product_attention(rotate(module.norm_q(q)), rotate(module.norm_k(k)), v)
+    out = out.reshape(b, s, n, f, d).permute(0, 3, 1, 2, 4)
+    return module.to_out(out.reshape(b, f, s, c))
+
+
+@pytest.mark.parametrize("num_heads", [1, 4], ids=["D64", "D16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+def test_temporal_attention_is_norm_rotation_and_sdpa(num_heads, dtype, grad):
+    torch.manual_seed(0)
+    module = TemporalAttention(64, num_heads).to(dtype)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 5, 6, 64, dtype=dtype)
+    tables = rotary_tables(5, 64 // num_heads, torch.device("cpu"))
+    with torch.set_grad_enabled(grad):
+        found = module(x, *tables)
+        expected = attention_between_transposes(module, x, *tables)
+    assert torch.equal(found, expected)
+
+
+def test_every_weight_of_temporal_attention_is_trained():
+    module = TemporalAttention(64, 1)
+    tables = rotary_tables(5, 64, torch.device("cpu"))
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    found = []
+    for run in (module, compiled):
+        module.zero_grad()
+        x = torch.linspace(-1, 1, 2 * 5 * 3 * 64).reshape(2, 5, 3, 64)
+        run(x, *tables).square().sum().backward()
+        found.append({name: p.grad.clone() for name, p in module.named_parameters()})
+    eager, graph = found
+    assert all(gradient.abs().max() > 0 for name, gradient in eager.items())
+    for name, gradient in eager.items():
+        torch.testing.assert_close(graph[name], gradient, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,1 @@
+"""Fused GPU kernels: reference, kernel, torch op, launch table; benchmarks beside them."""

@@ -1,0 +1,1 @@
+"""Times the kernels on one GPU against what PyTorch offers."""

@@ -1,0 +1,175 @@
+"""Times a denoising step with the fused op against the same model with SDPA.
+
+`python -m reelserve.kernels.benchmarks.bench_denoiser_step` on a machine with one GPU runs the
+kernel's and the denoiser's tests first and writes `docs/results/denoiser_step_<gpu>.csv`. The
+large models have random weights. `--smoke` runs a small one on a CPU, to show that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reelserve.kernels.benchmarks.timing import ROOT, machine, measure, require_green_tests
+from reelserve.kernels.temporal_attention import temporal_attention_ref
+from reelserve.models import denoiser as denoiser_module
+from reelserve.models.denoiser import (
+    BUNDLED,
+    SIZE_3B,
+    SIZE_10B,
+    DenoiserConfig,
+    SpaceTimeDenoiser,
+)
+from reelserve.pipeline.provenance import commit
+
+_log = logging.getLogger(__name__)
+
+TEXT_TOKENS = 128
+COLUMNS = (
+    "git_sha", "gpu", "driver", "torch", "triton", "model", "B", "F", "H", "W", "dtype",
+    "attention", "compiled", "p20_ms", "p50_ms", "p80_ms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and the latents of a step.
+
+    Args:
+        model: Name in the results.
+        config: Its size.
+        batch: Rows `B`: two where guidance is on.
+        frames: Latent frames `F`.
+        height: Latent rows.
+        width: Latent columns.
+    """
+
+    model: str
+    config: DenoiserConfig
+    batch: int
+    frames: int
+    height: int
+    width: int
+
+    def build(self, device: str) -> SpaceTimeDenoiser:
+        """The model with random weights, in bf16."""
+        torch.manual_seed(0)
+        with torch.device(device):
+            module = SpaceTimeDenoiser(self.config)
+        return module.to(torch.bfloat16).eval().requires_grad_(False)
+
+    def inputs(self, device: str) -> tuple[torch.Tensor, ...]:
+        """Random latents, noise level and text."""
+        shape = (self.batch, self.config.in_channels, self.frames, self.height, self.width)
+        return (
+            torch.randn(shape, dtype=torch.bfloat16, device=device),
+            torch.full((self.batch,), 500.0, device=device),
+            torch.randn(
+                self.batch, TEXT_TOKENS, self.config.text_dim, dtype=torch.bfloat16, device=device
+            ),
+            torch.ones(self.batch, TEXT_TOKENS, dtype=torch.int64, device=device),
+        )
+
+
+CASES = (
+    Case("bundled", BUNDLED, 2, 20, 8, 8),
+    Case("3B", SIZE_3B, 1, 31, 16, 24),
+    Case("3B", SIZE_3B, 1, 31, 32, 48),
+    Case("10B", SIZE_10B, 1, 31, 16, 24),
+    Case("10B", SIZE_10B, 1, 31, 32, 48),
+)
+SMOKE_CASES = (Case("smoke", DenoiserConfig(4, 8, 128, 2, 1, 1), 1, 3, 2, 2),)
+
+
+@contextlib.contextmanager
+def attention_by(name: str) -> Iterator[None]:
+    """Sets what the denoiser's temporal attention calls: `fused`, the op, or `sdpa`."""
+    fused = denoiser_module.temporal_attention
+    denoiser_module.temporal_attention = fused if name == "fused" else temporal_attention_ref
+    try:
+        yield
+    finally:
+        denoiser_module.temporal_attention = fused
+
+
+def time_step(
+    module: SpaceTimeDenoiser, inputs: tuple[torch.Tensor, ...], device: str, compiled: bool
+) -> dict[str, float]:
+    """Milliseconds of one step under autocast to bf16.
+
+    Args:
+        module: The model.
+        inputs: Of its forward.
+        device: `cuda` or `cpu`.
+        compiled: Whether each block is compiled.
+    """
+    torch._dynamo.reset()
+    for block in module.blocks:
+        block._compiled_call_impl = None
+        if compiled:
+            block.compile(dynamic=False)
+
+    def step() -> torch.Tensor:
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, cache_enabled=False):
+            return module(*inputs)
+
+    times = measure(step, device, seconds=1.0)
+    return {name: round(value, 4) for name, value in dataclasses.asdict(times).items()}
+
+
+def bench(
+    cases: Iterable[Case], device: str, modes: Iterable[bool] = (False, True)
+) -> list[dict[str, object]]:
+    """Times each case with both kinds of attention, eager (False) and compiled (True)."""
+    where = {"git_sha": commit(), **machine(device)}
+    found: list[dict[str, object]] = []
+    built: tuple[DenoiserConfig, SpaceTimeDenoiser] | None = None
+    for case in cases:
+        if built is None or built[0] != case.config:
+            built = None
+            built = case.config, case.build(device)
+        shape = {"B": case.batch, "F": case.frames, "H": case.height, "W": case.width}
+        for compiled in modes:
+            for attention in ("fused", "sdpa"):
+                with attention_by(attention):
+                    times = time_step(built[1], case.inputs(device), device, compiled)
+                row = {"model": case.model, **shape, "dtype": "bf16", "attention": attention}
+                found.append({**where, **row, "compiled": compiled, **times})
+                _log.info("%s %s compiled=%s: %s", case, attention, compiled, times)
+    return found
+
+
+def main() -> None:
+    """Times what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="a small model on a CPU, eager")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    output = arguments.output
+    if arguments.smoke:
+        found = bench(SMOKE_CASES, "cpu", modes=(False,))
+    else:
+        require_green_tests(("tests/kernels", "tests/models/test_denoiser.py"))
+        found = bench(CASES, "cuda")
+        name = re.sub(r"[^a-z0-9]+", "_", str(found[0]["gpu"]).lower()).strip("_")
+        output = output or ROOT / "docs" / "results" / f"denoiser_step_{name}.csv"
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Times functions on a GPU, without what the CPU adds; on a CPU only to show that they run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+FLUSH_BYTES = 256 * 2**20
+"""Written before each timed call: more than any L2 cache holds."""
+COPY_BYTES = 2**30
+WARMUP_CALLS = 3
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one function.
+
+    Args:
+        p20_ms: 20% of the calls took less.
+        p50_ms: Median.
+        p80_ms: 80% of the calls took less.
+    """
+
+    p20_ms: float
+    p50_ms: float
+    p80_ms: float
+
+    @classmethod
+    def of(cls, milliseconds: list[float]) -> Times:
+        """Quantiles of the times of single calls."""
+        ordered = torch.tensor(milliseconds, dtype=torch.float64)
+        points = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+        return cls(*torch.quantile(ordered, points).tolist())
+
+
+def measure(function: Callable[[], object], device: str, seconds: float = 0.2) -> Times:
+    """Times single calls from a cold L2 cache, as a CUDA graph: the CPU's part is left out.
+
+    Args:
+        function: Takes nothing; works on tensors that it holds.
+        device: `cuda` or `cpu`.
+        seconds: About how long to measure.
+    """
+    for _ in range(WARMUP_CALLS):
+        function()
+    if device == "cpu":
+        return Times.of([_cpu_ms(function) for _ in range(WARMUP_CALLS)])
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    flushed = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
+    first = _graph_ms(graph, flushed, 3)
+    calls = min(1000, max(20, int(1e3 * seconds / max(first))))
+    return Times.of(_graph_ms(graph, flushed, calls))
+
+
+def _graph_ms(graph: torch.cuda.CUDAGraph, flushed: torch.Tensor, calls: int) -> list[float]:
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+    for start, end in events:
+        flushed.zero_()
+        start.record()
+        graph.replay()
+        end.record()
+    torch.cuda.synchronize()
+    return [start.elapsed_time(end) for start, end in events]
+
+
+def _cpu_ms(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def copy_gb_per_s(device: str, num_bytes: int = COPY_BYTES) -> float:
+    """Bandwidth of a copy inside the device's memory: bytes read and written, in 1e9 a second."""
+    source = torch.empty(num_bytes, dtype=torch.int8, device=device)
+    target = torch.empty_like(source)
+    times = measure(lambda: target.copy_(source), device)
+    return 2 * num_bytes / times.p50_ms / 1e6
+
+
+def machine(device: str) -> dict[str, str]:
+    """GPU, its driver, and the versions of torch and triton."""
+    try:
+        import triton
+    except ModuleNotFoundError:
+        triton_version = ""
+    else:
+        triton_version = triton.__version__
+    return {
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "driver": _driver() if device == "cuda" else "",
+        "torch": torch.__version__,
+        "triton": triton_version,
+    }
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def require_green_tests(paths: tuple[str, ...]) -> None:
+    """Runs tests; what is wrong is not timed.
+
+    Raises:
+        SystemExit: If one fails.
+    """
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *paths], cwd=ROOT)
+    if done.returncode:
+        raise SystemExit("the tests are red: no figures")

@@ -1,0 +1,77 @@
+"""Runs the Triton kernels on a CPU by Triton's interpreter; started with TRITON_INTERPRET=1."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import torch
+
+from reelserve.kernels.launch import LaunchConfig, grid_size, kernel_constants, launch_config
+from reelserve.kernels.temporal_attention_kernel import (
+    temporal_attention_blocked_fwd_kernel,
+    temporal_attention_fwd_kernel,
+)
+from tests.kernels.problems import Problem, assert_as_close_as_torch
+
+# The interpreter multiplies bf16 as if it were integers.
+CASES: list[tuple[Problem, LaunchConfig | None]] = [
+    (Problem(1, 1, 3, 2, 64, torch.float16), None),
+    (Problem(2, 3, 2, 3, 72), None),
+    (Problem(1, 8, 3, 1, 40, torch.float16), None),
+    (Problem(2, 13, 2, 3, 64, torch.float16), None),
+    (Problem(1, 16, 2, 2, 64, torch.float16, qk_norm=False), None),
+    (Problem(1, 31, 1, 3, 128, torch.float16), None),
+    (Problem(2, 31, 1, 3, 96, torch.float16, rope=False), LaunchConfig(2, 32, 4)),
+    (Problem(1, 24, 1, 5, 80, torch.float16, qk_norm=False, rope=False), LaunchConfig(4, 32, 4)),
+    (Problem(2, 48, 1, 2, 64, torch.float16), LaunchConfig(1, 64, 4)),
+    (Problem(2, 61, 1, 2, 64, torch.float16), LaunchConfig(1, 32, 4)),
+    (Problem(1, 96, 2, 1, 72, torch.float16), None),
+    (Problem(1, 128, 1, 1, 128), None),
+    (Problem(1, 61, 2, 3, 40), None),
+]
+
+
+def run(problem: Problem, config: LaunchConfig | None) -> None:
+    """Launches one problem into an output full of NaN."""
+    inputs = problem.inputs()
+    qkv = inputs[0]
+    element_bytes = qkv.element_size()
+    config = config or launch_config(90, problem.f, problem.d, element_bytes)
+    out = qkv.new_full((problem.b, problem.f, problem.s, problem.n * problem.d), float("nan"))
+    constants = kernel_constants(
+        config,
+        problem.f,
+        problem.d,
+        scale=problem.d**-0.5,
+        eps=1e-6,
+        qk_norm=problem.qk_norm,
+        rope=problem.rope,
+        element_bytes=element_bytes,
+    )
+    sequences = problem.b * problem.s * problem.n
+    blocked = temporal_attention_blocked_fwd_kernel
+    kernel = blocked if config.blocked else temporal_attention_fwd_kernel
+    tensors = [qkv if x is None else x for x in inputs]
+    sizes = (problem.f, problem.s, problem.n, sequences)
+    kernel[(grid_size(config, problem.f, sequences),)](*tensors, *sizes, out, **constants)
+    assert_as_close_as_torch(out, inputs)
+
+
+def main() -> int:
+    """Runs every case, names each on a line of its own and returns how many failed."""
+    failed = 0
+    for problem, config in CASES:
+        try:
+            run(problem, config)
+        except Exception:
+            failed += 1
+            traceback.print_exc()
+            sys.stdout.write(f"{problem} failed\n")
+        else:
+            sys.stdout.write(f"{problem} passed\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
