@@ -25,6 +25,7 @@ from triton.compiler import ASTSource
 
 from reelserve.kernels.launch import (
     HEAD_DIMS,
+    MULTIPROCESSORS,
     LaunchConfig,
     kernel_constants,
     launch_config,
@@ -32,6 +33,9 @@ from reelserve.kernels.launch import (
 from reelserve.kernels.temporal_attention_kernel import (
     temporal_attention_blocked_fwd_kernel,
     temporal_attention_fwd_kernel,
+)
+from reelserve.kernels.temporal_attention_pipelined_kernel import (
+    temporal_attention_pipelined_fwd_kernel,
 )
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -62,6 +66,7 @@ class Variant:
         dtype: Of `qkv`: `fp16`, `bf16` or `fp32`.
         qk_norm: Whether queries and keys are normalised.
         rope: Whether they are rotated.
+        num_heads: `N`.
         table_dtype: Of weights of the norm and rotary tables.
         scale: Of the logits; None for `D**-0.5`.
         eps: Of the norm.
@@ -72,6 +77,7 @@ class Variant:
     dtype: str = "bf16"
     qk_norm: bool = True
     rope: bool = True
+    num_heads: int = 16
     table_dtype: str = "fp32"
     scale: float | None = None
     eps: float = 1e-6
@@ -88,6 +94,7 @@ class CompiledVariant:
     Args:
         name: Of its entry point.
         ptx: Its parameters are five input pointers, four 32-bit sizes and the output pointer.
+        arch: Compute capability that it is for.
         config: How to launch it.
         shared_bytes: Dynamic shared memory of a program.
         registers: Of a thread.
@@ -96,10 +103,20 @@ class CompiledVariant:
 
     name: str
     ptx: str
+    arch: int
     config: LaunchConfig
     shared_bytes: int
     registers: int
     stack_bytes: int
+
+
+def kernel_of(config: LaunchConfig) -> Any:
+    """The kernel that a launch needs."""
+    if config.num_stages:
+        return temporal_attention_pipelined_fwd_kernel
+    if config.blocked:
+        return temporal_attention_blocked_fwd_kernel
+    return temporal_attention_fwd_kernel
 
 
 def compile_variant(
@@ -113,7 +130,9 @@ def compile_variant(
         config: In place of the launch table's.
     """
     element_bytes = ELEMENT_BYTES[variant.dtype]
-    config = config or launch_config(arch, variant.num_frames, variant.head_dim, element_bytes)
+    config = config or launch_config(
+        arch, variant.num_frames, variant.num_heads, variant.head_dim, element_bytes
+    )
     constants = kernel_constants(
         config,
         variant.num_frames,
@@ -124,8 +143,7 @@ def compile_variant(
         rope=variant.rope,
         element_bytes=element_bytes,
     )
-    blocked = temporal_attention_blocked_fwd_kernel
-    kernel = blocked if config.blocked else temporal_attention_fwd_kernel
+    kernel = kernel_of(config)
     types = {"qkv_ptr": f"*{variant.dtype}", "out_ptr": f"*{variant.dtype}"}
     types |= dict.fromkeys(
         ("norm_q_ptr", "norm_k_ptr", "cos_ptr", "sin_ptr"), "*" + variant.table_dtype
@@ -151,6 +169,7 @@ def compile_variant(
     return CompiledVariant(
         compiled.metadata.name,
         without_scratch_pointers(compiled.asm["ptx"]),
+        arch,
         config,
         compiled.metadata.shared,
         registers,
@@ -188,7 +207,9 @@ def plugin_launch(
     b, f, s, n = shape
     sequences = b * s * n
     config = compiled.config
-    if config.blocked:
+    if config.num_stages:
+        grid = config.programs * MULTIPROCESSORS[compiled.arch]
+    elif config.blocked:
         grid = sequences * cdiv(f, config.block_q)
     else:
         grid = cdiv(sequences, config.pack)
@@ -252,7 +273,7 @@ def describe(variant: Variant, arch: int, compiled: CompiledVariant) -> str:
     config = compiled.config
     return (
         f"sm_{arch} {variant}: pack {config.pack}, queries {config.block_q}, "
-        f"warps {config.num_warps}, registers {compiled.registers}, "
+        f"warps {config.num_warps}, stages {config.num_stages}, registers {compiled.registers}, "
         f"shared memory {compiled.shared_bytes} bytes, {faults(compiled, arch) or 'no spills'}"
     )
 

@@ -27,12 +27,17 @@ class LaunchConfig:
         block_q: Frames whose queries are attended at once; the block of all frames, or fewer.
         num_warps: Warps of a program.
         blocked: Keys go by in blocks of `block_q` too, with an online softmax.
+        num_stages: Above 0: programs stay, and load tiles while they attend others, in so many
+            stages.
+        programs: Of a multiprocessor, where programs stay.
     """
 
     pack: int
     block_q: int
     num_warps: int
     blocked: bool = False
+    num_stages: int = 0
+    programs: int = 0
 
 
 _Table = dict[tuple[int, int], LaunchConfig]
@@ -61,6 +66,14 @@ _THIRTY_TWO_BIT: _Table = {
     (128, 128): LaunchConfig(pack=1, block_q=32, num_warps=8, blocked=True),
 }
 _BY_ARCH: dict[int, _Table] = {
+    90: {
+        (16, 64): LaunchConfig(pack=2, block_q=16, num_warps=2, num_stages=3, programs=4),
+        (32, 64): LaunchConfig(pack=2, block_q=32, num_warps=4, num_stages=3, programs=2),
+        (32, 128): LaunchConfig(pack=1, block_q=32, num_warps=4, num_stages=3, programs=2),
+        (64, 64): LaunchConfig(pack=1, block_q=64, num_warps=4, num_stages=4, programs=2),
+        (64, 128): LaunchConfig(pack=1, block_q=64, num_warps=4, num_stages=3, programs=1),
+        (128, 64): LaunchConfig(pack=1, block_q=128, num_warps=8, num_stages=4, programs=1),
+    },
     # Two sequences spill: 8 bytes a thread at D = 64, 24 at D = 80 in fp16.
     120: {
         (32, 64): LaunchConfig(pack=1, block_q=32, num_warps=2),
@@ -68,6 +81,9 @@ _BY_ARCH: dict[int, _Table] = {
     },
 }
 """Where an architecture differs, 16-bit. A row that was measured names GPU and benchmark row."""
+
+MULTIPROCESSORS = {90: 132}
+"""Of the GPU that programs which stay are launched for, where a kernel is compiled without it."""
 
 
 def padded_frames(num_frames: int) -> int:
@@ -81,22 +97,26 @@ def padded_head_dim(head_dim: int) -> int:
 
 
 def launch_config(
-    arch: int, num_frames: int, head_dim: int, element_bytes: int = 2
+    arch: int, num_frames: int, num_heads: int, head_dim: int, element_bytes: int = 2
 ) -> LaunchConfig:
     """Looks up how a problem is launched.
 
     Args:
         arch: Compute capability, such as 90.
         num_frames: `F`, 1 to 128.
+        num_heads: `N`. Programs that stay want a multiple of what they pack.
         head_dim: `D`.
         element_bytes: 2 or 4.
     """
     padded = padded_frames(num_frames)
     key = (max(MIN_TILE_ROWS, padded), padded_head_dim(head_dim))
-    if element_bytes == 2:
-        config = _BY_ARCH.get(arch, {}).get(key) or _SIXTEEN_BIT[key]
-    else:
-        config = _THIRTY_TWO_BIT[key]
+    config = (_SIXTEEN_BIT if element_bytes == 2 else _THIRTY_TWO_BIT)[key]
+    special = _BY_ARCH.get(arch, {}).get(key) if element_bytes == 2 else None
+    # Short sequences share tiles in the kernel whose programs do not stay.
+    if special and not (
+        special.num_stages and (padded < MIN_TILE_ROWS or num_heads % special.pack)
+    ):
+        config = special
     if padded < MIN_TILE_ROWS:
         # Short sequences share a tile of the tensor cores.
         return LaunchConfig(config.pack * MIN_TILE_ROWS // padded, padded, config.num_warps)
@@ -138,13 +158,20 @@ def kernel_constants(
         # Three products on tensor cores instead of one in fp32 lanes, whose operands spill.
         "DOT_PRECISION": "tf32x3" if element_bytes == 4 else "ieee",
     }
-    if not config.blocked:
-        constants |= {"BLOCK_Q": config.block_q, "PACK": config.pack}
+    if config.num_stages:
+        full = num_frames == padded_frames(num_frames)
+        constants |= {"PACK": config.pack, "FULL": full, "NUM_STAGES": config.num_stages}
+    elif not config.blocked:
+        constants |= {"PACK": config.pack, "BLOCK_Q": config.block_q}
     return constants
 
 
-def grid_size(config: LaunchConfig, num_frames: int, num_sequences: int) -> int:
+def grid_size(
+    config: LaunchConfig, num_frames: int, num_sequences: int, multiprocessors: int
+) -> int:
     """Programs of a launch: `num_sequences` is `B·S·N`."""
+    if config.num_stages:
+        return config.programs * multiprocessors
     if config.blocked:
         return num_sequences * -(-num_frames // config.block_q)
     return -(-num_sequences // config.pack)

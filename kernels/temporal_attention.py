@@ -44,6 +44,9 @@ try:
         temporal_attention_blocked_fwd_kernel,
         temporal_attention_fwd_kernel,
     )
+    from reelserve.kernels.temporal_attention_pipelined_kernel import (
+        temporal_attention_pipelined_fwd_kernel,
+    )
 except ModuleNotFoundError as error:
     if error.name != "triton":
         raise
@@ -164,8 +167,9 @@ def temporal_attention_op(
         raise ModuleNotFoundError(
             "temporal_attention: qkv is on a GPU, which needs the package triton", name="triton"
         )
-    config = launch_config(_arch(qkv.device), qkv.shape[1], qkv.shape[-1], qkv.element_size())
-    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    _, f, _, _, n, d = qkv.shape
+    config = launch_config(_arch(qkv.device), f, n, d, qkv.element_size())
+    scale = d**-0.5 if scale is None else scale
     return launch(qkv, norm_q, norm_k, cos, sin, scale=scale, eps=eps, config=config)
 
 
@@ -195,11 +199,14 @@ def launch(
         rope=cos is not None,
         element_bytes=qkv.element_size(),
     )
-    grid = (grid_size(config, f, b * s * n),)
+    multiprocessors = torch.cuda.get_device_properties(qkv.device).multi_processor_count
+    grid = (grid_size(config, f, b * s * n, multiprocessors),)
     # Pointers that a variant does not read still need a tensor.
     tensors = (qkv, *(qkv if x is None else x for x in (norm_q, norm_k, cos, sin)))
     options = {"num_warps": config.num_warps, "num_stages": 1}
-    if config.blocked:
+    if config.num_stages:
+        kernel = wrap_triton(temporal_attention_pipelined_fwd_kernel)
+    elif config.blocked:
         kernel = wrap_triton(temporal_attention_blocked_fwd_kernel)
     else:
         kernel = wrap_triton(temporal_attention_fwd_kernel)

@@ -159,8 +159,8 @@ def temporal_attention_fwd_kernel(
     # Elements beyond 2^31: 64 bits from here on. Offsets of the output; those of qkv are
     # three times as far, plus the head.
     width = num_heads * D
-    stride = num_locations.to(tl.int64) * width
-    start = batch.to(tl.int64) * num_frames * stride + (location % num_locations) * width
+    stride = tl.cast(num_locations, tl.int64) * width
+    start = tl.cast(batch, tl.int64) * num_frames * stride + (location % num_locations) * width
     head = (head * D)[None, :]
     exists = (sequence < num_sequences)[None, :]
 
@@ -257,8 +257,8 @@ def temporal_attention_blocked_fwd_kernel(
     sequence = tl.program_id(0) // num_blocks
     location = sequence // num_heads
     width = num_heads * D
-    stride = num_locations.to(tl.int64) * width
-    start = (location // num_locations).to(tl.int64) * num_frames * stride
+    stride = tl.cast(num_locations, tl.int64) * width
+    start = tl.cast(location // num_locations, tl.int64) * num_frames * stride
     start += (location % num_locations) * width
     head = (sequence % num_heads) * D
     dims = tl.arange(0, BLOCK_D)

@@ -2,9 +2,9 @@
 
 Importing this registers `reelserve::TemporalAttention`, the operator of the ONNX node that
 `export/engines/onnx_temporal_attention.py` writes. TensorRT (10.9 or later) puts the kernel's PTX
-into the plan, so a server needs no plugin library. Frames and head width are compiled in and must
-be constants of the network; fixed shapes throughout avoid NVIDIA/TensorRT#4849, where modules
-leak on each change of shape. Needs the package `triton` and a GPU while building.
+into the plan, so a server needs no plugin library. Frames, heads and head width are compiled in
+and must be constants of the network; fixed shapes throughout avoid NVIDIA/TensorRT#4849, where
+modules leak on each change of shape. Needs the package `triton` and a GPU while building.
 
 Source: docs.nvidia.com/deeplearning/tensorrt, `tensorrt.plugin.aot_impl`.
 """
@@ -63,6 +63,7 @@ def temporal_attention_aot(
         f.constant_value(),
         d.constant_value(),
         _DTYPES[qkv.dtype],
+        num_heads=n.constant_value(),
         table_dtype=tables.pop(),
         scale=scale,
         eps=epsilon,

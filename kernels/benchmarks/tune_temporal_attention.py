@@ -35,26 +35,38 @@ ROWS = (
     Row(1, 121, 384, 20, 128),
 )
 """One for each row of the table."""
+SHARED_BYTES = 227 * 1024
+"""Of a multiprocessor of an H100."""
 
 
 def candidates(num_frames: int, head_dim: int) -> Iterator[LaunchConfig]:
-    """Every launch that could be best: 1 to 16 KiB of queries a warp, at most 48 KiB in all.
+    """Every launch that could be best.
 
     Args:
         num_frames: `F`, above 8.
         head_dim: `D`.
     """
     block, width = padded_frames(num_frames), padded_head_dim(head_dim)
-    for pack in (1, 2, 4, 8):
+    for pack in (1, 2, 4):
         for block_q in (block, block // 2, block // 4):
-            if block_q < MIN_TILE_ROWS or (pack > 1 and block_q < block):
+            if block_q < MIN_TILE_ROWS or (pack > 1 and block_q < block) or pack * block > 128:
                 continue
-            tile_bytes = 2 * pack * block * width
-            if tile_bytes > 48 * 1024 or pack * block > 128:
-                continue
-            for num_warps in (1, 2, 4, 8, 16):
-                if 1024 <= tile_bytes // num_warps <= 8192:
+            for num_warps in (1, 2, 4, 8):
+                # 1 to 8 KiB of queries a warp.
+                if 1024 <= 2 * pack * block * width // num_warps <= 8192:
                     yield LaunchConfig(pack, block_q, num_warps)
+                    if block_q == block:
+                        yield from _pipelined(pack, block, width, num_warps)
+
+
+def _pipelined(pack: int, block: int, width: int, num_warps: int) -> Iterator[LaunchConfig]:
+    """Launches whose programs stay, as many as shared memory and half the registers allow."""
+    for num_stages in (3, 4):
+        stage_bytes = 3 * 2 * pack * block * width
+        for programs in (1, 2, 4):
+            fits = (num_stages - 1) * stage_bytes * programs <= SHARED_BYTES
+            if fits and num_warps * programs in (4, 8):
+                yield LaunchConfig(pack, block, num_warps, num_stages=num_stages, programs=programs)
 
 
 def tune(row: Row, copy: float) -> list[tuple[float, LaunchConfig]]:

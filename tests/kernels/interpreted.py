@@ -7,13 +7,11 @@ import traceback
 
 import torch
 
+from reelserve.kernels.ahead_of_time import kernel_of
 from reelserve.kernels.launch import LaunchConfig, grid_size, kernel_constants, launch_config
-from reelserve.kernels.temporal_attention_kernel import (
-    temporal_attention_blocked_fwd_kernel,
-    temporal_attention_fwd_kernel,
-)
 from tests.kernels.problems import Problem, assert_as_close_as_torch
 
+MULTIPROCESSORS = 2
 # The interpreter multiplies bf16 as if it were integers.
 CASES: list[tuple[Problem, LaunchConfig | None]] = [
     (Problem(1, 1, 3, 2, 64, torch.float16), None),
@@ -24,6 +22,9 @@ CASES: list[tuple[Problem, LaunchConfig | None]] = [
     (Problem(1, 31, 1, 3, 128, torch.float16), None),
     (Problem(2, 31, 1, 3, 96, torch.float16, rope=False), LaunchConfig(2, 32, 4)),
     (Problem(1, 24, 1, 5, 80, torch.float16, qk_norm=False, rope=False), LaunchConfig(4, 32, 4)),
+    (Problem(1, 16, 5, 2, 64, torch.float16, rope=False), None),
+    (Problem(2, 31, 3, 4, 64, torch.float16), None),
+    (Problem(1, 128, 2, 1, 64, torch.float16, qk_norm=False), None),
     (Problem(2, 48, 1, 2, 64, torch.float16), LaunchConfig(1, 64, 4)),
     (Problem(2, 61, 1, 2, 64, torch.float16), LaunchConfig(1, 32, 4)),
     (Problem(1, 96, 2, 1, 72, torch.float16), None),
@@ -37,7 +38,7 @@ def run(problem: Problem, config: LaunchConfig | None) -> None:
     inputs = problem.inputs()
     qkv = inputs[0]
     element_bytes = qkv.element_size()
-    config = config or launch_config(90, problem.f, problem.d, element_bytes)
+    config = config or launch_config(90, problem.f, problem.n, problem.d, element_bytes)
     out = qkv.new_full((problem.b, problem.f, problem.s, problem.n * problem.d), float("nan"))
     constants = kernel_constants(
         config,
@@ -50,11 +51,10 @@ def run(problem: Problem, config: LaunchConfig | None) -> None:
         element_bytes=element_bytes,
     )
     sequences = problem.b * problem.s * problem.n
-    blocked = temporal_attention_blocked_fwd_kernel
-    kernel = blocked if config.blocked else temporal_attention_fwd_kernel
+    grid = (grid_size(config, problem.f, sequences, MULTIPROCESSORS),)
     tensors = [qkv if x is None else x for x in inputs]
     sizes = (problem.f, problem.s, problem.n, sequences)
-    kernel[(grid_size(config, problem.f, sequences),)](*tensors, *sizes, out, **constants)
+    kernel_of(config)[grid](*tensors, *sizes, out, **constants)
     assert_as_close_as_torch(out, inputs)
 
 

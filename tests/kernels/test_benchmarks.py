@@ -79,8 +79,8 @@ def test_results_file_is_named_for_the_gpu():
 @pytest.mark.parametrize("row", TUNED, ids=str)
 def test_candidates_hold_what_the_table_says(row):
     found = list(candidates(row.F, row.D))
-    assert launch_config(90, row.F, row.D) in found
-    assert len(found) < 24
+    assert launch_config(90, row.F, row.N, row.D) in found
+    assert len(found) < 60
 
 
 def test_plot_is_drawn_from_the_csv(tmp_path):

@@ -197,7 +197,13 @@ def test_op_raises_when_an_argument_is_out_of_range(arguments, message):
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
 def test_launch_table_fills_the_tiles_of_the_tensor_cores(head_dim, element_bytes):
     for frames in range(1, MAX_FRAMES + 1):
-        config = launch_config(90, frames, head_dim, element_bytes)
+        config = launch_config(90, frames, 16, head_dim, element_bytes)
         rows = config.block_q * config.pack
         assert rows >= 16 and rows % 16 == 0 and math.log2(rows).is_integer()
         assert config.pack == 1 or config.block_q >= frames
+
+
+def test_launch_of_heads_that_do_not_fill_a_tile_stays_out_of_the_pipeline():
+    assert launch_config(90, 32, 16, 64).num_stages
+    assert not launch_config(90, 32, 3, 64).num_stages
+    assert launch_config(90, 32, 3, 128).pack == 1

@@ -18,6 +18,7 @@ from reelserve.export.engines.onnx_temporal_attention import (
     OP_TYPE,
 )
 from reelserve.kernels.ahead_of_time import Variant, compile_variant, plugin_launch
+from reelserve.kernels.launch import MULTIPROCESSORS
 from tests.kernels.problems import NAMES, Problem, assert_as_close_as_torch
 
 
@@ -83,12 +84,21 @@ def test_plugin_hands_over_the_launch_of_the_op(plugin):
     tensors += [desc(31, 64, dtype="float")] * 2
     assert module.temporal_attention_desc(*tensors, 0.1, 1e-6) == ((2, 31, 5, 512), "bfloat")
     name, ptx, params, sizes = module.temporal_attention_aot(*tensors, 0.1, 1e-6, (), 0)
-    compiled = compile_variant(Variant(31, 128, scale=0.1), 90)
+    compiled = compile_variant(Variant(31, 128, num_heads=4, scale=0.1), 90)
     assert (name, ptx) == (compiled.name, compiled.ptx)
-    assert params.grid_x == cdiv(2 * 5 * 4, compiled.config.pack)
+    assert params.grid_x == MULTIPROCESSORS[90] * compiled.config.programs
     assert params.block_x == 32 * compiled.config.num_warps
     assert params.shared_mem == compiled.shared_bytes
     assert sizes == [31, 5, 4, 40]
+
+
+def test_plugin_cuts_the_grid_where_programs_do_not_stay(plugin):
+    module, _ = plugin
+    tensors = [desc(2, 31, 5, 3, 3, 64, dtype="bfloat"), *[desc(64, dtype="float")] * 2]
+    tensors += [desc(31, 32, dtype="float")] * 2
+    _, _, params, _ = module.temporal_attention_aot(*tensors, 0.1, 1e-6, (), 0)
+    compiled = compile_variant(Variant(31, 64, num_heads=3, scale=0.1), 90)
+    assert params.grid_x == cdiv(2 * 5 * 3, compiled.config.pack)
 
 
 def test_plugin_raises_when_tables_are_of_different_dtypes(plugin):
@@ -137,7 +147,7 @@ def launch_through_the_driver(compiled, launch, tensors: list[torch.Tensor]) -> 
 def test_ptx_launched_through_the_driver_is_the_reference(problem):
     inputs = problem.inputs("cuda")
     major, minor = torch.cuda.get_device_capability()
-    variant = Variant(problem.f, problem.d, NAMES[problem.dtype])
+    variant = Variant(problem.f, problem.d, NAMES[problem.dtype], num_heads=problem.n)
     compiled = compile_variant(variant, 10 * major + minor)
     launch = plugin_launch(compiled, (problem.b, problem.f, problem.s, problem.n), cdiv)
     shape = (problem.b, problem.f, problem.s, problem.n * problem.d)
