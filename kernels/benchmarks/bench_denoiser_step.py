@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from reelserve.kernels.benchmarks.timing import ROOT, machine, measure, require_green_tests
+from reelserve.kernels.benchmarks.timing import (
+    machine,
+    measure,
+    require_green_tests,
+    write_rows,
+)
 from reelserve.kernels.temporal_attention import temporal_attention_ref
 from reelserve.models import denoiser as denoiser_module
 from reelserve.models.denoiser import (
@@ -128,10 +131,9 @@ def time_step(
 
 def bench(
     cases: Iterable[Case], device: str, modes: Iterable[bool] = (False, True)
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """Times each case with both kinds of attention, eager (False) and compiled (True)."""
     where = {"git_sha": commit(), **machine(device)}
-    found: list[dict[str, object]] = []
     built: tuple[DenoiserConfig, SpaceTimeDenoiser] | None = None
     for case in cases:
         if built is None or built[0] != case.config:
@@ -143,9 +145,8 @@ def bench(
                 with attention_by(attention):
                     times = time_step(built[1], case.inputs(device), device, compiled)
                 row = {"model": case.model, **shape, "dtype": "bf16", "attention": attention}
-                found.append({**where, **row, "compiled": compiled, **times})
                 _log.info("%s %s compiled=%s: %s", case, attention, compiled, times)
-    return found
+                yield {**where, **row, "compiled": compiled, **times}
 
 
 def main() -> None:
@@ -155,20 +156,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    output = arguments.output
     if arguments.smoke:
         found = bench(SMOKE_CASES, "cpu", modes=(False,))
     else:
         require_green_tests(("tests/kernels", "tests/models/test_denoiser.py"))
         found = bench(CASES, "cuda")
-        name = re.sub(r"[^a-z0-9]+", "_", str(found[0]["gpu"]).lower()).strip("_")
-        output = output or ROOT / "docs" / "results" / f"denoiser_step_{name}.csv"
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(found)
+    write_rows(found, COLUMNS, arguments.output, "denoiser_step")
 
 
 if __name__ == "__main__":

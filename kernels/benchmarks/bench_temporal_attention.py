@@ -9,11 +9,9 @@ every provider on tiny shapes on a CPU, to show that it runs.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import logging
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +19,12 @@ import torch
 
 from reelserve.kernels.benchmarks.providers import PROVIDERS, Inputs
 from reelserve.kernels.benchmarks.timing import (
-    ROOT,
     Times,
     copy_gb_per_s,
     machine,
     measure,
     require_green_tests,
+    write_rows,
 )
 from reelserve.pipeline.provenance import commit
 
@@ -93,15 +91,16 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
-def bench(rows: Iterable[Row], providers: Iterable[str], device: str) -> list[dict[str, object]]:
+def bench(
+    rows: Iterable[Row], providers: Iterable[str], device: str
+) -> Iterator[dict[str, object]]:
     """Times every provider on every row.
 
-    Returns:
+    Yields:
         Rows of the CSV; a provider that fails on a shape has none there, and is logged.
     """
     copy = copy_gb_per_s(device, *(() if device == "cuda" else (2**20,)))
     where = {"git_sha": commit(), **machine(device)}
-    found = []
     for row in rows:
         torch.manual_seed(0)
         inputs = row.inputs(device)
@@ -111,11 +110,9 @@ def bench(rows: Iterable[Row], providers: Iterable[str], device: str) -> list[di
             except Exception:
                 _log.exception("%s failed on %s", provider, row)
                 continue
-            found.append(
-                {**where, **dataclasses.asdict(row), **_figures(row, provider, times, copy)}
-            )
-            _log.info("%s %s: %s", row, provider, f"{found[-1]['share_of_copy']:.3f} of copy")
-    return found
+            figures = _figures(row, provider, times, copy)
+            _log.info("%s %s: %s", row, provider, f"{figures['share_of_copy']:.3f} of copy")
+            yield {**where, **dataclasses.asdict(row), **figures}
 
 
 def _figures(row: Row, provider: str, times: Times, copy: float) -> dict[str, object]:
@@ -127,21 +124,6 @@ def _figures(row: Row, provider: str, times: Times, copy: float) -> dict[str, ob
         "copy_gb_per_s": round(copy, 1),
         "share_of_copy": round(gb_per_s / copy, 4),
     }
-
-
-def write(path: Path, found: list[dict[str, object]]) -> None:
-    """Writes the CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
-
-
-def results_file(gpu: str) -> Path:
-    """Where figures of a GPU are kept."""
-    name = re.sub(r"[^a-z0-9]+", "_", gpu.lower()).strip("_")
-    return ROOT / "docs" / "results" / f"temporal_attention_{name}.csv"
 
 
 def main() -> None:
@@ -161,11 +143,7 @@ def main() -> None:
     if arguments.rows:
         rows = tuple(rows[index] for index in arguments.rows)
     found = bench(rows, arguments.providers, device)
-    output = arguments.output
-    if output is None and device == "cuda":
-        output = results_file(str(found[0]["gpu"]))
-    if output is not None:
-        write(output, found)
+    write_rows(found, COLUMNS, arguments.output, "temporal_attention")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +62,7 @@ def measure(function: Callable[[], object], device: str, seconds: float = 0.2) -
         function()
     flushed = torch.zeros(FLUSH_BYTES // 4, device=device)
     first = _graph_ms(graph, flushed, 3)
-    calls = min(1000, max(20, int(1e3 * seconds / max(first))))
+    calls = min(1000, max(7, int(1e3 * seconds / max(first))))
     return Times.of(_graph_ms(graph, flushed, calls))
 
 
@@ -127,3 +129,34 @@ def require_green_tests(paths: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *paths], cwd=ROOT)
     if done.returncode:
         raise SystemExit("the tests are red: no figures")
+
+
+def results_file(kind: str, gpu: str) -> Path:
+    """Where figures of a GPU are kept."""
+    name = re.sub(r"[^a-z0-9]+", "_", gpu.lower()).strip("_")
+    return ROOT / "docs" / "results" / f"{kind}_{name}.csv"
+
+
+def write_rows(
+    rows: Iterable[Mapping[str, object]], columns: Sequence[str], path: Path | None, kind: str
+) -> Path | None:
+    """Writes rows as CSV, each as soon as it is there.
+
+    Args:
+        rows: The rows.
+        columns: Of the file, in order.
+        path: The file; None for `results_file` of the GPU, and for nothing on a CPU.
+        kind: Of results, the beginning of the file's name.
+    """
+    found: list[Mapping[str, object]] = []
+    for row in rows:
+        found.append(row)
+        if path is None and row["gpu"] != "cpu":
+            path = results_file(kind, str(row["gpu"]))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(found)
+    return path

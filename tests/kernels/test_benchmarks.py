@@ -10,7 +10,7 @@ import torch
 from reelserve.kernels.benchmarks import bench_denoiser_step
 from reelserve.kernels.benchmarks import bench_temporal_attention as bench
 from reelserve.kernels.benchmarks.providers import PROVIDERS
-from reelserve.kernels.benchmarks.timing import Times
+from reelserve.kernels.benchmarks.timing import Times, results_file, write_rows
 from reelserve.kernels.benchmarks.tune_temporal_attention import ROWS as TUNED
 from reelserve.kernels.benchmarks.tune_temporal_attention import candidates
 from reelserve.kernels.launch import launch_config
@@ -21,7 +21,7 @@ EAGER = ("reelserve", "sdpa_strided", "sdpa_transposed")
 
 def test_bench_writes_a_row_for_every_shape_and_provider(tmp_path):
     file = tmp_path / "results" / "smoke.csv"
-    bench.write(file, bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"))
+    write_rows(bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"), bench.COLUMNS, file, "smoke")
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert tuple(rows[0]) == bench.COLUMNS
@@ -34,7 +34,7 @@ def test_bench_goes_on_when_a_provider_fails(monkeypatch):
         raise RuntimeError("does not compile")
 
     monkeypatch.setitem(PROVIDERS, "compiled", broken)
-    found = bench.bench(bench.SMOKE_ROWS[:1], ("compiled", "reelserve"), "cpu")
+    found = list(bench.bench(bench.SMOKE_ROWS[:1], ("compiled", "reelserve"), "cpu"))
     assert [row["provider"] for row in found] == ["reelserve"]
 
 
@@ -71,7 +71,7 @@ def test_quantiles_are_of_single_calls():
 
 
 def test_results_file_is_named_for_the_gpu():
-    assert bench.results_file("NVIDIA H100 80GB HBM3").name == (
+    assert results_file("temporal_attention", "NVIDIA H100 80GB HBM3").name == (
         "temporal_attention_nvidia_h100_80gb_hbm3.csv"
     )
 
@@ -88,7 +88,7 @@ def test_plot_is_drawn_from_the_csv(tmp_path):
     from reelserve.kernels.benchmarks.plot_temporal_attention import draw
 
     file = tmp_path / "smoke.csv"
-    bench.write(file, bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"))
+    write_rows(bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"), bench.COLUMNS, file, "smoke")
     assert draw(file).read_bytes().startswith(b"\x89PNG")
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reelserve.kernels.launch import HEAD_DIMS
-from reelserve.kernels.temporal_attention import temporal_attention, temporal_attention_ref
+from reelserve.kernels.temporal_attention import temporal_attention
 from tests.kernels.problems import Problem, assert_as_close_as_torch
 
 pytestmark = [
@@ -92,14 +92,6 @@ def test_op_is_registered_as_torch_asks():
         torch.ops.reelserve.temporal_attention.default,
         inputs,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-    )
-
-
-def test_compiled_chain_around_the_op_agrees():
-    inputs = Problem(1, 31, 12, 4, 64, BF16).inputs("cuda")
-    compiled = torch.compile(lambda *given: 2 * temporal_attention(*given), fullgraph=True)
-    torch.testing.assert_close(
-        compiled(*inputs), 2 * temporal_attention_ref(*inputs), rtol=0.05, atol=0.05
     )
 
 

@@ -1,4 +1,4 @@
-"""A denoiser packaged by AOTInductor holds the kernel, runs and agrees."""
+"""The op inside what Inductor compiles: a chain, and a denoiser packaged ahead of time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from reelserve.kernels.benchmarks.bench_denoiser_step import Case
+from reelserve.kernels.temporal_attention import temporal_attention, temporal_attention_ref
 from reelserve.models.denoiser import DenoiserConfig
+from tests.kernels.problems import Problem
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
+CHAINS = [Problem(1, 31, 12, heads, 64, torch.bfloat16) for heads in (3, 4)]
 
 
 @torch.no_grad()
@@ -36,3 +39,12 @@ def test_package_of_a_denoiser_runs_the_kernel(tmp_path):
     assert any("temporal_attention_fwd_kernel" in name for name in kernels), kernels
     expected = module(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("problem", CHAINS, ids=str)
+def test_compiled_chain_around_the_op_agrees(problem):
+    inputs = problem.inputs("cuda")
+    compiled = torch.compile(lambda *given: 2 * temporal_attention(*given), fullgraph=True)
+    torch.testing.assert_close(
+        compiled(*inputs), 2 * temporal_attention_ref(*inputs), rtol=0.05, atol=0.05
+    )
