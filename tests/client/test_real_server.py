@@ -113,6 +113,8 @@ def full(server: TritonServer) -> Iterator[None]:
     """Long clips in every place, cancelled at the end."""
     wait_until_idle(server)
     with Client(server.grpc_url) as client, contextlib.ExitStack() as streams:
+        # From it the server learns what a clip costs; it says to wait for long until then.
+        client.generate("a")
         for seed in range(LIMIT):
             streams.enter_context(client.stream("a", seed=seed, **LONG, height=128, width=128))
         wait_until(lambda: metrics(server)["reelserve_requests_in_flight"] == LIMIT)
@@ -153,7 +155,7 @@ def test_refused_requests_are_all_answered_in_the_end_and_none_twice(tiny_server
     with ThreadPoolExecutor(count) as pool:
         with full(tiny_server):
             seeds = [pool.submit(draw, seed) for seed in range(count)]
-            wait_until(lambda: ended("refused") >= before["refused"] + count)
+            wait_until(lambda: ended("refused") > before["refused"])
         assert [seed.result() for seed in seeds] == list(range(count))
 
     wait_until_idle(tiny_server)
