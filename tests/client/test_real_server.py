@@ -112,11 +112,13 @@ def test_statistics_count_every_stage_of_a_clip(tiny_server):
 def full(server: TritonServer) -> Iterator[None]:
     """Long clips in every place, cancelled at the end."""
     wait_until_idle(server)
+    options = {**LONG, "height": 128, "width": 128}
     with Client(server.grpc_url) as client, contextlib.ExitStack() as streams:
-        # From it the server learns what a clip costs; it says to wait for long until then.
-        client.generate("a")
+        # From these the server learns what such a clip costs, and asks for short waits.
+        for seed in range(3):
+            client.generate("a", seed=seed, **options)
         for seed in range(LIMIT):
-            streams.enter_context(client.stream("a", seed=seed, **LONG, height=128, width=128))
+            streams.enter_context(client.stream("a", seed=seed, **options))
         wait_until(lambda: metrics(server)["reelserve_requests_in_flight"] == LIMIT)
         yield
 
@@ -151,9 +153,9 @@ def test_refused_requests_are_all_answered_in_the_end_and_none_twice(tiny_server
             f'reelserve_requests_total{{model="{model}",outcome="{outcome}"}}'
         ]
 
-    before = {outcome: ended(outcome) for outcome in ("ok", "refused", "failed")}
     with ThreadPoolExecutor(count) as pool:
         with full(tiny_server):
+            before = {outcome: ended(outcome) for outcome in ("ok", "refused", "failed")}
             seeds = [pool.submit(draw, seed) for seed in range(count)]
             wait_until(lambda: ended("refused") > before["refused"])
         assert [seed.result() for seed in seeds] == list(range(count))
