@@ -97,9 +97,16 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do():
         assert re.fullmatch(r"\d+m", rule["for"])
 
 
-def test_prometheus_config_loads_the_alerts():
-    config = yaml.safe_load((ALERTS.parent / "prometheus.yml").read_text())
+@pytest.mark.parametrize("file", ["prometheus.yml", "alerts_test.yml"])
+def test_prometheus_loads_the_alerts(file):
+    config = yaml.safe_load((ALERTS.parent / file).read_text())
     assert config["rule_files"] == [ALERTS.name]
+
+
+def test_alerts_test_names_alerts_that_exist():
+    suites = yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text())["tests"]
+    tested = {case["alertname"] for suite in suites for case in suite["alert_rule_test"]}
+    assert tested <= {rule["alert"] for rule in alerts()}
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap():
