@@ -26,10 +26,10 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving docs install install-dev clean FORCE
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 # `value`: a dollar sign in the sentence is not make's.
 demo: export REELSERVE_PROMPT := $(value PROMPT)
@@ -62,6 +62,9 @@ export: build/export.stamp ## Export the checkpoint into model_repository/ where
 
 bench-cpu: build/export.stamp ## Measure the server on this machine: docs/results/bench_cpu.json
 	$(REELSERVE) bench-cpu --model-repository $(REPOSITORY) --output docs/results/bench_cpu.json
+
+bench-serving: build/export.stamp ## Measure cancels, refusals and progress: docs/results/serving.json
+	$(REELSERVE) bench-serving --model-repository $(REPOSITORY) --output docs/results/serving.json
 
 docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/
 	$(REELSERVE) docs

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import tritonclient.grpc as triton
@@ -14,10 +18,12 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from reelserve.client._exceptions import (
     InternalError,
     ReelserveError,
+    RequestCancelledError,
     described,
     error_from_status,
 )
 from reelserve.client._request import GenerateOptions, request_tensors
+from reelserve.client._retries import Retries
 from reelserve.client._statistics import StageStatistics, read_statistics
 from reelserve.client._stream import (
     MICROSECONDS_PER_SECOND,
@@ -50,7 +56,11 @@ class Client:
 
     Args:
         url: `host:port` of the server's gRPC endpoint. Nothing is sent yet.
-        timeout_s: Bound on every `generate` that sets none of its own.
+        timeout_s: Bound on every `generate` and `stream` that sets none of its own.
+        max_retries: How often a request is sent again that the server has refused for want of a
+            place, where the call does not say. The waits grow, with jitter, are never shorter
+            than the server asks for, and end within `timeout_s`. What may have been accepted is
+            never sent again.
         model: Asked by `generate`.
         stream_model: Asked by `stream`.
     """
@@ -60,11 +70,13 @@ class Client:
         url: str = DEFAULT_URL,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_retries: int = 0,
         model: str = MODEL,
         stream_model: str = STREAM_MODEL,
     ) -> None:
-        self.url, self.timeout_s = url, timeout_s
+        self.url, self.timeout_s, self.max_retries = url, timeout_s, max_retries
         self.model, self.stream_model = model, stream_model
+        self._closed = threading.Event()
         self._channel = grpc.insecure_channel(url, options=channel_arguments(url))
         self._triton = triton.InferenceServerClient(url, channel_args=channel_arguments(url))
 
@@ -79,12 +91,14 @@ class Client:
             ReelserveError: One of its subclasses, see there.
             TypeError: If there is no such option.
         """
-        call = _call(self, prompt, options)
-        try:
-            result = self._triton.infer(**call)
-        except InferenceServerException as error:
-            _raise(error, self.url)
-        return _video(result, self.url)
+        inputs, retries = _inputs(prompt, options), _retries(self, options)
+        while True:
+            try:
+                result = self._triton.infer(self.model, inputs, **_timeouts(retries))
+            except InferenceServerException as error:
+                self._pause(retries.next_wait_s(_failure(error, self.url)))
+            else:
+                return _video(result, self.url)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Stream:
         """Draws a clip and tells how far it is; the last event holds it.
@@ -99,7 +113,8 @@ class Client:
             InvalidArgumentError: If a value does not fit; other errors come with the events.
             TypeError: If there is no such option.
         """
-        return Stream(_stream_call(self, self._channel, prompt, options), self.url)
+        send, retries = _sender(self, self._channel, prompt, options), _retries(self, options)
+        return Stream(send, retries, self.url, self._pause)
 
     def is_ready(self) -> bool:
         """Whether the server answers and serves the model."""
@@ -120,13 +135,19 @@ class Client:
         try:
             response = self._triton.get_inference_statistics(client_timeout=STATUS_TIMEOUT_S)
         except InferenceServerException as error:
-            _raise(error, self.url)
+            raise _failure(error, self.url) from None
         return read_statistics(response)
 
     def close(self) -> None:
         """Closes the connection; requests in flight are cancelled."""
+        self._closed.set()
         self._channel.close()
         self._triton.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Waits between two attempts; closing the client ends it."""
+        if self._closed.wait(seconds):
+            raise _closed_error(self.url) from None
 
     def __enter__(self) -> Client:
         return self
@@ -148,31 +169,42 @@ class AsyncClient:
         url: str = DEFAULT_URL,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_retries: int = 0,
         model: str = MODEL,
         stream_model: str = STREAM_MODEL,
     ) -> None:
-        self.url, self.timeout_s = url, timeout_s
+        self.url, self.timeout_s, self.max_retries = url, timeout_s, max_retries
         self.model, self.stream_model = model, stream_model
+        self._closed = asyncio.Event()
         self._channel = grpc.aio.insecure_channel(url, options=channel_arguments(url))
         self._triton = triton_aio.InferenceServerClient(url, channel_args=channel_arguments(url))
 
     async def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Video:
         """As `Client.generate`; cancelling the task cancels the request."""
-        call = _call(self, prompt, options)
-        try:
-            result = await self._triton.infer(**call)
-        except InferenceServerException as error:
-            _raise(error, self.url)
-        return _video(result, self.url)
+        inputs, retries = _inputs(prompt, options), _retries(self, options)
+        while True:
+            try:
+                result = await self._triton.infer(self.model, inputs, **_timeouts(retries))
+            except InferenceServerException as error:
+                await self._pause(retries.next_wait_s(_failure(error, self.url)))
+            else:
+                return _video(result, self.url)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncStream:
         """As `Client.stream`: `async for event in client.stream("a red circle"): …`."""
-        return AsyncStream(_stream_call(self, self._channel, prompt, options), self.url)
+        send, retries = _sender(self, self._channel, prompt, options), _retries(self, options)
+        return AsyncStream(send, retries, self.url, self._pause)
 
     async def close(self) -> None:
         """Closes the connection; requests in flight are cancelled."""
+        self._closed.set()
         await self._channel.close()
         await self._triton.close()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
+            raise _closed_error(self.url) from None
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -200,39 +232,50 @@ def channel_arguments(url: str) -> list[tuple[str, int]]:
     return arguments
 
 
-def _call(client: Client | AsyncClient, prompt: str, options: GenerateOptions) -> dict[str, Any]:
-    """Arguments of Triton's `infer`."""
+def _inputs(prompt: str, options: GenerateOptions) -> list[triton.InferInput]:
+    """Inputs of Triton's `infer`."""
     inputs = []
     for name, tensor in request_tensors(prompt, options).items():
         inputs.append(triton.InferInput(name, tensor.shape, np_to_triton_dtype(tensor.dtype)))
         inputs[-1].set_data_from_numpy(tensor)
-    timeout_s = _timeout_s(client, options)
-    return {
-        "model_name": client.model,
-        "inputs": inputs,
-        "client_timeout": timeout_s,
-        "timeout": int(timeout_s * MICROSECONDS_PER_SECOND),
-    }
+    return inputs
 
 
-def _stream_call(
+def _timeouts(retries: Retries) -> dict[str, float]:
+    """Bounds of the next attempt, for Triton's `infer`: gRPC's and what the server is told."""
+    timeout_s = retries.remaining_s()
+    return {"client_timeout": timeout_s, "timeout": int(timeout_s * MICROSECONDS_PER_SECOND)}
+
+
+def _sender(
     client: Client | AsyncClient, channel: Any, prompt: str, options: GenerateOptions
-) -> Any:
-    """The call of a stream; `channel` is of the kind that the client needs."""
-    timeout_s = _timeout_s(client, options)
-    request = stream_request(client.stream_model, request_tensors(prompt, options), timeout_s)
+) -> Callable[[float], Any]:
+    """Sends the request of a stream; `channel` is of the kind that the client needs."""
+    tensors = request_tensors(prompt, options)
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    return stub.ModelStreamInfer(iter([request]), metadata=STATUS_METADATA, timeout=timeout_s)
+
+    def send(timeout_s: float) -> Any:
+        request = stream_request(client.stream_model, tensors, timeout_s)
+        return stub.ModelStreamInfer(iter([request]), metadata=STATUS_METADATA, timeout=timeout_s)
+
+    return send
 
 
-def _timeout_s(client: Client | AsyncClient, options: GenerateOptions) -> float:
-    timeout_s = options.get("timeout_s")
-    return client.timeout_s if timeout_s is None else timeout_s
+def _retries(client: Client | AsyncClient, options: GenerateOptions) -> Retries:
+    max_retries, timeout_s = options.get("max_retries"), options.get("timeout_s")
+    return Retries(
+        client.max_retries if max_retries is None else max_retries,
+        client.timeout_s if timeout_s is None else timeout_s,
+    )
 
 
-def _raise(error: InferenceServerException, url: str) -> NoReturn:
+def _failure(error: InferenceServerException, url: str) -> ReelserveError:
     status = _STATUS_BY_TEXT.get(error.status() or "")
-    raise error_from_status(status, error.message() or "no message", url) from None
+    return error_from_status(status, error.message() or "no message", url)
+
+
+def _closed_error(url: str) -> ReelserveError:
+    return described(RequestCancelledError, "the client was closed", url)
 
 
 def _video(result: triton.InferResult, url: str) -> Video:

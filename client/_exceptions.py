@@ -15,6 +15,8 @@ A message names the server and ends with what to do.
 
 from __future__ import annotations
 
+import re
+
 import grpc
 
 
@@ -35,7 +37,14 @@ class InvalidArgumentError(ReelserveError, ValueError):
 
 
 class UnavailableError(ReelserveError):
-    """The server is over capacity; the same request may succeed later."""
+    """The server is over capacity; the same request may succeed later.
+
+    Attributes:
+        retry_after_s: Seconds that the server asks to wait. None if it does not say, and then the
+            request may have been accepted before it failed.
+    """
+
+    retry_after_s: float | None = None
 
 
 class DeadlineExceededError(ReelserveError, TimeoutError):
@@ -106,6 +115,9 @@ _MODEL_FAILURES = ("unknown model", "no available versions", "is not ready")
 _DEADLINE_REFUSALS = ("the deadline leaves", "the deadline of the request has passed")
 """Our server's words; Triton has no status for them that a stage could give."""
 
+_RETRY_AFTER = re.compile(r"; retry after (?P<seconds>\d+(?:\.\d+)?) s$")
+"""Ends our server's refusal of a request that it has not accepted, and no other message."""
+
 
 def error_from_status(status: grpc.StatusCode | None, details: str, url: str) -> ReelserveError:
     """Turns what gRPC says into an error of this client.
@@ -125,7 +137,11 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
         words in text for words in _TRANSPORT_FAILURES
     ):
         kind = NoServerError
-    return described(kind, details, url)
+    error = described(kind, details, url)
+    hint = _RETRY_AFTER.search(details) if status is grpc.StatusCode.UNAVAILABLE else None
+    if hint and isinstance(error, UnavailableError):
+        error.retry_after_s = float(hint["seconds"])
+    return error
 
 
 def described(kind: type[ReelserveError], details: str, url: str) -> ReelserveError:

@@ -33,6 +33,8 @@ class GenerateOptions(TypedDict, total=False):
         priority: `interactive`, or `batch`, which lets those pass; interactive if left out.
         timeout_s: Seconds until `DeadlineExceededError`; the client's own bound if left out. The
             server is told, and refuses what cannot be ready by then.
+        max_retries: How often a request that the server has refused for want of a place is sent
+            again, within `timeout_s`; the client's own number if left out.
     """
 
     negative_prompt: str | None
@@ -45,6 +47,7 @@ class GenerateOptions(TypedDict, total=False):
     width: int | None
     priority: Literal["interactive", "batch"] | None
     timeout_s: float | None
+    max_retries: int | None
 
 
 def request_tensors(prompt: str, options: GenerateOptions) -> dict[str, NDArray[Any]]:
@@ -58,7 +61,6 @@ def request_tensors(prompt: str, options: GenerateOptions) -> dict[str, NDArray[
         TypeError: If there is no such option.
     """
     values = cast(dict[str, Any], {**options})
-    values.pop("timeout_s", None)
     unknown = sorted(set(values) - set(GenerateOptions.__annotations__))
     if unknown:
         raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,7 @@ from reelserve.client._exceptions import (
     described,
     error_from_status,
 )
+from reelserve.client._retries import Retries
 from reelserve.client._video import Video, VideoInfo
 from reelserve.pipeline import contract
 
@@ -120,14 +122,39 @@ def _content(result: triton.InferResult, name: str) -> bytes:
 
 
 class _Call:
-    """A stream's gRPC call; closing it cancels the request on the server."""
+    """A stream's gRPC call; closing it cancels the request on the server.
 
-    def __init__(self, call: Any, url: str) -> None:
-        self._call, self._url, self._ended = call, url, False
+    Args:
+        send: Sends the request, which may take so many seconds; gives the gRPC call.
+        retries: What may be spent on refusals.
+        url: `host:port` of the server.
+    """
 
-    def _error(self, error: grpc.RpcError) -> ReelserveError:
-        self._cancel()
-        return error_from_status(error.code(), error.details() or "no message", self._url)
+    _ended = True
+    """Until the request has been sent."""
+
+    def __init__(self, send: Callable[[float], Any], retries: Retries, url: str) -> None:
+        self._send, self._retries, self._url = send, retries, url
+        self._call = send(retries.remaining_s())
+        self._ended, self._heard = False, False
+
+    def _read(self, response: Any) -> Event | None:
+        self._heard = True
+        return read_event(response, self._url)
+
+    def _next_wait_s(self, error: grpc.RpcError) -> float:
+        """Seconds until the request is sent again; raises if it is not."""
+        details = error.details() or "no message"
+        failure = error_from_status(error.code(), details, self._url)
+        if self._heard:
+            # It was accepted, whatever the words are.
+            raise failure from None
+        return self._retries.next_wait_s(failure)
+
+    def _send_again(self) -> None:
+        # It may have been closed during the wait.
+        if not self._ended:
+            self._call = self._send(self._retries.remaining_s())
 
     def _cancel(self) -> None:
         if not self._ended:
@@ -144,6 +171,16 @@ class Stream(_Call):
     Leaving it before the last event, in any way, cancels the request on the server.
     """
 
+    def __init__(
+        self,
+        send: Callable[[float], Any],
+        retries: Retries,
+        url: str,
+        pause: Callable[[float], None],
+    ) -> None:
+        super().__init__(send, retries, url)
+        self._pause = pause
+
     def __iter__(self) -> Stream:
         return self
 
@@ -153,28 +190,23 @@ class Stream(_Call):
         Raises:
             ReelserveError: One of its subclasses, see there.
         """
-        while not self._ended:
-            try:
-                response = next(self._call)
-            except grpc.RpcError as error:
-                raise self._error(error) from None
-            except StopIteration:
-                break
-            except BaseException:
-                self._cancel()
-                raise
-            event = self._read(response)
-            if event is not None:
-                return event
-        self._cancel()
-        raise StopIteration
-
-    def _read(self, response: Any) -> Event | None:
         try:
-            return read_event(response, self._url)
-        except ReelserveError:
+            return self._next()
+        except BaseException:
             self._cancel()
             raise
+
+    def _next(self) -> Event:
+        while not self._ended:
+            try:
+                event = self._read(next(self._call))
+            except grpc.RpcError as error:
+                self._pause(self._next_wait_s(error))
+                self._send_again()
+            else:
+                if event is not None:
+                    return event
+        raise StopIteration
 
     def close(self) -> None:
         """Cancels the request if it has not ended."""
@@ -195,25 +227,40 @@ class Stream(_Call):
 class AsyncStream(_Call):
     """`Stream` for asyncio: `async for`, `async with`."""
 
+    def __init__(
+        self,
+        send: Callable[[float], Any],
+        retries: Retries,
+        url: str,
+        pause: Callable[[float], Awaitable[None]],
+    ) -> None:
+        super().__init__(send, retries, url)
+        self._pause = pause
+
     def __aiter__(self) -> AsyncStream:
         return self
 
     async def __anext__(self) -> Event:
         """As `Stream.__next__`; cancelling the task cancels the request."""
+        try:
+            return await self._next()
+        except BaseException:
+            self._cancel()
+            raise
+
+    async def _next(self) -> Event:
         while not self._ended:
             try:
                 response = await self._call.read()
                 if response is grpc.aio.EOF:
                     break
-                event = read_event(response, self._url)
+                event = self._read(response)
             except grpc.RpcError as error:
-                raise self._error(error) from None
-            except BaseException:
-                self._cancel()
-                raise
-            if event is not None:
-                return event
-        self._cancel()
+                await self._pause(self._next_wait_s(error))
+                self._send_again()
+            else:
+                if event is not None:
+                    return event
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

@@ -63,6 +63,14 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         dest="timeout_s",
         help="give up after this many seconds (%(default)g)",
     )
+    add(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        dest="max_retries",
+        help="ask so often again where the server is full (%(default)s)",
+    )
 
 
 def request_options(arguments: argparse.Namespace) -> GenerateOptions:

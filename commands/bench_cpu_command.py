@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "ready_s": round(server.ready_s, DIGITS),
         "peak_memory_bytes": memory.peak_bytes,
         "clips_s": [round(clip.seconds, DIGITS) for clip in clips],
-        "request": _request(arguments.prompt, clips[0].video),
+        "request": described_request(arguments.prompt, clips[0].video),
         **provenance(),
         "versions": clips[0].video.info.versions,
     }
@@ -111,14 +111,17 @@ def draw(client: Client, prompt: str, request: GenerateOptions) -> Clip:
     return Clip(seconds, stage_seconds(before, settled_statistics(client, before)), video)
 
 
-async def throughput(url: str, prompt: str, request: GenerateOptions, rounds: int) -> float:
-    """Videos per second of `CONCURRENCY` callers, each sending a request when its last is done.
+async def throughput(
+    url: str, prompt: str, request: GenerateOptions, rounds: int, callers: int = CONCURRENCY
+) -> float:
+    """Videos per second of callers, each of which sends a request when its last one is done.
 
     Args:
         url: `host:port` of the server.
         prompt: Of every clip; seeds differ.
         request: Other fields.
         rounds: Clips of each caller.
+        callers: At once.
     """
 
     async def call(client: AsyncClient, caller: int) -> None:
@@ -129,11 +132,12 @@ async def throughput(url: str, prompt: str, request: GenerateOptions, rounds: in
 
     started = time.monotonic()
     async with AsyncClient(url) as client:
-        await asyncio.gather(*(call(client, caller) for caller in range(CONCURRENCY)))
-    return CONCURRENCY * rounds / (time.monotonic() - started)
+        await asyncio.gather(*(call(client, caller) for caller in range(callers)))
+    return callers * rounds / (time.monotonic() - started)
 
 
-def _request(prompt: str, video: Video) -> dict[str, Any]:
+def described_request(prompt: str, video: Video) -> dict[str, Any]:
+    """What was asked for and what served it, for a results file."""
     names = ("seed", "num_inference_steps", "guidance_scale", "num_frames", "fps")
     shape = ("height", "width", "checkpoint", "engine")
     return {"prompt": prompt, **{name: getattr(video.info, name) for name in (*names, *shape)}}
@@ -148,10 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("docs/results/bench_cpu.json"), metavar="FILE"
     )
-    parser.add_argument("--clips", type=_count, default=5, help="one at a time (%(default)s)")
+    parser.add_argument("--clips", type=count, default=5, help="one at a time (%(default)s)")
     parser.add_argument(
         "--rounds",
-        type=_count,
+        type=count,
         default=2,
         help=f"clips for each of {CONCURRENCY} callers at once (%(default)s)",
     )
@@ -160,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number of at least 1 from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(text)

@@ -106,10 +106,67 @@ def parity(results: Results) -> str:
     )
 
 
+def serving(results: Results) -> str:
+    """`serving.json`: cancels, refusals, progress of a stream, short clips together."""
+    short, stream, request = results["short_clips"], results["stream"], results["request"]
+    clips = f"Clips of {short['num_frames']} frames and {short['num_inference_steps']} steps"
+    figures = [
+        (
+            f"Milliseconds until `{one['model']}` refuses, median and longest of {one['refusals']}",
+            f"{1e3 * one['median_s']:.1f}, {1e3 * one['max_s']:.1f}",
+        )
+        for one in results["refusals"]
+    ]
+    figures += [
+        (
+            f"Seconds to the first event, {request['num_frames'] / request['fps']:g} s clip",
+            f"{stream['first_event_s']:.2f}",
+        ),
+        ("Longest silence of that stream, seconds", f"{stream['longest_silence_s']:.2f}"),
+        (f"{clips} per second, one at a time", f"{short['videos_per_s']:.3f}"),
+        (f"{clips} per second, four at a time", f"{short['videos_per_s_at_4']:.3f}"),
+    ]
+    return "\n\n".join(
+        (
+            _cancels(results),
+            _table(("Figure", "Measured"), figures),
+            f"Measured by `make bench-serving` on {results['cpu']}, {results['cores']} cores, "
+            f"{_when(results)}.",
+        )
+    )
+
+
+def _cancels(results: Results) -> str:
+    titles = (
+        "Left by",
+        "Seconds: median, longest",
+        "Step: median, longest",
+        "Most over its step",
+        "Within step + 0.1 s",
+    )
+    rows = [
+        (
+            f"`{one['model']}`, {one['how']}",
+            f"{one['median_s']:.3f}, {one['max_s']:.3f}",
+            f"{one['step_median_s']:.3f}, {one['step_max_s']:.3f}",
+            f"{one['max_over_step_s']:+.3f}",
+            f"{one['within_bound']} of {len(one['runs_s'])}",
+        )
+        for one in results["cancels"]
+    ]
+    return (
+        f"{_table(titles, rows)}\n\n"
+        "Seconds from the moment the client left, at a random point of the denoising, until the "
+        "metrics show its place and its part of the batch free, read every "
+        f"{1e3 * results['poll_s']:.0f} ms; the step is the one that the clip was left in."
+    )
+
+
 WRITERS: dict[str, Callable[[Results], str]] = {
     "bench_cpu": bench_cpu,
     "evaluation": evaluation,
     "parity": parity,
+    "serving": serving,
 }
 """Name of a results file, without its ending, to what writes its tables."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from reelserve.pipeline.contract import PUBLIC_MODELS
-from reelserve.server.clip_run import Tensors
+from reelserve.server.clip_run import STAGE_ORDER, Tensors
 
 STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 CLIP_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0)
@@ -69,9 +69,13 @@ class Family:
 
 
 class TritonRecorder:
-    """What the conductor tells, as metrics."""
+    """What the conductor tells, as metrics.
 
-    def __init__(self) -> None:
+    Args:
+        max_requests_in_flight: The bound, so that alerts need no copy of it.
+    """
+
+    def __init__(self, max_requests_in_flight: int) -> None:
         self._requests = Family("requests_total", "Requests that have ended, by outcome", "counter")
         self._refusals = Family("refusals_total", "Requests refused, by reason", "counter")
         self._cancels = Family("cancels_total", "Clients that left, by the stage then", "counter")
@@ -87,6 +91,11 @@ class TritonRecorder:
         self._request = Family(
             "request_seconds", "Seconds from accepted to clip", "histogram", CLIP_BUCKETS_S
         )
+        # Kept, since Triton drops a metric that nobody holds.
+        self._limit = Family(
+            "max_requests_in_flight", "Clips in flight over which requests are refused", "gauge"
+        )
+        self._limit.set(max_requests_in_flight)
         self.in_flight(0)
         # At 0 from the start, so that a first increase is seen as one.
         for model in PUBLIC_MODELS:
@@ -94,6 +103,8 @@ class TritonRecorder:
                 self._requests.increment(0, model=model, outcome=outcome)
             for reason in REFUSALS:
                 self._refusals.increment(0, model=model, reason=reason)
+            for stage in STAGE_ORDER:
+                self._cancels.increment(0, model=model, stage=stage)
         for how in SHARINGS:
             self._shared.increment(0, how=how)
 

@@ -41,7 +41,7 @@ class PublicModel:
             call_for,
             Board.of_server(os.getppid()),
             settings,
-            TritonRecorder(),
+            TritonRecorder(settings.max_requests_in_flight),
             max_threads=THREADS_PER_CLIP * settings.max_requests_in_flight,
         )
 

@@ -41,6 +41,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         status: Aborts with it where given.
         details: Message that goes with `status`.
         outputs: Tensor to content of the answer.
+        refusals: Messages of refusals with UNAVAILABLE, each for one request, before all else.
         hold: Waits for this event before it answers.
         events: Outputs of a stream's responses before the last one.
         requests: Received so far.
@@ -54,6 +55,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     outputs: dict[str, bytes] = field(
         default_factory=lambda: {"VIDEO": MP4, "INFO": json.dumps(INFO).encode()}
     )
+    refusals: list[str] = field(default_factory=list)
     hold: threading.Event | None = None
     events: list[dict[str, bytes]] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.requests.append(request)
+        self._refuse(context)
         if self.hold is not None:
             context.add_callback(self.cancelled.set)
             self.hold.wait(30)
@@ -77,6 +80,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         request = next(requests)
         self.requests.append(request)
         self.metadata = dict(context.invocation_metadata())
+        self._refuse(context)
         context.add_callback(self.cancelled.set)
         for outputs in self.events:
             yield _stream_response(request, outputs)
@@ -96,6 +100,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return service_pb2.ModelStatisticsResponse(model_stats=self.statistics)
+
+    def _refuse(self, context: grpc.ServicerContext) -> None:
+        if self.refusals:
+            context.abort(grpc.StatusCode.UNAVAILABLE, self.refusals.pop(0))
 
     def received(self, index: int = -1) -> dict[str, Any]:
         """Field to value of a request."""

@@ -85,6 +85,13 @@ def test_generate_says_what_the_server_refused_without_a_trace(fake_triton, tmp_
     assert not target.exists()
 
 
+def test_generate_asks_again_where_the_server_is_full(fake_triton, tmp_path):
+    fake_triton.refusals = ["12 requests are in flight; retry after 0 s"]
+    arguments = ["generate", "a circle", "-o", str(tmp_path / "clip.mp4")]
+    assert cli.main([*arguments, "--server", fake_triton.url, "--retries", "1"]) == cli.OK
+    assert len(fake_triton.requests) == 2
+
+
 def test_generate_takes_the_address_from_the_environment(fake_triton, tmp_path, monkeypatch):
     monkeypatch.setenv("REELSERVE_SERVER", fake_triton.url)
     assert cli.main(["generate", "a circle", "-o", str(tmp_path / "clip.mp4")]) == cli.OK

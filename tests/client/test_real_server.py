@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,12 +18,16 @@ from reelserve.client import (
     InvalidArgumentError,
     NoServerError,
     NotReadyError,
+    UnavailableError,
 )
 from reelserve.commands.stage_times import settled_statistics
 from reelserve.pipeline import contract
 from reelserve.server.launcher import ServerOptions, TritonServer
+from tests.server.test_config import config_of, parameter
+from tests.server.test_streaming import metrics, wait_until_idle
 
 pytestmark = pytest.mark.server
+LIMIT = parameter(config_of("text_to_video_stream"), "max_requests_in_flight")
 LONG = {"num_inference_steps": 50, "num_frames": 64}
 """A request of the tiny repository that takes long enough to be interrupted."""
 
@@ -99,3 +106,60 @@ def test_statistics_count_every_stage_of_a_clip(tiny_server):
     counted = {stage: (after[stage] - before[stage]).requests for stage in stages}
     expected = dict.fromkeys(stages, 1)
     assert counted == {**expected, "video_diffusion": 3, "denoiser": 3}
+
+
+@contextlib.contextmanager
+def full(server: TritonServer) -> Iterator[None]:
+    """Long clips in every place, cancelled at the end."""
+    wait_until_idle(server)
+    options = {**LONG, "height": 128, "width": 128}
+    with Client(server.grpc_url) as client, contextlib.ExitStack() as streams:
+        # From these the server learns what such a clip costs, and asks for short waits.
+        for seed in range(3):
+            client.generate("a", seed=seed, **options)
+        for seed in range(LIMIT):
+            streams.enter_context(client.stream("a", seed=seed, **options))
+        wait_until(lambda: metrics(server)["reelserve_requests_in_flight"] == LIMIT)
+        yield
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_a_refusal_says_when_to_retry_and_waits_for_no_clip(tiny_server, method):
+    with full(tiny_server), Client(tiny_server.grpc_url) as client:
+        with pytest.raises(UnavailableError) as caught:
+            list(getattr(client, method)("a"))
+        assert metrics(tiny_server)["reelserve_requests_in_flight"] == LIMIT
+    assert caught.value.retry_after_s >= 1
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_refused_requests_are_all_answered_in_the_end_and_none_twice(tiny_server, method):
+    count, model = LIMIT + 4, "text_to_video_stream" if method == "stream" else "text_to_video"
+
+    def draw(seed: int) -> int:
+        with Client(tiny_server.grpc_url, max_retries=20, timeout_s=60) as client:
+            answer = getattr(client, method)("a", seed=seed, num_inference_steps=2)
+            return (list(answer)[-1].video if method == "stream" else answer).info.seed
+
+    def ended(outcome: str) -> float:
+        return metrics(tiny_server)[
+            f'reelserve_requests_total{{model="{model}",outcome="{outcome}"}}'
+        ]
+
+    with ThreadPoolExecutor(count) as pool:
+        with full(tiny_server):
+            before = {outcome: ended(outcome) for outcome in ("ok", "refused", "failed")}
+            seeds = [pool.submit(draw, seed) for seed in range(count)]
+            wait_until(lambda: ended("refused") > before["refused"])
+        assert [seed.result() for seed in seeds] == list(range(count))
+
+    wait_until_idle(tiny_server)
+    assert ended("ok") - before["ok"] == count
+    assert ended("failed") == before["failed"]

@@ -6,6 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from tests.client.conftest import fake_triton as fake_triton
+
 
 @pytest.fixture
 def make_mp4():

@@ -7,7 +7,7 @@ import pytest
 
 from reelserve.client.cli import FAILURE, OK
 from reelserve.commands import docs_command
-from reelserve.commands.figures import bench_cpu, evaluation, parity
+from reelserve.commands.figures import bench_cpu, evaluation, parity, serving
 
 BENCH = {
     "seconds_per_clip": 9.876,
@@ -67,6 +67,37 @@ PARITY = {
     "cpu": "Some CPU",
     "date": "2026-11-23",
 }
+SERVING = {
+    "cancels": [
+        {
+            "model": "text_to_video",
+            "how": "client killed",
+            "runs_s": [0.3, 0.5],
+            "median_s": 0.4,
+            "max_s": 0.5,
+            "step_median_s": 0.52,
+            "step_max_s": 0.55,
+            "max_over_step_s": -0.02,
+            "within_bound": 2,
+        }
+    ],
+    "poll_s": 0.0041,
+    "refusals": [
+        {"model": "text_to_video", "refusals": 50, "median_s": 0.0042, "max_s": 0.0123},
+    ],
+    "short_clips": {
+        "num_frames": 16,
+        "num_inference_steps": 4,
+        "videos_per_s": 0.5,
+        "videos_per_s_at_4": 0.61,
+    },
+    "stream": {"first_event_s": 0.06, "longest_silence_s": 1.04},
+    "request": BENCH["request"],
+    "commit": "0123456789abcdef",
+    "cpu": "Some CPU",
+    "cores": 2,
+    "date": "2026-11-23",
+}
 PAGE = "before\n<!-- figures: {name} -->\nold\n<!-- end of figures -->\nafter\n"
 
 
@@ -115,7 +146,7 @@ def test_docs_fails_when_no_table_has_that_name(root, capsys):
 
 
 def test_tables_have_as_many_cells_in_every_row():
-    for text in (bench_cpu(BENCH), evaluation(EVALUATION), parity(PARITY)):
+    for text in (bench_cpu(BENCH), evaluation(EVALUATION), parity(PARITY), serving(SERVING)):
         for table in text.split("\n\n"):
             rows = [line for line in table.splitlines() if line.startswith("|")]
             assert len({row.count("|") for row in rows}) <= 1
@@ -123,6 +154,15 @@ def test_tables_have_as_many_cells_in_every_row():
 
 def test_bench_cpu_names_machine_commit_and_date():
     assert "Some CPU, 2 cores, commit 0123456789, 2026-11-23" in bench_cpu(BENCH)
+
+
+def test_serving_gives_every_cancel_and_refusal():
+    text = serving(SERVING)
+    assert (
+        "| `text_to_video`, client killed | 0.400, 0.500 | 0.520, 0.550 | -0.020 | 2 of 2 |" in text
+    )
+    assert "read every 4 ms" in text
+    assert "median and longest of 50 | 4.2, 12.3 |" in text
 
 
 def test_parity_gives_error_and_size_of_every_stage():
