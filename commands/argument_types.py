@@ -18,7 +18,9 @@ def whole_number(least: int) -> Callable[[str], int]:
     return read
 
 
-def real_number(least: float, most: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+def real_number(
+    least: float, most: float = math.inf, *, above: bool = False
+) -> Callable[[str], float]:
     """A finite number from `least` to `most`; larger than `least` where `above`."""
     limits = f"{'above' if above else 'at least'} {least:g}"
     if math.isfinite(most):

@@ -149,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("docs/results/bench_cpu.json"), metavar="FILE"
     )
-    parser.add_argument("--clips", type=whole_number(1), default=5, help="one at a time (%(default)s)")
+    parser.add_argument(
+        "--clips", type=whole_number(1), default=5, help="one at a time (%(default)s)"
+    )
     parser.add_argument(
         "--rounds",
         type=whole_number(1),

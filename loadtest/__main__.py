@@ -18,7 +18,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from reelserve.client.cli import error_console  # noqa: E402
+from reelserve.client.cli import INTERRUPTED, error_console  # noqa: E402
 from reelserve.loadtest.generator import run_load  # noqa: E402
 from reelserve.loadtest.plan import Plan  # noqa: E402
 
@@ -27,7 +27,11 @@ def main() -> None:
     """Runs the plan of the first file and writes the second."""
     plan_file, measurement_file = map(Path, sys.argv[1:])
     plan = Plan.from_json(plan_file.read_text())
-    measurement = run_load(plan, error_console().print)
+    try:
+        measurement = run_load(plan, error_console().print)
+    except KeyboardInterrupt:
+        # The command, which is interrupted too, says so.
+        os._exit(INTERRUPTED)
     measurement_file.write_text(measurement.to_json())
     # Skips the interpreter's own end, in which gRPC's objects fall over gevent's locks.
     os._exit(0)

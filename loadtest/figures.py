@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reelserve.loadtest.plan import CLOSED
-from reelserve.pipeline.contract import PUBLIC_MODELS
 from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement, RequestRecord, StageRecord
+from reelserve.pipeline.contract import PUBLIC_MODELS, STAGES
 
 GOAL_CLIP_S = 10.0
 """Goals speak of clips that play so long."""
@@ -51,7 +51,8 @@ class StageFigures:
         p99_s: So did 99%; with fewer than 100 clips, the slowest.
         mean_in_flight: Counted apart from latencies.
         expected_in_flight: Throughput × mean latency of all requests that ended.
-        server: Stage to its times; `video_diffusion` computes while `denoiser`, which it calls, does.
+        server: Stage to its times; `video_diffusion` computes while `denoiser` does, which it
+            calls.
     """
 
     level: float
@@ -126,9 +127,7 @@ def all_figures(measurement: Measurement, loop: str) -> list[StageFigures]:
     return [stage_figures(stage, measurement.requests, loop) for stage in measurement.stages]
 
 
-def stage_figures(
-    stage: StageRecord, requests: Sequence[RequestRecord], loop: str
-) -> StageFigures:
+def stage_figures(stage: StageRecord, requests: Sequence[RequestRecord], loop: str) -> StageFigures:
     """Figures of one level.
 
     Args:
@@ -156,12 +155,12 @@ def stage_figures(
         expected_in_flight=len(ended) / stage.window_s * mean_of_all_s,
         server={
             model: ServerTime(
-                requests=counters.requests / max(1, clips_ended),
-                queue_s=counters.queue_s / max(1, clips_ended),
-                compute_s=counters.compute_s / max(1, clips_ended),
+                requests=stage.statistics[model].requests / max(1, clips_ended),
+                queue_s=stage.statistics[model].queue_s / max(1, clips_ended),
+                compute_s=stage.statistics[model].compute_s / max(1, clips_ended),
             )
-            for model, counters in stage.statistics.items()
-            if model not in PUBLIC_MODELS
+            for model in STAGES
+            if model in stage.statistics and model not in PUBLIC_MODELS
         },
     )
 
@@ -185,6 +184,11 @@ def knee(stages: Sequence[StageFigures]) -> StageFigures:
     """
     enough = (1 - WORTHWHILE_GAIN) * max(stage.clips_per_s for stage in stages)
     return next(stage for stage in stages if stage.clips_per_s >= enough)
+
+
+def measured_models(stages: Sequence[StageFigures]) -> list[str]:
+    """Models of which there are times at every level, in the order of the flow."""
+    return [model for model in stages[0].server if all(model in s.server for s in stages)]
 
 
 def level_name(level: float, loop: str) -> str:

@@ -119,7 +119,7 @@ class Load:
         )
         if counts:
             # Locust's statistics hold what counts; refusals in a row of their own.
-            self.environment.events.request.fire(
+            self.environment.events.request.fire(  # type: ignore[no-untyped-call]
                 request_type="refused" if record.outcome == REFUSED else "grpc",
                 name=self.plan.name,
                 response_time=record.latency_s * 1000,
@@ -210,4 +210,4 @@ def shape(load: Load) -> LoadTestShape:
             users = load.sweep.callers(load.now_s()) if load.plan.loop == CLOSED else 1
             return users, float(users)
 
-    return SweepShape()
+    return SweepShape()  # type: ignore[no-untyped-call]

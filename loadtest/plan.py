@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ from reelserve.client import VideoInfo
 
 CLOSED, OPEN = "closed", "open"
 LOOPS = (CLOSED, OPEN)
-MAX_CALLERS = 1000
+MAX_CALLERS = 1000.0
 MAX_RATE_PER_S = 100.0
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 
@@ -103,7 +104,7 @@ def check_levels(name: str, levels: tuple[float, ...], limit: float) -> None:
         raise ValueError(f"{name} holds 0 values; it must hold at least 1")
     if not all(math.isfinite(level) and 0 < level <= limit for level in levels):
         raise ValueError(f"{name} is {shown}; the limits are above 0 and at most {limit:g}")
-    if any(after <= before for before, after in zip(levels, levels[1:], strict=False)):
+    if any(after <= before for before, after in itertools.pairwise(levels)):
         raise ValueError(f"{name} is {shown}; each value must be larger than the one before")
 
 

@@ -10,13 +10,13 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reelserve.loadtest.figures import GOAL_CLIP_S, Scale, StageFigures
+from reelserve.loadtest.figures import GOAL_CLIP_S, Scale, StageFigures, measured_models
 from reelserve.loadtest.plan import CLOSED
 from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement
 from reelserve.loadtest.verdict import Goals, Verdict
 
 INK, GRID, SHADE = "#1f2937", "#e5e7eb", "#eef2ff"
-BLUE, GREEN, AMBER, RED = "#2563eb", "#0d9488", "#d97706", "#dc2626"
+BLUE, GREEN, AMBER, PALE, RED = "#2563eb", "#0d9488", "#d97706", "#fde68a", "#dc2626"
 STAGE_COLOURS = ("#94a3b8", "#38bdf8", "#2563eb", "#0d9488", "#a3e635", "#f59e0b", "#be185d")
 OUTCOME_COLOURS = {OK: BLUE, REFUSED: AMBER, ERROR: RED}
 DPI = 140
@@ -65,17 +65,18 @@ def draw_sweep(
         throughput.plot(levels, values, "-o", color=BLUE, linewidth=2)
         _goal(throughput, goals.videos_per_s, f"goal: {goals.videos_per_s:g} or more")
         _mark_knee(throughput, verdict, scale)
-        throughput.set_title(f"Throughput, {GOAL_CLIP_S:g} s videos per second per {scale.per}")
+        throughput.set_title(f"{GOAL_CLIP_S:g} s videos per second per {scale.per}")
         throughput.set_ylim(0, 1.25 * max(*values, goals.videos_per_s))
-        for name, colour in (("p99", RED), ("p95", AMBER), ("p50", GREEN)):
+        # The first is wide and pale: of few clips, p99 lies under p95.
+        for name, colour, width in (("p99", PALE, 7), ("p95", AMBER, 2), ("p50", GREEN, 2)):
             seconds = [scale.latency_s(getattr(stage, f"{name}_s")) for stage in stages]
-            latency.plot(levels, seconds, "-o", color=colour, linewidth=2, label=name)
+            latency.plot(levels, seconds, "-o", color=colour, linewidth=width, label=name)
         _goal(latency, goals.p95_s, f"goal: p95 at most {goals.p95_s:g} s")
         latency.axvline(verdict.knee.level, color=INK, linewidth=0.9, linestyle=":")
         latency.set_title(f"Latency of a {GOAL_CLIP_S:g} s video, seconds")
         latency.set_yscale("log")
         latency.yaxis.set_major_formatter("{x:g}")
-        latency.legend(loc="lower right")
+        latency.legend(loc="upper left", bbox_to_anchor=(0, 0.86))
         for axes in (throughput, latency):
             _level_axis(axes, levels, loop)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
@@ -90,7 +91,8 @@ def draw_timeline(measurement: Measurement, loop: str) -> Figure:
         at_s, counts = zip(*measurement.in_flight, strict=True)
         in_flight.step(at_s, counts, where="post", color=BLUE, linewidth=1.2)
         in_flight.set_title("Requests in flight (shaded: what counts)")
-        in_flight.set_ylim(bottom=0)
+        in_flight.set_ylim(0, 1.25 * max(1, *counts))
+        in_flight.yaxis.get_major_locator().set_params(integer=True)
         for outcome, colour in OUTCOME_COLOURS.items():
             found = [request for request in measurement.requests if request.outcome == outcome]
             if found:
@@ -100,7 +102,7 @@ def draw_timeline(measurement: Measurement, loop: str) -> Figure:
         latency.set_title("Seconds of each request, at its end")
         latency.set_xlabel("seconds since the start of the test")
         latency.set_ylim(bottom=0)
-        latency.legend(loc="upper left")
+        latency.legend(loc="upper left", bbox_to_anchor=(1, 1))
         for axes in (in_flight, latency):
             axes.grid(color=GRID)
             for stage in measurement.stages:
@@ -127,7 +129,7 @@ def draw_server_seconds(stages: Sequence[StageFigures], loop: str) -> Figure:
         for axes, kind in ((compute, "compute_s"), (queue, "queue_s")):
             lower = [0.0] * len(stages)
             # `video_diffusion` computes while `denoiser` does.
-            models = [model for model in stages[0].server if model != "denoiser"]
+            models = [model for model in measured_models(stages) if model != "denoiser"]
             for number, model in enumerate(models):
                 heights = [getattr(stage.server[model], kind) for stage in stages]
                 colour = STAGE_COLOURS[number % len(STAGE_COLOURS)]
@@ -139,7 +141,8 @@ def draw_server_seconds(stages: Sequence[StageFigures], loop: str) -> Figure:
         compute.set_title("Computing, seconds per clip")
         queue.set_title("Waiting in Triton's queues, seconds per clip")
         handles, labels = compute.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center")
+        # In the order in which they are stacked.
+        figure.legend(handles[::-1], labels[::-1], loc="outside right center")
     return figure
 
 
@@ -165,8 +168,9 @@ def _goal(axes: Axes, value: float, label: str) -> None:
         label,
         (0.02, value),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
+        xytext=(0, -4),
         textcoords="offset points",
+        va="top",
         fontsize=8.5,
     )
 
@@ -186,7 +190,7 @@ def _mark_knee(axes: Axes, verdict: Verdict, scale: Scale) -> None:
     axes.annotate(
         "knee" if verdict.saturated else "highest level, not saturated",
         (knee.level, scale.videos_per_s(knee.clips_per_s)),
-        xytext=(0, -20),
+        xytext=(0, 12),
         textcoords="offset points",
         ha="center" if verdict.saturated else "right",
         color=RED,

@@ -6,8 +6,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from reelserve.loadtest.figures import GOAL_CLIP_S, LAW_TOLERANCE, WORTHWHILE_GAIN, level_name
+from reelserve.loadtest.figures import (
+    GOAL_CLIP_S,
+    LAW_TOLERANCE,
+    WORTHWHILE_GAIN,
+    level_name,
+    measured_models,
+)
 from reelserve.loadtest.plots import draw_server_seconds, draw_sweep, draw_timeline, svg
 from reelserve.loadtest.results import Outcome
 
@@ -24,7 +31,7 @@ def title(found: Outcome) -> str:
     )
 
 
-def sweep_figure(found: Outcome):  # type: ignore[no-untyped-def]
+def sweep_figure(found: Outcome) -> Figure:
     """The plot of the sweep."""
     return draw_sweep(
         found.stages, found.verdict, found.goals, found.scale, found.plan.loop, title(found)
@@ -52,6 +59,7 @@ def html(found: Outcome) -> str:
         origin=found.origin,
         title=title(found),
         level_name=lambda level: level_name(level, loop),
+        models=measured_models(found.stages),
         goal_clip_s=GOAL_CLIP_S,
         tolerance=LAW_TOLERANCE,
         gain=WORTHWHILE_GAIN,

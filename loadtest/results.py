@@ -168,7 +168,7 @@ def _measured(stage: StageFigures) -> dict[str, Any]:
 
 
 def _flat(measured: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in measured.items():
         if isinstance(value, dict):
             flat |= {f"{model}_{name}": seconds for model, seconds in value.items()}

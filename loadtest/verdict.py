@@ -108,17 +108,17 @@ def _goal_findings(
     videos_per_s, p95_s = scale.videos_per_s(stage.clips_per_s), scale.latency_s(stage.p95_s)
     fast, prompt = videos_per_s >= goals.videos_per_s, p95_s <= goals.p95_s
     sound = stage.error_share <= goals.error_share
-    clips = f"{GOAL_CLIP_S:g} s videos"
+    videos = f"videos of {GOAL_CLIP_S:g} s"
     return (
         Finding(
             fast,
-            f"Throughput {where} is {videos_per_s:.3f} {clips} per second per {scale.per}, "
+            f"Throughput {where} is {videos_per_s:.3f} {videos} per second per {scale.per}, "
             f"{'at least' if fast else 'below'} the goal of {goals.videos_per_s:g}.",
         ),
         Finding(
             prompt,
-            f"The 95th percentile of latency {where} is {p95_s:.1f} s per {GOAL_CLIP_S:g} s video, "
-            f"{'within' if prompt else 'over'} the goal of {goals.p95_s:g} s.",
+            f"The 95th percentile of latency {where} is {p95_s:.1f} s per video of "
+            f"{GOAL_CLIP_S:g} s, {'within' if prompt else 'over'} the goal of {goals.p95_s:g} s.",
         ),
         Finding(
             sound,
