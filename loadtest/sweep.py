@@ -179,17 +179,15 @@ class Sweep:
         oldest = self._in_flight.oldest_sent_s()
         if oldest is not None and oldest < stage.full_load_s:
             return False
-        return self._round_ends(stage.ended) and stage.ended >= self.plan.warm_up_count(stage.level)
+        return stage.ended >= self.plan.warm_up_count(stage.level)
 
     def _may_close(self, stage: _Stage, opened: _Edge, now_s: float) -> bool:
         window_s = now_s - opened.at_s
         if self.plan.loop != CLOSED:
             return window_s >= self.plan.window_s(stage.level)
         enough = stage.counted >= self.plan.measured_clips(stage.level)
-        return enough and self._round_ends(stage.counted) and window_s >= self.plan.stage_s
-
-    def _round_ends(self, ended: int) -> bool:
-        return self.plan.loop != CLOSED or ended % int(self.level) == 0
+        round_ends = stage.counted % int(stage.level) == 0
+        return enough and round_ends and window_s >= self.plan.stage_s
 
     def _go_on(self, now_s: float) -> None:
         if len(self._stages) == len(self.plan.levels):
