@@ -48,7 +48,7 @@ def html(found: Outcome) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = lambda value, digits=2: f"{value:.{digits}f}"
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}%"
     loop = found.plan.loop
     return environment.get_template(TEMPLATE).render(
         found=found,

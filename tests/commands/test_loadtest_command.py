@@ -3,14 +3,19 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from reelserve.client.cli import FAILURE, OK, USAGE
+from reelserve.client.cli import FAILURE, INTERRUPTED, OK, USAGE
 from reelserve.commands import loadtest_command
 from reelserve.commands.figures import loadtest_cpu
 from reelserve.commands.loadtest_arguments import parse_arguments
+from reelserve.commands.process_memory import descendants
 
 PROMPTS = "a red circle moves\n\nthe blue star spins slowly\na green square on the sea\n"
 
@@ -87,6 +92,35 @@ def test_loadtest_exits_with_usage_when_the_server_refuses_the_request(tiny_serv
     arguments = ["--url", tiny_server.grpc_url, "--num-frames", "18"]
     assert loadtest_command.run(arguments) == USAGE
     assert "NUM_FRAMES is 18; it must be a multiple of 4" in capsys.readouterr().err
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_loadtest_stops_load_and_server_when_it_is_interrupted(
+    tiny_repository, prompts, tmp_path, number
+):
+    command = [sys.executable, "-c", "from reelserve.client.cli import main; exit(main())"]
+    arguments = ["--model-repository", str(tiny_repository), "--prompts", str(prompts)]
+    process = subprocess.Popen(
+        [*command, "loadtest", *arguments, "--clips", "100000", "--output-dir", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while "ok after" not in process.stderr.readline():
+        pass
+    started = descendants(process.pid)
+    if number == signal.SIGINT:
+        # As Ctrl-C does: to everyone in the foreground.
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED
+    assert shown.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in shown
+    assert len(started) > 2
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in started)
 
 
 def test_loadtest_says_so_when_nothing_answers(tmp_path, capsys):
