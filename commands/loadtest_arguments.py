@@ -70,6 +70,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     _add_server(parser.add_argument_group("server"))
     _add_load(parser.add_argument_group("load"))
+    _add_windows(parser.add_argument_group("what counts"))
     _add_goals(parser.add_argument_group("goal"))
     _add_files(parser.add_argument_group("files"))
     add_request_arguments(parser)
@@ -99,7 +100,6 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
 
 def _add_load(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    clips, seconds = whole_number(1), real_number(0)
     add("--loop", choices=LOOPS, default=CLOSED, help="(%(default)s)")
     add(
         "--concurrency",
@@ -113,6 +113,25 @@ def _add_load(group: argparse._ArgumentGroup) -> None:
         metavar="X,X,…",
         help="open loop: requests per second, rising",
     )
+    add(
+        "--ramp",
+        type=real_number(0),
+        default=0.0,
+        metavar="S",
+        help="load rises linearly from one value to the next in so long; 0 is a step (%(default)g)",
+    )
+    add(
+        "--prompts",
+        type=Path,
+        default=PROMPTS_FILE,
+        metavar="FILE",
+        help="one sentence a line (50 of the bundled world)",
+    )
+
+
+def _add_windows(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    clips, seconds = whole_number(1), real_number(0)
     add(
         "--clips",
         type=clips,
@@ -149,25 +168,11 @@ def _add_load(group: argparse._ArgumentGroup) -> None:
         help="and seconds (%(default)g)",
     )
     add(
-        "--ramp",
-        type=seconds,
-        default=0.0,
-        metavar="S",
-        help="load rises linearly from one value to the next in so long; 0 is a step (%(default)g)",
-    )
-    add(
         "--max-stage-seconds",
         type=real_number(0, above=True),
         default=1800.0,
         metavar="S",
         help="a load that takes longer ends the test as failed (%(default)g)",
-    )
-    add(
-        "--prompts",
-        type=Path,
-        default=PROMPTS_FILE,
-        metavar="FILE",
-        help="one sentence a line (50 of the bundled world)",
     )
 
 
