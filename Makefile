@@ -26,7 +26,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving loadtest docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,11 @@ bench-cpu: build/export.stamp ## Measure the server on this machine: docs/result
 bench-serving: build/export.stamp ## Measure cancels, refusals and progress: docs/results/serving.json
 	$(REELSERVE) bench-serving --model-repository $(REPOSITORY) --output docs/results/serving.json
 
+# Refreshes what the README shows; other loads: `reelserve loadtest --help`.
+loadtest: build/export.stamp $(VENV)/loadtest.stamp ## Load the server on this machine and judge it; build/loadtest/report.html
+	$(REELSERVE) loadtest --model-repository $(REPOSITORY) --output-dir build/loadtest \
+		--json docs/results/loadtest_cpu.json --plot docs/images/loadtest_cpu.png
+
 docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/
 	$(REELSERVE) docs
 
@@ -90,8 +95,12 @@ $(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | 
 	$(PIP) --no-deps --requirement requirements-assets.txt
 	touch $@
 
+$(VENV)/loadtest.stamp: $(VENV)/runtime.stamp
+	$(PIP) --editable '.[server,export,commands,loadtest]'
+	touch $@
+
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,commands,training,dev]'
+	$(PIP) --editable '.[server,export,commands,training,loadtest,dev]'
 	touch $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \

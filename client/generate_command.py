@@ -48,7 +48,14 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--negative-prompt", metavar="TEXT", help="what the clip should not show")
     add("--seed", type=int, metavar="N", help="the same seed gives the same clip")
-    add("--steps", type=int, metavar="N", dest="num_inference_steps", help="denoising steps")
+    add(
+        "--steps",
+        "--num-inference-steps",
+        type=int,
+        metavar="N",
+        dest="num_inference_steps",
+        help="denoising steps",
+    )
     add("--guidance-scale", type=float, metavar="X", help="how closely to follow the sentence")
     add("--num-frames", type=int, metavar="N", help="frames of the clip")
     add("--fps", type=int, metavar="N", help="frames per second")

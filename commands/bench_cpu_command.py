@@ -17,6 +17,7 @@ from rich.console import Console
 from reelserve.client import AsyncClient, Client, GenerateOptions, ReelserveError, Video
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
+from reelserve.commands.argument_types import whole_number
 from reelserve.commands.process_memory import PeakMemory
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.pipeline.provenance import provenance
@@ -152,20 +153,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("docs/results/bench_cpu.json"), metavar="FILE"
     )
-    parser.add_argument("--clips", type=count, default=5, help="one at a time (%(default)s)")
+    parser.add_argument(
+        "--clips", type=whole_number(1), default=5, help="one at a time (%(default)s)"
+    )
     parser.add_argument(
         "--rounds",
-        type=count,
+        type=whole_number(1),
         default=2,
         help=f"clips for each of {CONCURRENCY} callers at once (%(default)s)",
     )
     add_request_arguments(parser)
     parser.set_defaults(seed=0)
     return parser
-
-
-def count(text: str) -> int:
-    """A whole number of at least 1 from the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)

@@ -25,10 +25,10 @@ from reelserve.client import (
 )
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
+from reelserve.commands.argument_types import whole_number
 from reelserve.commands.bench_cpu_command import (
     CONCURRENCY,
     PROMPT,
-    count,
     described_request,
     throughput,
 )
@@ -195,9 +195,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER")
     add("--output", type=Path, default=Path("docs/results/serving.json"), metavar="FILE")
-    add("--cancels", type=count, default=5, help="of every kind (%(default)s)")
-    add("--refusals", type=count, default=50, help="by each model (%(default)s)")
-    add("--rounds", type=count, default=2, help=f"of {CONCURRENCY} short clips (%(default)s)")
+    add("--cancels", type=whole_number(1), default=5, help="of every kind (%(default)s)")
+    add("--refusals", type=whole_number(1), default=50, help="by each model (%(default)s)")
+    add(
+        "--rounds",
+        type=whole_number(1),
+        default=2,
+        help=f"of {CONCURRENCY} short clips (%(default)s)",
+    )
     add_request_arguments(parser)
     # Named, since the random points of the cancels depend on the number of steps.
     parser.set_defaults(seed=0, num_frames=80, num_inference_steps=8)

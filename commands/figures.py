@@ -37,6 +37,47 @@ def bench_cpu(results: Results) -> str:
     )
 
 
+def loadtest_cpu(results: Results) -> str:
+    """`loadtest_cpu.json`: the sweep, the verdict and the plot, which stands beside the README."""
+    normalised, request = results["normalised_to"], results["request"]
+    rows = [
+        (
+            f"{row['concurrency']:g}" + ", the knee" * (row["concurrency"] == _knee(results)),
+            f"{row['videos_per_s']:.3f}",
+            *(f"{row[name]:.1f}" for name in ("p50_s", "p95_s", "p99_s")),
+            str(row["clips"]),
+            f"{row['littles_law_ratio']:.2f}",
+        )
+        for row in results["sweep"]
+    ]
+    titles = (
+        "Requests at once",
+        f"Videos per second per {normalised['per']}",
+        "p50, s",
+        "p95, s",
+        "p99, s",
+        "Clips",
+        "Little's law (1)",
+    )
+    findings = " ".join(finding["sentence"] for finding in results["findings"])
+    return "\n\n".join(
+        (
+            _table(titles, rows),
+            f"Verdict: **{results['verdict']}**. {findings} {' '.join(results['reached'])}",
+            "![Throughput and latency against requests at once](docs/images/loadtest_cpu.png)",
+            f"Measured by `make loadtest` on {results['hardware']}: "
+            f"{request['num_frames'] / request['fps']:g} s clips, "
+            f"{request['width']}×{request['height']}, {request['num_inference_steps']} steps, "
+            f"closed loop, figures per {normalised['clip_s']:g} s of video; {_when(results)}.",
+        )
+    )
+
+
+def _knee(results: Results) -> float | None:
+    knee = results["knee"]
+    return float(knee["concurrency"]) if knee["saturated"] else None
+
+
 def evaluation(results: Results) -> str:
     """`evaluation.json`: how much of what was asked for the clips show."""
     rows = []
@@ -165,6 +206,7 @@ def _cancels(results: Results) -> str:
 WRITERS: dict[str, Callable[[Results], str]] = {
     "bench_cpu": bench_cpu,
     "evaluation": evaluation,
+    "loadtest_cpu": loadtest_cpu,
     "parity": parity,
     "serving": serving,
 }

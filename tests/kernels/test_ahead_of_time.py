@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 triton = pytest.importorskip(
@@ -40,6 +41,16 @@ COMPILED = [
 ]
 
 
+def arrays_become_numbers() -> bool:
+    try:
+        return int(np.zeros(1)) == 0
+    except TypeError:
+        return False
+
+
+@pytest.mark.skipif(
+    not arrays_become_numbers(), reason="Triton's interpreter loops only with NumPy below 2.5"
+)
 def test_kernels_interpreted_on_a_cpu_agree_with_the_reference():
     done = subprocess.run(
         [sys.executable, "-m", "tests.kernels.interpreted"],

@@ -1,0 +1,1 @@
+"""Load on a server by Locust, and its judgement: plan, callers, figures, verdict, report."""

@@ -1,0 +1,200 @@
+"""Turns what was written down into figures of each level."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reelserve.loadtest.plan import CLOSED
+from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement, RequestRecord, StageRecord
+from reelserve.pipeline.contract import PUBLIC_MODELS, STAGES
+
+GOAL_CLIP_S = 10.0
+"""Goals speak of clips that play so long."""
+LAW_TOLERANCE = 0.1
+"""How far Little's law may be off before a measurement is not believed."""
+WORTHWHILE_GAIN = 0.05
+"""More load that gives less throughput than this share is not worth its waiting."""
+
+
+@dataclass(frozen=True)
+class ServerTime:
+    """What Triton's counters say of one model, for each clip that was drawn in the window.
+
+    Args:
+        requests: To the model; a denoising step is one.
+        queue_s: Waiting for a run. Steps wait for each other, so this may exceed the window.
+        compute_s: Of the runs; clips that share a run share its seconds.
+    """
+
+    requests: float
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """One level.
+
+    Args:
+        level: Callers, or requests per second.
+        window_s: Seconds that count.
+        clips: Whose latencies count.
+        refused: Requests that the server had no place for; no errors.
+        errors: Requests that failed.
+        clips_per_s: Clips that ended in the window, by its length.
+        mean_s: Mean latency of clips.
+        p50_s: Half of the clips took at most so long.
+        p95_s: So did 95%; with fewer than 20 clips, the slowest.
+        p99_s: So did 99%; with fewer than 100 clips, the slowest.
+        mean_in_flight: Counted apart from latencies.
+        expected_in_flight: Throughput × mean latency of all requests that ended.
+        server: Stage to its times; `video_diffusion` computes while `denoiser` does, which it
+            calls.
+    """
+
+    level: float
+    window_s: float
+    clips: int
+    refused: int
+    errors: int
+    clips_per_s: float
+    mean_s: float
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    mean_in_flight: float
+    expected_in_flight: float
+    server: dict[str, ServerTime]
+
+    @property
+    def law_ratio(self) -> float:
+        """Little's law: throughput × latency by what was in flight; 1 where it holds."""
+        return self.expected_in_flight / self.mean_in_flight if self.mean_in_flight else math.inf
+
+    @property
+    def law_holds(self) -> bool:
+        """Whether the ratio is 1 within the tolerance."""
+        return abs(self.law_ratio - 1) <= LAW_TOLERANCE
+
+    @property
+    def error_share(self) -> float:
+        """Failed requests among all that count."""
+        return self._share(self.errors)
+
+    @property
+    def refused_share(self) -> float:
+        """Refused requests among all that count."""
+        return self._share(self.refused)
+
+    def _share(self, count: int) -> float:
+        return count / max(1, self.clips + self.refused + self.errors)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Brings a figure to clips of 10 s and to one GPU.
+
+    Cost is taken as proportional to the seconds of video, which the pipeline's is: its denoising
+    windows and its decoder work frame by frame or on runs of frames of one length.
+
+    Args:
+        clip_s: Seconds that a measured clip plays.
+        gpus: That drew them; 0 is a machine without, whose figures are those of the machine.
+    """
+
+    clip_s: float
+    gpus: int
+
+    @property
+    def per(self) -> str:
+        """What a figure is of."""
+        return "GPU" if self.gpus else "machine (CPU)"
+
+    def videos_per_s(self, clips_per_s: float) -> float:
+        """Videos of 10 s per second, of one GPU or of the machine."""
+        return clips_per_s * self.clip_s / GOAL_CLIP_S / max(1, self.gpus)
+
+    def latency_s(self, latency_s: float) -> float:
+        """Latency of a video of 10 s. More GPUs do not divide it."""
+        return latency_s * GOAL_CLIP_S / self.clip_s
+
+
+def all_figures(measurement: Measurement, loop: str) -> list[StageFigures]:
+    """Figures of every level whose window was closed."""
+    return [stage_figures(stage, measurement.requests, loop) for stage in measurement.stages]
+
+
+def stage_figures(stage: StageRecord, requests: Sequence[RequestRecord], loop: str) -> StageFigures:
+    """Figures of one level.
+
+    Args:
+        stage: Its window.
+        requests: Of the whole test.
+        loop: Says which requests count, see `StageRecord.holds`.
+    """
+    counted = [request for request in requests if stage.holds(request, loop)]
+    latencies = sorted(request.latency_s for request in counted if request.outcome == OK)
+    ended = [request for request in requests if stage.ended_in(request)]
+    clips_ended = sum(request.outcome == OK for request in ended)
+    mean_of_all_s = _mean([request.latency_s for request in counted])
+    return StageFigures(
+        level=stage.level,
+        window_s=stage.window_s,
+        clips=len(latencies),
+        refused=sum(request.outcome == REFUSED for request in counted),
+        errors=sum(request.outcome == ERROR for request in counted),
+        clips_per_s=clips_ended / stage.window_s,
+        mean_s=_mean(latencies),
+        p50_s=percentile(latencies, 50),
+        p95_s=percentile(latencies, 95),
+        p99_s=percentile(latencies, 99),
+        mean_in_flight=stage.mean_in_flight,
+        expected_in_flight=len(ended) / stage.window_s * mean_of_all_s,
+        server={
+            model: ServerTime(
+                requests=stage.statistics[model].requests / max(1, clips_ended),
+                queue_s=stage.statistics[model].queue_s / max(1, clips_ended),
+                compute_s=stage.statistics[model].compute_s / max(1, clips_ended),
+            )
+            for model in STAGES
+            if model in stage.statistics and model not in PUBLIC_MODELS
+        },
+    )
+
+
+def percentile(rising: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` of the values do not exceed (nearest rank).
+
+    It is a value that was seen; of few values the high percentiles are the largest one. Infinite
+    if there are no values: a server that draws nothing meets no goal.
+    """
+    if not rising:
+        return math.inf
+    return rising[max(0, math.ceil(len(rising) * percent / 100) - 1)]
+
+
+def knee(stages: Sequence[StageFigures]) -> StageFigures:
+    """The saturation point: the lowest level within 5% of the highest throughput of the sweep.
+
+    Up to here more load gained throughput that was worth it; beyond, requests mostly wait. If it
+    is the highest level of the sweep, the server was not seen to saturate.
+    """
+    enough = (1 - WORTHWHILE_GAIN) * max(stage.clips_per_s for stage in stages)
+    return next(stage for stage in stages if stage.clips_per_s >= enough)
+
+
+def measured_models(stages: Sequence[StageFigures]) -> list[str]:
+    """Models of which there are times at every level, in the order of the flow."""
+    return [model for model in stages[0].server if all(model in s.server for s in stages)]
+
+
+def level_name(level: float, loop: str) -> str:
+    """A level in words: `4 at once`, or `0.1 requests/s`."""
+    return f"{level:g} at once" if loop == CLOSED else f"{level:g} requests/s"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else math.inf

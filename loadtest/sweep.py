@@ -1,0 +1,205 @@
+"""Leads a load test from level to level: when a window opens, what counts, when it closes.
+
+Clips take long against a window, so its edges matter. A closed loop's window opens at the end of
+a clip and closes at the end of another one, whole rounds of the callers later. Clips that batch
+together end together; a window cut by the clock would hold one such group more or less, from the
+same server. It opens only when every request in flight was sent under the full load of the level,
+and the callers go on until it is closed. An open loop's window has a fixed length; arrivals go on
+at the same rate until the last request that was due in it has ended, so none ends in a calmer
+server than it was sent to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from reelserve.client import StageStatistics
+from reelserve.loadtest.in_flight import InFlight
+from reelserve.loadtest.plan import CLOSED, Plan
+from reelserve.loadtest.records import REFUSED, RequestRecord, StageRecord
+
+Statistics = Mapping[str, StageStatistics]
+
+
+@dataclass
+class _Edge:
+    """What was read at one end of a window."""
+
+    at_s: float
+    request_seconds: float
+    statistics: Statistics = field(default_factory=dict)
+
+
+@dataclass
+class _Stage:
+    """A level on its way."""
+
+    level: float
+    started_s: float
+    full_load_s: float | None = None
+    ended: int = 0
+    counted: int = 0
+    opened: _Edge | None = None
+    closed: _Edge | None = None
+
+
+class Sweep:
+    """The state of a load test; told what happens, asked how much load there should be.
+
+    Args:
+        plan: What to do.
+        in_flight: Kept by who sends the requests.
+        read_statistics: Reads Triton's counters; may let other requests go on meanwhile.
+    """
+
+    def __init__(
+        self, plan: Plan, in_flight: InFlight, read_statistics: Callable[[], Statistics]
+    ) -> None:
+        self.plan, self.unfinished, self.finished = plan, "", False
+        self._in_flight, self._read_statistics = in_flight, read_statistics
+        self._stages = [_Stage(plan.levels[0], 0.0)]
+        self._due_unended: set[int] = set()
+
+    @property
+    def number(self) -> int:
+        """Of the present level, from 0."""
+        return len(self._stages) - 1
+
+    @property
+    def level(self) -> float:
+        """The present level."""
+        return self._stage.level
+
+    @property
+    def previous_level(self) -> float:
+        """The level before the present one; 0 before the first."""
+        return self._stages[-2].level if self.number else 0.0
+
+    @property
+    def started_s(self) -> float:
+        """When the present level started."""
+        return self._stage.started_s
+
+    @property
+    def _stage(self) -> _Stage:
+        return self._stages[-1]
+
+    def callers(self, now_s: float) -> int:
+        """How many callers a closed loop should have."""
+        before, level, ramp_s = self.previous_level, self.level, self.plan.ramp_s
+        if ramp_s == 0:
+            return int(level)
+        risen = min(1.0, (now_s - self.started_s) / ramp_s)
+        return max(1, int(before + (level - before) * risen))
+
+    def load_is(self, callers: float, now_s: float) -> None:
+        """Told how much load there is; the level counts as reached once it is its own."""
+        if self._stage.full_load_s is None and callers >= self.level:
+            self._stage.full_load_s = now_s
+
+    def sent(self, request: int, due_s: float) -> None:
+        """Told that a request is sent."""
+        stage = self._stage
+        if self.plan.loop == CLOSED or not stage.opened or due_s < stage.opened.at_s:
+            return
+        # One that was due in the window may be sent a moment after its end.
+        if not stage.closed or due_s < stage.closed.at_s:
+            self._due_unended.add(request)
+
+    def ended(self, request: RequestRecord) -> bool:
+        """Told that a request has ended.
+
+        Returns:
+            Whether it counts.
+        """
+        stage = self._stage
+        counts = self._counts(stage, request)
+        if request.outcome != REFUSED:
+            stage.ended += 1
+            stage.counted += counts
+        self._due_unended.discard(request.number)
+        # A closed loop's edges are ends of clips. A refusal is none.
+        if self.plan.loop == CLOSED and request.outcome != REFUSED and not self.finished:
+            self._move(stage, request.ended_s)
+        return counts
+
+    def tick(self, now_s: float) -> None:
+        """Told that time has passed; often."""
+        if self.finished:
+            return
+        if self.plan.loop != CLOSED:
+            self._move(self._stage, now_s)
+        if now_s - self.started_s > self.plan.max_stage_s and not self.finished:
+            self.unfinished = (
+                f"the level of {self.level:g} did not end within {self.plan.max_stage_s:g} s"
+            )
+            self.finished = True
+
+    def records(self) -> tuple[StageRecord, ...]:
+        """Every window that was closed."""
+        return tuple(
+            StageRecord(
+                level=stage.level,
+                opened_s=stage.opened.at_s,
+                closed_s=stage.closed.at_s,
+                mean_in_flight=(stage.closed.request_seconds - stage.opened.request_seconds)
+                / (stage.closed.at_s - stage.opened.at_s),
+                statistics=difference(stage.opened.statistics, stage.closed.statistics),
+            )
+            for stage in self._stages
+            if stage.opened and stage.closed
+        )
+
+    def _counts(self, stage: _Stage, request: RequestRecord) -> bool:
+        if not stage.opened:
+            return False
+        if self.plan.loop == CLOSED:
+            return not stage.closed
+        return request.number in self._due_unended
+
+    def _move(self, stage: _Stage, now_s: float) -> None:
+        """Opens or closes the window, or goes on to the next level, if it is time to."""
+        if not stage.opened:
+            if self._may_open(stage, now_s):
+                stage.opened = self._edge(now_s)
+                stage.opened.statistics = self._read_statistics()
+            return
+        if not stage.closed and self._may_close(stage, stage.opened, now_s):
+            stage.closed = self._edge(now_s)
+            stage.closed.statistics = self._read_statistics()
+            if self.plan.loop == CLOSED:
+                self._go_on(now_s)
+        elif stage.closed and self.plan.loop != CLOSED and not self._due_unended:
+            self._go_on(now_s)
+
+    def _may_open(self, stage: _Stage, now_s: float) -> bool:
+        if stage.full_load_s is None or now_s - stage.full_load_s < self.plan.warm_up_s:
+            return False
+        oldest = self._in_flight.oldest_sent_s()
+        if oldest is not None and oldest < stage.full_load_s:
+            return False
+        return stage.ended >= self.plan.warm_up_count(stage.level)
+
+    def _may_close(self, stage: _Stage, opened: _Edge, now_s: float) -> bool:
+        window_s = now_s - opened.at_s
+        if self.plan.loop != CLOSED:
+            return window_s >= self.plan.window_s(stage.level)
+        enough = stage.counted >= self.plan.measured_clips(stage.level)
+        round_ends = stage.counted % int(stage.level) == 0
+        return enough and round_ends and window_s >= self.plan.stage_s
+
+    def _go_on(self, now_s: float) -> None:
+        if len(self._stages) == len(self.plan.levels):
+            self.finished = True
+        else:
+            self._stages.append(_Stage(self.plan.levels[len(self._stages)], now_s))
+
+    def _edge(self, now_s: float) -> _Edge:
+        return _Edge(now_s, self._in_flight.request_seconds(now_s))
+
+
+def difference(before: Statistics, after: Statistics) -> dict[str, StageStatistics]:
+    """What happened between two readings, model by model."""
+    nothing = StageStatistics()
+    return {model: counters - before.get(model, nothing) for model, counters in after.items()}
