@@ -37,6 +37,7 @@ from reelserve.pipeline.provenance import commit
 _log = logging.getLogger(__name__)
 
 TEXT_TOKENS = 128
+TESTS = ("tests/kernels/test_temporal_attention_gpu.py", "tests/models/test_denoiser.py")
 COLUMNS = (
     "git_sha", "gpu", "driver", "torch", "triton", "model", "B", "F", "H", "W", "dtype",
     "attention", "compiled", "p20_ms", "p50_ms", "p80_ms",
@@ -159,7 +160,7 @@ def main() -> None:
     if arguments.smoke:
         found = bench(SMOKE_CASES, "cpu", modes=(False,))
     else:
-        require_green_tests(("tests/kernels", "tests/models/test_denoiser.py"))
+        require_green_tests(TESTS)
         found = bench(CASES, "cuda")
     write_rows(found, COLUMNS, arguments.output, "denoiser_step")
 

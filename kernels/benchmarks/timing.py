@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ FLUSH_BYTES = 256 * 2**20
 have to leave the cache while the call runs."""
 COPY_BYTES = 2**30
 WARMUP_CALLS = 3
+TEST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,13 @@ def _driver() -> str:
 
 
 def require_green_tests(paths: tuple[str, ...]) -> None:
-    """Runs tests; what is wrong is not timed.
+    """Runs tests, side by side where pytest-xdist is; what is wrong is not timed.
 
     Raises:
         SystemExit: If one fails.
     """
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *paths], cwd=ROOT)
+    workers = ["-n", str(TEST_WORKERS)] if importlib.util.find_spec("xdist") else []
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *workers, *paths], cwd=ROOT)
     if done.returncode:
         raise SystemExit("the tests are red: no figures")
 
