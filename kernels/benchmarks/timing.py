@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 FLUSH_BYTES = 256 * 2**20
 """Read before each timed call: more than any L2 cache holds. Read, since what were written would
 have to leave the cache while the call runs."""
