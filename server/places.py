@@ -113,12 +113,26 @@ class Places:
         others = [other for other in taken if other.path != place.path]
         return place.units * cost + sum(_left_s(other, cost, len(taken)) for other in others)
 
+    def share_among(self, clips: int) -> None:
+        """Says how many clips take denoising steps together; the others wait."""
+        _replace(self._folder / "together", str(clips))
+
     def next_end_s(self) -> float | None:
-        """Seconds until a clip in flight ends; None while nothing is known."""
+        """Seconds until a clip in flight ends; None while nothing is known.
+
+        The oldest clips are those that share the machine, as many as take steps together.
+        """
         cost, taken = self.seconds_per_unit(), [p for p in self.taken() if p.units]
         if cost is None or not taken:
             return None
-        return min(_left_s(place, cost, len(taken)) for place in taken) * len(taken)
+        oldest = sorted(taken, key=lambda place: place.started)[: self._together()]
+        return min(_left_s(place, cost, len(oldest)) for place in oldest) * len(oldest)
+
+    def _together(self) -> int:
+        try:
+            return int((self._folder / "together").read_text())
+        except FileNotFoundError:
+            return self.limit
 
     def _free_abandoned(self) -> None:
         """Frees the places of processes that are no more."""

@@ -49,6 +49,18 @@ def test_expected_seconds_grow_with_the_clips_in_flight(tmp_path):
     assert places.next_end_s() == pytest.approx(20, abs=1)
 
 
+def test_next_end_is_that_of_the_clips_that_take_steps_together(tmp_path):
+    places = Places(tmp_path, 12)
+    taken = [places.take() for _ in range(12)]
+    for place in taken:
+        place.measure(clip_units(80, 256, 256, 8))
+    places.learn(10 / taken[0].units)
+
+    assert places.next_end_s() == pytest.approx(120, abs=1)
+    places.share_among(4)
+    assert places.next_end_s() == pytest.approx(40, abs=1)
+
+
 def test_cost_of_a_unit_follows_what_clips_take(tmp_path):
     places = Places(tmp_path, 1)
     places.learn(1.0)

@@ -12,6 +12,7 @@ from reelserve.server.board import Board
 from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step
 from reelserve.server.errors import CancelledError
 from reelserve.server.metrics import StepRecorder
+from reelserve.server.places import Places
 from reelserve.server.session_settings import Parameters
 from reelserve.server.triton_io import (
     call_key,
@@ -53,6 +54,8 @@ class TritonPythonModel:
             max_in_flight=parameters.integer("max_requests_in_flight", 1),
             max_idle_s=idle / MICROSECONDS_PER_SECOND,
         )
+        places = Places(self._board.folder, self._clips.max_in_flight)
+        places.share_among(self._clips.max_active)
 
     def execute(self, requests):
         """Takes one step; a request gets its response, its error, or another round."""
