@@ -83,6 +83,8 @@ _BY_ARCH: dict[int, _Table] = {
         (64, 128): LaunchConfig(pack=1, block_q=64, num_warps=4, num_stages=4, programs=1),
         # B2 F128 S1024 N16 D64: 0.842.
         (128, 64): LaunchConfig(pack=1, block_q=128, num_warps=8, num_stages=4, programs=1),
+        # B1 F121 S384 N20 D128: 0.428; blocks of 64 by 4 warps reach 0.577 and spill.
+        (128, 128): LaunchConfig(pack=1, block_q=64, num_warps=8),
     },
     # Two sequences spill: 8 bytes a thread at D = 64, 24 at D = 80 in fp16.
     120: {
