@@ -73,7 +73,8 @@ class Board:
             latents: NDArray[np.float32] = np.load(path)
         except FileNotFoundError:
             return None
-        path.unlink()
+        # The clip may have ended since, and everything of it been forgotten.
+        path.unlink(missing_ok=True)
         return latents
 
     def cancel(self, key: str) -> None:

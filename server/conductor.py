@@ -85,7 +85,7 @@ class Conductor:
         """
         job = self._place(request, listener)
         if job is not None:
-            self._pool.submit(self._watch, job)
+            self._pool.submit(self._lead, job)
 
     def close(self) -> None:
         """Ends what is in flight."""
@@ -160,6 +160,19 @@ class Conductor:
             raise UnavailableError(
                 f"the deadline leaves {left:.1f} s; the clip is expected to take {expected:.1f} s"
             )
+
+    def _lead(self, job: ClipJob) -> None:
+        """Watches a clip; a mistake in here must not leave its client waiting for ever."""
+        try:
+            self._watch(job)
+        except Exception as error:
+            job.fail(error)
+            job.cancelled.set()
+            self._board.cancel(job.key)
+            if job.key in self._jobs:
+                self._close_job(job)
+            job.listener.fail(error)
+            self._recorder.ended(job.listener.model, "failed", job.seconds, None)
 
     def _watch(self, job: ClipJob) -> None:
         """Tells who waits what happens, until it has ended."""

@@ -21,6 +21,19 @@ def test_board_gives_a_preview_once(tmp_path):
     assert board.take_preview("clip") is None
 
 
+def test_board_gives_a_preview_that_is_forgotten_meanwhile(tmp_path, monkeypatch):
+    board, load = Board(tmp_path / "board"), np.load
+    board.leave_preview("clip", np.zeros((1, 2, 2, 2), np.float32))
+
+    def load_and_forget(path):
+        latents = load(path)
+        board.forget("clip")
+        return latents
+
+    monkeypatch.setattr(np, "load", load_and_forget)
+    assert board.take_preview("clip") is not None
+
+
 def test_board_keeps_a_cancellation_until_the_clip_is_forgotten(tmp_path):
     board = Board(tmp_path / "board")
     board.report("clip", 1, 8)

@@ -281,3 +281,18 @@ def test_conductor_answers_what_is_in_flight_when_it_closes(service):
     assert str(client.error) == "the server is shutting down"
     service.stages.gates["video_diffusion"].set()
     closing.join(TIMEOUT_S)
+
+
+def test_client_is_told_when_the_conductor_itself_fails(tmp_path, monkeypatch):
+    service = Service(tmp_path, limit=1)
+    service.hold("upsampler")
+    monkeypatch.setattr(service.board, "read", lambda key: 1 / 0)
+
+    client = service.ask()
+    assert client.ended.wait(TIMEOUT_S)
+    assert isinstance(client.error, ZeroDivisionError)
+    assert service.counts.of("ended")[-1][1] == "failed"
+    service.stages.gates["upsampler"].set()
+    monkeypatch.undo()
+    assert service.ask().ended.wait(TIMEOUT_S)
+    service.conductor.close()
