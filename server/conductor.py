@@ -124,7 +124,8 @@ class Conductor:
         )
 
     def _count(self) -> None:
-        self._recorder.in_flight(self._places.count())
+        with self._places.counting() as count:
+            self._recorder.in_flight(count)
 
     def _run(self, job: ClipJob) -> None:
         """Calls the stages; in a thread of its own."""

@@ -8,10 +8,12 @@ the place any more.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,6 +91,16 @@ class Places:
     def count(self) -> int:
         """Clips in flight."""
         return sum(name.startswith("place.") for name in os.listdir(self._folder))
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[int]:
+        """Clips in flight; nobody else counts, here or in another process, before the block ends.
+
+        Else who counted first could tell the number last.
+        """
+        with (self._folder / "counting").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield self.count()
 
     def learn(self, seconds_per_unit: float) -> None:
         """Adds what a finished clip has cost to the average."""

@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import threading
+import time
 
 import pytest
 
@@ -59,6 +61,27 @@ def test_next_end_is_that_of_the_clips_that_take_steps_together(tmp_path):
     assert places.next_end_s() == pytest.approx(120, abs=1)
     places.share_among(4)
     assert places.next_end_s() == pytest.approx(40, abs=1)
+
+
+def test_places_are_counted_by_one_at_a_time(tmp_path):
+    places, told = Places(tmp_path, 1), []
+    place = places.take()
+
+    def tell_late():
+        with places.counting() as count:
+            counted.set()
+            time.sleep(0.2)
+            told.append(count)
+
+    counted = threading.Event()
+    thread = threading.Thread(target=tell_late)
+    thread.start()
+    assert counted.wait(10)
+    place.free()
+    with Places(tmp_path, 1).counting() as count:
+        told.append(count)
+    thread.join()
+    assert told == [1, 0]
 
 
 def test_cost_of_a_unit_follows_what_clips_take(tmp_path):
