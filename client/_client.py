@@ -27,7 +27,6 @@ from reelserve.client._retries import Retries
 from reelserve.client._statistics import StageStatistics, read_statistics
 from reelserve.client._stream import (
     MICROSECONDS_PER_SECOND,
-    STATUS_METADATA,
     STREAM_MODEL,
     AsyncStream,
     Stream,
@@ -256,7 +255,7 @@ def _sender(
 
     def send(timeout_s: float) -> Any:
         request = stream_request(client.stream_model, tensors, timeout_s)
-        return stub.ModelStreamInfer(iter([request]), metadata=STATUS_METADATA, timeout=timeout_s)
+        return stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
 
     return send
 

@@ -144,6 +144,18 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
     return error
 
 
+def error_from_text(text: str, url: str) -> ReelserveError:
+    """Turns an error inside a stream, which begins with its status, into one of this client.
+
+    Args:
+        text: Of the server.
+        url: `host:port` of the server.
+    """
+    name, colon, details = text.partition(": ")
+    status = grpc.StatusCode.__members__.get(name) if colon else None
+    return error_from_status(status, details if status else text, url)
+
+
 def described(kind: type[ReelserveError], details: str, url: str) -> ReelserveError:
     """An error whose message holds `details`, the server and what to do."""
     # A refusal is the caller's to read: what matters comes first, where it stays in sight.

@@ -20,14 +20,13 @@ from reelserve.client._exceptions import (
     ReelserveError,
     described,
     error_from_status,
+    error_from_text,
 )
 from reelserve.client._retries import Retries
 from reelserve.client._video import Video, VideoInfo
 from reelserve.pipeline import contract
 
 STREAM_MODEL = "text_to_video_stream"
-STATUS_METADATA = (("triton_grpc_error", "true"),)
-"""Asks Triton to end the stream with an error's own status and not with a mere text."""
 MICROSECONDS_PER_SECOND = 1_000_000
 
 
@@ -84,7 +83,7 @@ def read_event(response: service_pb2.ModelStreamInferResponse, url: str) -> Even
         ReelserveError: If it is an error, or cannot be read.
     """
     if response.error_message:
-        raise error_from_status(None, response.error_message, url)
+        raise error_from_text(response.error_message, url)
     result = triton.InferResult(response.infer_response)
     names = {output.name for output in response.infer_response.outputs}
     if contract.EVENT.name not in names:
@@ -139,13 +138,17 @@ class _Call:
         self._ended, self._heard = False, False
 
     def _read(self, response: Any) -> Event | None:
+        event = read_event(response, self._url)
         self._heard = True
-        return read_event(response, self._url)
+        return event
 
-    def _next_wait_s(self, error: grpc.RpcError) -> float:
+    def _next_wait_s(self, error: grpc.RpcError | ReelserveError) -> float:
         """Seconds until the request is sent again; raises if it is not."""
-        details = error.details() or "no message"
-        failure = error_from_status(error.code(), details, self._url)
+        if isinstance(error, ReelserveError):
+            failure = error
+        else:
+            details = error.details() or "no message"
+            failure = error_from_status(error.code(), details, self._url)
         if self._heard:
             # It was accepted, whatever the words are.
             raise failure from None
@@ -154,6 +157,7 @@ class _Call:
     def _send_again(self) -> None:
         # It may have been closed during the wait.
         if not self._ended:
+            self._call.cancel()
             self._call = self._send(self._retries.remaining_s())
 
     def _cancel(self) -> None:
@@ -200,7 +204,7 @@ class Stream(_Call):
         while not self._ended:
             try:
                 event = self._read(next(self._call))
-            except grpc.RpcError as error:
+            except (grpc.RpcError, ReelserveError) as error:
                 self._pause(self._next_wait_s(error))
                 self._send_again()
             else:
@@ -255,7 +259,7 @@ class AsyncStream(_Call):
                 if response is grpc.aio.EOF:
                     break
                 event = self._read(response)
-            except grpc.RpcError as error:
+            except (grpc.RpcError, ReelserveError) as error:
                 await self._pause(self._next_wait_s(error))
                 self._send_again()
             else:

@@ -1,5 +1,13 @@
 """What a stage answers when it cannot compute, besides `ValueError` for a bad request."""
 
+from __future__ import annotations
+
+import re
+
+SOURCE_PLACE = re.compile(r"/\S+:\d+ \S+\([^)]*\)(?: const)? ?")
+"""Of the engine's own code: file, line, function and arguments."""
+PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
+
 
 class UnavailableError(RuntimeError):
     """The server is full or shutting down; UNAVAILABLE."""
@@ -11,3 +19,15 @@ class CancelledError(RuntimeError):
 
 class StageError(RuntimeError):
     """Another stage failed; INTERNAL."""
+
+
+def described(error: Exception) -> str:
+    """An error in one line, for callers: without paths and without lines of anybody's code."""
+    if isinstance(error, OSError) and error.strerror:
+        # Its own text ends with the file.
+        return f"{type(error).__name__}: {error.strerror}"
+    # What follows is where Triton's own frames begin.
+    line = " ".join(str(error).partition("\n\nAt:")[0].split())
+    # What another stage said already has a name in it.
+    name = "" if isinstance(error, StageError) else f"{type(error).__name__}: "
+    return name + PATH.sub("a file", SOURCE_PLACE.sub("", line))

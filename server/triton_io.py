@@ -10,14 +10,16 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from reelserve.server.errors import CancelledError, StageError, UnavailableError
+from reelserve.server.errors import CancelledError, StageError, UnavailableError, described
 
 _CODES = (
-    (ValueError, "INVALID_ARG"),
+    (ValueError, "INVALID_ARGUMENT"),
     (UnavailableError, "UNAVAILABLE"),
     (CancelledError, "CANCELLED"),
 )
-"""Names of members of `TritonError`, which Triton adds to its module after this one's import."""
+"""Names of gRPC statuses."""
+_TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
+"""Of `TritonError`'s members, where they differ."""
 
 CALL_ID_PREFIX = "reelserve-call:"
 """Of the ids of requests that one stage sends to another; what follows is a key of the board."""
@@ -39,34 +41,32 @@ def response(outputs: Mapping[str, NDArray[Any]]) -> Any:
     )
 
 
-def error_response(error: Exception, request: Any = None) -> Any:
+def error_response(error: Exception, *, code_in_text: bool = False) -> Any:
     """A response that says what went wrong and nothing of how this package is built.
 
     What the caller did not cause is logged with its stack trace.
 
     Args:
         error: What went wrong.
-        request: One of another stage is told the code in the message too, since Triton hands
-            one stage's error to another without its code.
+        code_in_text: Puts the code before the message, for who is told no code: another stage,
+            and the client of a stream.
     """
-    # What another stage said already has a name in it.
-    message = str(error) if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
-    code = INTERNAL
+    message, code = described(error), INTERNAL
     for kind, kind_code in _CODES:
         if isinstance(error, kind):
             message, code = str(error), kind_code
     if code == INTERNAL:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    if request is not None and call_key(request):
+    if code_in_text:
         message = f"{code}: {message}"
-    return coded_error(message, code)
+    # Triton adds the members to its module after this one's import.
+    member = getattr(pb_utils.TritonError, _TRITON_NAMES.get(code, code))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, member))
 
 
-def coded_error(message: str, code: str) -> Any:
-    """A response that is an error with this code, a name of a member of `TritonError`."""
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
-    )
+def stage_error_response(error: Exception, request: Any) -> Any:
+    """As `error_response`, to a request that may be another stage's."""
+    return error_response(error, code_in_text=bool(call_key(request)))
 
 
 def call_key(request: Any) -> str:

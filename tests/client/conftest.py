@@ -40,6 +40,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     Args:
         status: Aborts with it where given.
         details: Message that goes with `status`.
+        error: Told in a stream's response instead of the clip, where given.
         outputs: Tensor to content of the answer.
         refusals: Messages of refusals with UNAVAILABLE, each for one request, before all else.
         hold: Waits for this event before it answers.
@@ -51,6 +52,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     status: grpc.StatusCode | None = None
     details: str = ""
+    error: str = ""
     ready: bool = True
     outputs: dict[str, bytes] = field(
         default_factory=lambda: {"VIDEO": MP4, "INFO": json.dumps(INFO).encode()}
@@ -80,7 +82,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         request = next(requests)
         self.requests.append(request)
         self.metadata = dict(context.invocation_metadata())
-        self._refuse(context)
+        if self.refusals:
+            text = f"UNAVAILABLE: {self.refusals.pop(0)}"
+            yield service_pb2.ModelStreamInferResponse(error_message=text)
+            return
         context.add_callback(self.cancelled.set)
         for outputs in self.events:
             yield _stream_response(request, outputs)
@@ -88,6 +93,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             self.hold.wait(30)
         if self.status is not None:
             context.abort(self.status, self.details)
+        if self.error:
+            yield service_pb2.ModelStreamInferResponse(error_message=self.error)
+            return
         yield _stream_response(request, {"EVENT": event("clip", "video_encoder"), **self.outputs})
         # Triton ends a decoupled request with a response that holds nothing.
         yield _stream_response(request, {})

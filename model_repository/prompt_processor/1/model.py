@@ -5,9 +5,9 @@ from pathlib import Path
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, process_prompt
 from reelserve.server.triton_io import (
-    error_response,
     input_arrays,
     response,
+    stage_error_response,
 )
 
 
@@ -35,4 +35,4 @@ class TritonPythonModel:
         try:
             return response(process_prompt(input_arrays(request), self._limits, self._tokenizer))
         except Exception as error:
-            return error_response(error, request)
+            return stage_error_response(error, request)

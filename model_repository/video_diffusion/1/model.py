@@ -18,9 +18,9 @@ from reelserve.server.triton_io import (
     call_key,
     call_model,
     check_not_cancelled,
-    error_response,
     input_arrays,
     response,
+    stage_error_response,
 )
 
 MICROSECONDS_PER_SECOND = 1_000_000
@@ -65,14 +65,14 @@ class TritonPythonModel:
             try:
                 clips[index] = self._clip(request)
             except Exception as error:
-                responses[index] = self._end(request, error_response(error, request))
+                responses[index] = self._end(request, stage_error_response(error, request))
         active = self._clips.active()
         turn = [index for index in clips if requests[index].correlation_id() in active]
         for index, failure in zip(turn, self._step([clips[i] for i in turn]), strict=True):
             sampler = clips[index].sampler
             if failure is not None:
                 responses[index] = self._end(
-                    requests[index], error_response(failure, requests[index])
+                    requests[index], stage_error_response(failure, requests[index])
                 )
             elif sampler.done:
                 responses[index] = self._end(requests[index], response(clips[index].outputs()))

@@ -6,9 +6,9 @@ from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.clip_output import finish_clip, installed_versions
 from reelserve.server.triton_io import (
     check_not_cancelled,
-    error_response,
     input_arrays,
     response,
+    stage_error_response,
 )
 
 
@@ -33,4 +33,4 @@ class TritonPythonModel:
             check_not_cancelled(request)
             return response(finish_clip(input_arrays(request), self._spec, self._versions))
         except Exception as error:
-            return error_response(error, request)
+            return stage_error_response(error, request)

@@ -1,0 +1,1 @@
+"""What `reelserve faults` tries on a running server, and what it writes down."""
