@@ -27,7 +27,7 @@ def temporal_attention(rows: Sequence[Row]) -> str:
                 f"{_median(ours):.3f}",
                 f"{100 * float(ours['share_of_copy']):.1f}%",
                 "–" if best is None else f"{best['provider']}, {_median(best):.3f} ms",
-                "–" if best is None else f"{_median(best) / _median(ours):.1f}×",
+                "–" if best is None else f"{_median(best) / _median(ours):.2f}×",
             )
         )
     command = "python -m reelserve.kernels.benchmarks.bench_temporal_attention"
