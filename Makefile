@@ -26,7 +26,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving loadtest docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving bench-kernels loadtest docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,12 @@ bench-cpu: build/export.stamp ## Measure the server on this machine: docs/result
 
 bench-serving: build/export.stamp ## Measure cancels, refusals and progress: docs/results/serving.json
 	$(REELSERVE) bench-serving --model-repository $(REPOSITORY) --output docs/results/serving.json
+
+bench-kernels: $(VENV)/dev.stamp ## Measure the kernels on an NVIDIA GPU: docs/results/temporal_attention_*.csv and more
+	$(BIN)/python -m reelserve.kernels.benchmarks.bench_temporal_attention
+	$(BIN)/python -m reelserve.kernels.benchmarks.bench_denoiser_step
+	for file in docs/results/temporal_attention_*.csv; do \
+		$(BIN)/python -m reelserve.kernels.benchmarks.plot_temporal_attention $$file; done
 
 # Refreshes what the README shows; other loads: `reelserve loadtest --help`.
 loadtest: build/export.stamp $(VENV)/loadtest.stamp ## Load the server on this machine and judge it; build/loadtest/report.html

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.commands.figures import WRITERS
+from reelserve.commands.kernel_figures import KERNEL_WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
 BLOCK = re.compile(
@@ -50,7 +52,7 @@ def fill_pages(root: Path, *, write: bool) -> list[Path]:
         ValueError: If a page asks for figures that nothing writes.
     """
     stale = []
-    for page in sorted((*root.glob("*.md"), *root.glob("docs/*.md"))):
+    for page in sorted((*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("kernels/*.md"))):
         text = page.read_text(encoding="utf-8")
         filled = fill(text, root / "docs" / "results")
         if filled != text:
@@ -72,11 +74,23 @@ def fill(text: str, results: Path) -> str:
     """
 
     def replace(block: re.Match[str]) -> str:
-        name = block["name"]
-        if name not in WRITERS:
-            raise ValueError(f"no table is called {name!r}; there are {', '.join(sorted(WRITERS))}")
-        file = results / f"{name}.json"
-        body = WRITERS[name](json.loads(file.read_text())) if file.exists() else NOT_MEASURED
-        return f"{block['start']}{body}\n{block['end']}"
+        return f"{block['start']}{_figures(block['name'], results)}\n{block['end']}"
 
     return BLOCK.sub(replace, text)
+
+
+def _figures(name: str, results: Path) -> str:
+    if name in WRITERS:
+        file = results / f"{name}.json"
+        return WRITERS[name](json.loads(file.read_text())) if file.exists() else NOT_MEASURED
+    if name in KERNEL_WRITERS:
+        # One file for each GPU.
+        rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in _rows(file)]
+        return KERNEL_WRITERS[name](rows) if rows else NOT_MEASURED
+    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS}))
+    raise ValueError(f"no table is called {name!r}; there are {names}")
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))

@@ -29,8 +29,8 @@ def bench_cpu(results: Results) -> str:
     stages = [(f"`{stage}`", f"{value:.3f}") for stage, value in results["stages_s"].items()]
     return "\n\n".join(
         (
-            _table(("Figure", "Measured"), figures),
-            _table(("Stage", "Seconds of that clip"), stages),
+            table(("Figure", "Measured"), figures),
+            table(("Stage", "Seconds of that clip"), stages),
             f"Measured by `make bench-cpu` on {results['cpu']}, {results['cores']} cores, "
             f"{_when(results)}.",
         )
@@ -62,7 +62,7 @@ def loadtest_cpu(results: Results) -> str:
     findings = " ".join(finding["sentence"] for finding in results["findings"])
     return "\n\n".join(
         (
-            _table(titles, rows),
+            table(titles, rows),
             f"Verdict: **{results['verdict']}**. {findings} {' '.join(results['reached'])}",
             "![Throughput and latency against requests at once](docs/images/loadtest_cpu.png)",
             f"Measured by `make loadtest` on {results['hardware']}: "
@@ -122,8 +122,8 @@ def evaluation(results: Results) -> str:
     )
     return "\n\n".join(
         (
-            _table(titles, rows),
-            _table(("Figure", "Measured"), figures),
+            table(titles, rows),
+            table(("Figure", "Measured"), figures),
             f"Measured by `python -m reelserve.training.evaluate` on {results['hardware']}, "
             f"{_when(results)}; flicker by `python -m reelserve.training.measure_consistency` on "
             f"{consistency['hardware']}, {consistency['num_clips']} clips, {_when(consistency)}.",
@@ -139,7 +139,7 @@ def parity(results: Results) -> str:
     ]
     return "\n\n".join(
         (
-            _table(("Stage", "Largest error", "Largest value"), rows),
+            table(("Stage", "Largest error", "Largest value"), rows),
             f"Finished frames: {results['frames_psnr_db']:.1f} dB PSNR against torch.",
             "Measured by `reelserve export --force --parity-report docs/results/parity.json` on "
             f"{results['cpu']}, {_when(results)}.",
@@ -170,7 +170,7 @@ def serving(results: Results) -> str:
     return "\n\n".join(
         (
             _cancels(results),
-            _table(("Figure", "Measured"), figures),
+            table(("Figure", "Measured"), figures),
             f"Measured by `make bench-serving` on {results['cpu']}, {results['cores']} cores, "
             f"{_when(results)}.",
         )
@@ -196,7 +196,7 @@ def _cancels(results: Results) -> str:
         for one in results["cancels"]
     ]
     return (
-        f"{_table(titles, rows)}\n\n"
+        f"{table(titles, rows)}\n\n"
         "Seconds from the moment the client left, at a random point of the denoising, until the "
         "metrics show its place and its part of the batch free, read every "
         f"{1e3 * results['poll_s']:.0f} ms; the step is the one that the clip was left in."
@@ -213,7 +213,8 @@ WRITERS: dict[str, Callable[[Results], str]] = {
 """Name of a results file, without its ending, to what writes its tables."""
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

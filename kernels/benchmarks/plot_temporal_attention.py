@@ -32,11 +32,11 @@ def draw(path: Path) -> Path:
         places = [labels.index(label) + index * height for label in shares]
         axes.barh(places, list(shares.values()), height, label=provider)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(labels))], labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(labels) - height / 2, -height)
     axes.axvline(0.9, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel("share of copy bandwidth (dotted: 0.9)")
     axes.set_title(f"Temporal attention, {rows[0]['gpu']}")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=len(providers))
     image = path.with_suffix(".png")
     figure.savefig(image, dpi=120)
     pyplot.close(figure)

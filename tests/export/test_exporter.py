@@ -29,6 +29,7 @@ class StubEngine(OnnxRuntimeEngine):
     """Writes a note in place of a graph and answers every run with what torch gives."""
 
     def __init__(self, *, error: float = 0.0) -> None:
+        super().__init__()
         self.built: list[str] = []
         self._error = error
         self._modules = {}
