@@ -30,7 +30,7 @@ def test_temporal_attention_names_the_best_of_the_others():
     rows = [attention_row("reelserve", 0.1), attention_row("compiled", 0.25)]
     text = temporal_attention([*rows, attention_row("sdpa_strided", 0.3)])
     assert (
-        "| Some GPU | 1 31 384 20 128 bf16 | yes | 0.100 | 91.4% | compiled, 0.250 ms | 2.5× |"
+        "| Some GPU | 1 31 384 20 128 bf16 | yes | 0.100 | 91.4% | compiled, 0.250 ms | 2.50× |"
         in text
     )
     assert "driver 1, torch 2, triton 3, commit 0123456789." in text
