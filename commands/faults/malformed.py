@@ -20,7 +20,8 @@ Mutation = Callable[[Request, random.Random], None]
 
 UNARY, STREAM = "ModelInfer", "ModelStreamInfer"
 PUBLIC_SHARE, STREAM_SHARE, UNARY_SHARE, BYTES_SHARE, OTHER_SHARE = 0.6, 0.1, 0.05, 0.15, 0.03
-"""Of the calls: to a public model, by the streaming method, unary to the streaming one, broken as bytes, to other methods."""
+"""Of the calls: to a public model, by the streaming method, unary to the streaming one, broken as
+bytes, to other methods."""
 MAX_MUTATIONS = 3
 MAX_CONTENT_BYTES = 2**21
 """Of what is sent; what is claimed may be far larger."""
