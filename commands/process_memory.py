@@ -38,6 +38,11 @@ def proportional_bytes(pid: int) -> int:
     return 0
 
 
+def tree_bytes(root: int) -> int:
+    """Proportional set size of a process and all its descendants."""
+    return sum(map(proportional_bytes, [root, *descendants(root)]))
+
+
 class PeakMemory:
     """Samples the memory of every descendant of a process while the block runs.
 

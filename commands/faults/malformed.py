@@ -214,6 +214,7 @@ def _value(request: Request, rng: random.Random) -> None:
         return
     count = len(request.raw_input_contents[index])
     integers = {"INT32": "i", "INT64": "q", "UINT8": "B"}
+    value: float
     if tensor.datatype in integers:
         code = integers[tensor.datatype]
         low, high = (0, 255) if code == "B" else (-(2**31), 2**31 - 1)

@@ -7,12 +7,12 @@ import threading
 import time
 from types import TracebackType
 
-from reelserve.commands.process_memory import descendants, proportional_bytes
+from reelserve.commands.process_memory import tree_bytes
 
 WARM_UP_SHARE = 0.2
-"""Of the time: caches and pools fill."""
+"""Of the whole: caches and pools fill."""
 WINDOW_SHARE = 0.25
-"""Of the time: what is compared are medians, since memory goes up and down with the batch."""
+"""Of the whole: what is compared are medians, since memory goes up and down with the batch."""
 MAX_GROWTH = 0.02
 MIN_SAMPLES = 8
 
@@ -50,15 +50,14 @@ class MemoryTrace:
 
     def _sample(self) -> None:
         while not self._done.wait(self._every_s):
-            processes = [self._root, *descendants(self._root)]
-            self.samples.append((time.monotonic(), sum(map(proportional_bytes, processes))))
+            self.samples.append((time.monotonic(), tree_bytes(self._root)))
 
 
 def growth(samples: list[tuple[float, int]]) -> float:
     """The median of the last window over that of the first after warm-up, less one.
 
     Args:
-        samples: Seconds and bytes, in order.
+        samples: Bytes, each behind the time it was taken at or another measure of progress.
 
     Raises:
         ValueError: If there are too few to tell.

@@ -1,0 +1,101 @@
+"""Requests in flight while something breaks, what became of them, and when it works again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager, suppress
+
+from reelserve.client import Client, GenerateOptions, ReelserveError, Stream
+from reelserve.server.launcher import ServerError, TritonServer
+
+PROMPT = "a large yellow star spins on a starry night"
+STEPS = 20
+CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": STEPS}
+"""Short, with many steps: there is time to break something while it is denoised."""
+OTHERS = 3
+BREAK_AT_STEP = 3
+"""Of a stream beside the requests: they are in the denoiser then."""
+ANSWER_TIMEOUT_S = 120.0
+RECOVERY_TIMEOUT_S = 60.0
+POLL_S = 0.1
+DIGITS = 2
+CLIP_OUTCOME, OTHER_CLIP, NOTHING = "clip", "other clip", "nothing"
+
+
+@contextmanager
+def under_load(client: Client, others: int = OTHERS) -> Iterator[list[Future[bytes]]]:
+    """Requests in flight while the block runs, in the denoiser when it begins.
+
+    Args:
+        client: Sends them.
+        others: Requests beside a stream, which is the first of the futures.
+
+    Raises:
+        ReelserveError: If the stream ends before the block may begin.
+    """
+    stream = client.stream(PROMPT, **CLIP)
+    next(stream)
+    pool = ThreadPoolExecutor(others + 1)
+    futures = [pool.submit(draw, client) for _ in range(others)]
+    for event in stream:
+        if event.step is not None and event.step >= BREAK_AT_STEP:
+            break
+    try:
+        yield [pool.submit(_last_mp4, stream), *futures]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def draw(client: Client, steps: int = STEPS) -> bytes:
+    """The MP4 of the clip that everything is compared with, or of one in as many steps."""
+    options: GenerateOptions = {**CLIP, "num_inference_steps": steps}
+    return client.generate(PROMPT, **options).mp4
+
+
+def _last_mp4(stream: Stream) -> bytes:
+    videos = [event.video.mp4 for event in stream if event.video is not None]
+    return videos[-1] if videos else b""
+
+
+def outcomes(futures: list[Future[bytes]], reference: bytes) -> Counter[str]:
+    """What requests got: `clip`, `other clip`, `nothing` in time, or the name of their error.
+
+    Args:
+        futures: Each gives an MP4.
+        reference: The right one; empty where any is.
+    """
+    found: Counter[str] = Counter()
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    for future in futures:
+        try:
+            mp4 = future.result(max(0.0, deadline - time.monotonic()))
+            found[CLIP_OUTCOME if mp4 == reference or not reference else OTHER_CLIP] += 1
+        except ReelserveError as error:
+            found[type(error).__name__] += 1
+        except FutureTimeoutError:
+            found[NOTHING] += 1
+    return found
+
+
+def recovery(client: Client, since: float, reference: bytes) -> float | None:
+    """Seconds from `since` until a request is sent that gives the clip again; None if none does."""
+    while time.monotonic() - since < RECOVERY_TIMEOUT_S:
+        asked = time.monotonic()
+        with suppress(ReelserveError):
+            if draw(client) == reference:
+                # What the clip itself takes is no part of it.
+                return round(asked - since, DIGITS)
+        time.sleep(POLL_S)
+    return None
+
+
+def end_of(server: TritonServer) -> str:
+    """How the launcher sees the server end."""
+    try:
+        return f"the server ended with status {server.wait()}"
+    except ServerError as error:
+        return str(error)
