@@ -26,7 +26,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving bench-kernels loadtest docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ bench-kernels: $(VENV)/dev.stamp ## Measure the kernels on an NVIDIA GPU: docs/r
 loadtest: build/export.stamp $(VENV)/loadtest.stamp ## Load the server on this machine and judge it; build/loadtest/report.html
 	$(REELSERVE) loadtest --model-repository $(REPOSITORY) --output-dir build/loadtest \
 		--json docs/results/loadtest_cpu.json --plot docs/images/loadtest_cpu.png
+
+faults: build/export.stamp ## Break the server in every known way, 40 minutes: docs/results/faults.json
+	$(REELSERVE) faults --soak --model-repository $(REPOSITORY) --output docs/results/faults.json
 
 docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/
 	$(REELSERVE) docs

@@ -203,9 +203,28 @@ def _cancels(results: Results) -> str:
     )
 
 
-WRITERS: dict[str, Callable[[Results], str]] = {
+def faults(results: Sequence[Results]) -> str:
+    """`faults.json`: what was broken, what callers saw, where that was."""
+    rows = [
+        (
+            row["fault"],
+            row["expected"],
+            row["seen"],
+            "–" if row["recovered_s"] is None else f"{row['recovered_s']:.1f}",
+            str(row["lost"]),
+            "yes" if row["as_expected"] else "**no**",
+        )
+        for row in results
+    ]
+    titles = ("Broken", "Expected", "Seen", "Recovered, s", "Lost", "As expected")
+    places = {f"{row['cpu']}, {row['cores']} cores, {_when(row)}" for row in results}
+    return f"{table(titles, rows)}\n\nMeasured by `make faults` on {'; '.join(sorted(places))}."
+
+
+WRITERS: dict[str, Callable[[Any], str]] = {
     "bench_cpu": bench_cpu,
     "evaluation": evaluation,
+    "faults": faults,
     "loadtest_cpu": loadtest_cpu,
     "parity": parity,
     "serving": serving,

@@ -18,7 +18,8 @@ from reelserve.server.stage_processes import stage_processes
 
 CLIENTS = 6
 """More than are denoised together: some always wait."""
-SAMPLE_S = 2.0
+SAMPLES = 900
+"""Of memory, over the whole time."""
 SECONDS_PER_MINUTE = 60.0
 PROMPTS = ("a red star", "a blue circle moves", "a small green square spins on the sea", "⭐" * 40)
 CLIP_TIMEOUT_S = 300.0
@@ -35,8 +36,9 @@ def _soak(repository: Path, minutes: float) -> Fault:
     outcomes: Counter[str] = Counter()
     with TritonServer(ServerOptions(repository)) as server:
         stages = stage_processes(server.pid)
-        until = time.monotonic() + minutes * SECONDS_PER_MINUTE
-        with MemoryTrace(server.pid, SAMPLE_S) as memory:
+        seconds = minutes * SECONDS_PER_MINUTE
+        until = time.monotonic() + seconds
+        with MemoryTrace(server.pid, seconds / SAMPLES) as memory:
             threads = [
                 threading.Thread(target=_work, args=(server.grpc_url, spec, n, until, outcomes))
                 for n in range(CLIENTS)

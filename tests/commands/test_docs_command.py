@@ -7,7 +7,7 @@ import pytest
 
 from reelserve.client.cli import FAILURE, OK
 from reelserve.commands import docs_command
-from reelserve.commands.figures import bench_cpu, evaluation, parity, serving
+from reelserve.commands.figures import bench_cpu, evaluation, faults, parity, serving
 
 BENCH = {
     "seconds_per_clip": 9.876,
@@ -175,3 +175,22 @@ def test_evaluation_says_where_each_of_its_two_commands_ran():
     text = evaluation(EVALUATION)
     assert "evaluate` on Some GPU, commit unknown, 2026-11-23" in text
     assert "measure_consistency` on Some CPU, 32 clips, commit fedcba9876, 2026-11-22" in text
+
+
+def test_faults_tells_what_was_seen_and_what_was_not_as_expected():
+    row = {
+        "fault": "kill -9 of denoiser",
+        "expected": "errors",
+        "seen": "4 × InternalError",
+        "recovered_s": 4.26,
+        "lost": 0,
+        "as_expected": True,
+        **{name: BENCH[name] for name in ("commit", "cpu", "cores", "date")},
+    }
+    end = {**row, "fault": "end", "recovered_s": None, "as_expected": False}
+    text = faults([row, end])
+    assert "| kill -9 of denoiser | errors | 4 × InternalError | 4.3 | 0 | yes |" in text
+    assert "| end | errors | 4 × InternalError | – | 0 | **no** |" in text
+    assert text.endswith(
+        "Measured by `make faults` on Some CPU, 2 cores, commit 0123456789, 2026-11-23."
+    )

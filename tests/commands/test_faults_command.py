@@ -1,42 +1,53 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import Future
 
+import pytest
 from rich.console import Console
 
-from reelserve.client import InternalError
+from reelserve.client.cli import FAILURE, OK, USAGE, main
 from reelserve.commands import faults_command
-from reelserve.commands.faults_command import Fault, all_faults, fault_table
-from reelserve.pipeline.contract import STAGES
+from reelserve.commands.faults.fault import Fault, Trial, read_faults
+from reelserve.commands.faults_command import fault_table
 
 
-def ended(result: bytes | Exception) -> Future[bytes]:
-    future: Future[bytes] = Future()
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-    return future
+@pytest.fixture
+def trials(monkeypatch):
+    """Three faults that break nothing."""
+
+    def trial(name: str, *, good: bool = True) -> Trial:
+        return Trial(name, lambda _: Fault(f"the {name}", "clips", "clips", None, 0, good))
+
+    found = [trial("kill"), trial("full-disk", good=False), trial("soak")]
+    monkeypatch.setattr(faults_command, "all_trials", lambda arguments: found)
 
 
-def test_outcomes_tell_clips_errors_and_what_got_lost(monkeypatch):
-    monkeypatch.setattr(faults_command, "ANSWER_TIMEOUT_S", 0.05)
-    futures = [ended(b"mp4"), ended(b"bad"), ended(InternalError("upsampler")), Future()]
+@pytest.mark.parametrize(
+    ("options", "faults", "status"),
+    [
+        ([], ["the kill", "the full-disk"], FAILURE),
+        (["--soak"], ["the kill", "the full-disk", "the soak"], FAILURE),
+        (["--only", "kill", "soak"], ["the kill", "the soak"], OK),
+    ],
+)
+def test_faults_writes_what_was_tried(trials, tmp_path, options, faults, status):
+    output = tmp_path / "faults.json"
+    assert main(["faults", "--output", str(output), *options]) == status
+    assert list(read_faults(output)) == faults
 
-    seen, lost = faults_command._outcomes(futures, b"mp4")
 
-    assert seen == "1 × InternalError, 1 × clip, 1 × nothing, 1 × other clip"
-    assert lost == 1
-
-
-def test_every_stage_is_killed():
-    assert len(all_faults()) > len(STAGES)
+def test_faults_names_an_unknown_one(trials, tmp_path, capsys):
+    assert main(["faults", "--output", str(tmp_path / "f"), "--only", "rain"]) == USAGE
+    assert "no fault rain; there are kill, full-disk, soak" in capsys.readouterr().err
 
 
 def test_fault_table_shows_what_was_seen():
     out = io.StringIO()
-    faults = [Fault("kill", "an error", "3 × clip", 2.5, 0), Fault("end", "ends", "ended", None, 1)]
+    faults = [
+        Fault("kill", "an error", "3 × clip", 2.5, 0, True),
+        Fault("end", "ends", "ended", None, 1, False),
+    ]
     Console(file=out, width=100).print(fault_table(faults))
 
-    assert "3 × clip" in out.getvalue() and "2.5" in out.getvalue() and "–" in out.getvalue()
+    for text in ("3 × clip", "2.5", "–", "yes", "no"):
+        assert text in out.getvalue()
