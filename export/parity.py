@@ -116,10 +116,10 @@ class ParityCheck:
             num_inference_steps=case.num_inference_steps,
             guidance_scale=limits.guidance_scale.default,
             num_frames=case.num_frames,
-            height=limits.height.default,
-            width=limits.width.default,
+            height=limits.height.low,
+            width=limits.width.low,
         )
-        sampler = Sampler(self._spec.latents, self._spec.scheduler_shift, settings)
+        sampler = Sampler(self._spec.latents, self._spec.scheduler, settings)
         while not sampler.done:
             rows = sampler.rows()
             timestep = np.full((len(rows.latents), 1), rows.timestep, np.float32)
