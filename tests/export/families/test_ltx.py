@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,19 @@ from diffusers import LTXPipeline
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx import LTXFamily
-from reelserve.export.parity import MIN_FRAMES_PSNR_DB, ParityCase, ParityCheck, torch_runner
+from reelserve.client import Client, InvalidArgumentError
+from reelserve.export.parity import (
+    MIN_FRAMES_PSNR_DB,
+    PROMPT,
+    ParityCase,
+    ParityCheck,
+    torch_runner,
+)
 from reelserve.export.exporter import ENGINE_STAGES
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
+from reelserve.server.launcher import ServerOptions, TritonServer
+from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 
 
@@ -27,21 +37,20 @@ def checkpoint(tmp_path_factory) -> Path:
     return write_tiny_ltx(tmp_path_factory.mktemp("ltx") / "tiny")
 
 
-def diffusers_frames(folder: Path, case: ParityCase, prompt: str, guidance: float) -> np.ndarray:
-    """Frames of diffusers' pipeline, from the noise that a request with the case's seed has."""
+def diffusers_frames(folder: Path, *, seed: int, **request: Any) -> np.ndarray:
+    """Frames of diffusers' pipeline, from the noise that a request with the seed has."""
     pipeline = LTXPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    height, width = (LTX_PROFILE[name]["low"] for name in ("height", "width"))
-    shape = (8, (case.num_frames - 1) // 8 + 1, height // 32, width // 32)
-    noise = torch.from_numpy(seeded_noise(case.seed, shape))[None]
+    pipeline.set_progress_bar_config(disable=True)
+    shape = (
+        8,
+        (request["num_frames"] - 1) // 8 + 1,
+        request["height"] // 32,
+        request["width"] // 32,
+    )
+    noise = torch.from_numpy(seeded_noise(seed, shape))[None]
     frames = pipeline(
-        prompt=prompt,
-        negative_prompt="",
-        height=height,
-        width=width,
-        num_frames=case.num_frames,
+        **request,
         frame_rate=25,
-        num_inference_steps=case.num_inference_steps,
-        guidance_scale=guidance,
         latents=noise.flatten(2).transpose(1, 2),
         max_sequence_length=LTX_PROFILE["max_prompt_tokens"],
         output_type="np",
@@ -58,6 +67,48 @@ def test_stages_in_torch_give_the_frames_of_diffusers(checkpoint, num_frames, st
     traces = ParityCheck(family.spec("torch"), family.tokenizer(), case).generate(runners)
 
     ours = traces["upsampler"].output[0]
-    theirs = diffusers_frames(checkpoint, case, "a red circle moves across a plain background", 3.0)
+    theirs = diffusers_frames(
+        checkpoint,
+        prompt=PROMPT,
+        seed=case.seed,
+        num_frames=num_frames,
+        num_inference_steps=steps,
+        guidance_scale=3.0,
+        height=64,
+        width=64,
+    )
     assert ours.shape == (num_frames, 64, 64, 3)
     assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("heads", "scheduler"), [(2, {}), (3, {"shift_terminal": None})])
+def test_served_frames_are_those_of_diffusers(tmp_path, heads, scheduler):
+    checkpoint = write_tiny_ltx(tmp_path / "tiny", heads=heads, **scheduler)
+    repository = tmp_path / "model_repository"
+    result = served.export(checkpoint, LTX_PROFILE, repository)
+    assert result.frames_psnr_db >= MIN_FRAMES_PSNR_DB
+    requests = (
+        {"num_frames": 9, "num_inference_steps": 2, "guidance_scale": 3.0, "width": 96},
+        {"num_frames": 25, "num_inference_steps": 5, "guidance_scale": 1.0, "width": 64},
+        {"num_frames": 17, "num_inference_steps": 1, "guidance_scale": 7.5, "width": 128},
+    )
+    with TritonServer(ServerOptions(repository)) as server:
+        for number, request in enumerate(requests):
+            request = {
+                "prompt": "a red star moves",
+                "negative_prompt": "a blue circle",
+                "height": 64,
+                "seed": number,
+                **request,
+            }
+            ours = served.frames(server.grpc_url, **request)
+            theirs = diffusers_frames(checkpoint, **request)
+            assert ours.shape == (request["num_frames"], 64, request["width"], 3)
+            assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB, request
+
+        with Client(server.grpc_url) as client:
+            video = client.generate("a red star", num_frames=17, seed=1)
+            with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 16; it must be a "):
+                client.generate("a red star", num_frames=16)
+    assert (video.info.num_frames, video.info.fps, video.info.checkpoint) == (17, 25, "tiny")
