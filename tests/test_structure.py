@@ -90,7 +90,9 @@ def test_every_command_can_be_loaded_and_has_help(capsys):
 
 def test_every_package_is_in_a_wheel():
     """Rooms and the folders inside them."""
-    inits = [file for pattern in ("*/__init__.py", "*/*/__init__.py") for file in ROOT.glob(pattern)]
+    inits = [
+        file for pattern in ("*/__init__.py", "*/*/__init__.py") for file in ROOT.glob(pattern)
+    ]
     found = {".".join(("reelserve", *file.parent.relative_to(ROOT).parts)) for file in inits}
     settings = (ROOT / "pyproject.toml").read_text()
     missing = [
