@@ -35,6 +35,13 @@ PORT_ATTEMPTS = 3
 MIN_SHARED_MEMORY_BYTES = 256 * 2**20
 """Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
 reused and never shrink."""
+MALLOC = {
+    "MALLOC_ARENA_MAX": "4",
+    "MALLOC_MMAP_THRESHOLD_": str(256 * 2**10),
+    "MALLOC_TRIM_THRESHOLD_": str(2**20),
+}
+"""For glibc: large buffers go back to the system when they are freed. By its defaults the threshold
+grows with the largest buffer seen, and tens of megabytes stay in the pools of every thread."""
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
@@ -231,7 +238,7 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **installation.environment},
+                env={**MALLOC, **os.environ, **installation.environment},
                 cwd=run_dir,
                 # Its own group: Ctrl-C reaches the launcher alone, which ends the server once,
                 # and what the server leaves behind can be killed as a whole.
