@@ -17,6 +17,7 @@ from reelserve.commands.faults.deaths import deaths
 from reelserve.commands.faults.fault import Fault, Trial, write_fault
 from reelserve.commands.faults.fuzz import fuzz
 from reelserve.commands.faults.soak import soak
+from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
 from reelserve.server.launcher import ServerError
 
@@ -38,10 +39,12 @@ def run(argv: list[str]) -> int:
         console.print("reelserve faults: onnx is not installed; `pip install 'reelserve[export]'`")
         return FAILURE
     found: list[Fault] = []
+    # Before the results file itself makes the tree differ from its commit.
+    where = provenance()
     try:
         for name in names:
             found.append(trials[name].run(arguments.model_repository))
-            write_fault(arguments.output, found[-1])
+            write_fault(arguments.output, found[-1], where)
             console.print(f"{found[-1].fault}: {found[-1].seen}", highlight=False)
     except (InstallationError, ServerError, ReelserveError, OSError, ValueError) as error:
         console.print(f"reelserve faults: {error}")

@@ -28,10 +28,20 @@ EXIT_TIMEOUT_S = 5
 """How long the server waits for requests in flight once it was told to end."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """Stages end after the last request; what still lives then is killed."""
+BROKEN_KILL_AFTER_S = 3
+"""The same without one of its stages: what the others can still answer takes no longer, and every
+second is one without a server."""
 PORT_ATTEMPTS = 3
 MIN_SHARED_MEMORY_BYTES = 256 * 2**20
 """Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
 reused and never shrink."""
+MALLOC = {
+    "MALLOC_ARENA_MAX": "4",
+    "MALLOC_MMAP_THRESHOLD_": str(256 * 2**10),
+    "MALLOC_TRIM_THRESHOLD_": str(2**20),
+}
+"""For glibc: large buffers go back to the system when they are freed. By its defaults the threshold
+grows with the largest buffer seen, and tens of megabytes stay in the pools of every thread."""
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
@@ -143,8 +153,11 @@ class TritonServer:
                 raise
         raise AssertionError("unreachable")
 
-    def stop(self) -> int | None:
+    def stop(self, kill_after_s: float = KILL_AFTER_S) -> int | None:
         """Ends the server and every stage; does nothing when it is not running.
+
+        Args:
+            kill_after_s: How long it may take to end by itself.
 
         Returns:
             The server's exit status, or None if it was not running.
@@ -152,7 +165,7 @@ class TritonServer:
         process, self._process = self._process, None
         status = None
         if process is not None:
-            status = _end(process)
+            status = _end(process, kill_after_s)
             remove_board(process.pid)
             for leftover in SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
                 leftover.unlink(missing_ok=True)
@@ -171,7 +184,7 @@ class TritonServer:
             lost = sorted(self._stages - set(stage_processes(self.pid)))
             # A server that is ending ends its stages first.
             if lost and not self._ends_soon():
-                self.stop()
+                self.stop(BROKEN_KILL_AFTER_S)
                 raise ServerError(f"the process of {', '.join(lost)} has died; Triton was stopped")
             time.sleep(WATCH_S)
         return self._process.wait()
@@ -225,7 +238,7 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **installation.environment},
+                env={**MALLOC, **os.environ, **installation.environment},
                 cwd=run_dir,
                 # Its own group: Ctrl-C reaches the launcher alone, which ends the server once,
                 # and what the server leaves behind can be killed as a whole.
@@ -361,13 +374,13 @@ def _http_ready(host: str, port: int) -> bool:
         connection.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
+def _end(process: subprocess.Popen[bytes], kill_after_s: float) -> int:
     """Asks the server to end, then kills whatever of its process group is left."""
     try:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(KILL_AFTER_S)
+                process.wait(kill_after_s)
     finally:
         # Also when a second Ctrl-C interrupts the wait.
         with contextlib.suppress(ProcessLookupError):

@@ -88,11 +88,20 @@ def test_every_command_can_be_loaded_and_has_help(capsys):
         assert f"reelserve {entry.name}" in capsys.readouterr().out
 
 
-def test_every_room_is_packaged():
-    lines = (ROOT / "pyproject.toml").read_text()
-    for room in ROOMS:
-        assert f'"reelserve.{room}",' in lines
-        assert f'"reelserve.{room}" = "{room}"' in lines
+def test_every_package_is_in_a_wheel():
+    """Rooms and the folders inside them."""
+    inits = [
+        file for pattern in ("*/__init__.py", "*/*/__init__.py") for file in ROOT.glob(pattern)
+    ]
+    found = {".".join(("reelserve", *file.parent.relative_to(ROOT).parts)) for file in inits}
+    settings = (ROOT / "pyproject.toml").read_text()
+    missing = [
+        name
+        for name in sorted(found)
+        if not name.startswith(("reelserve.tests", "reelserve.build"))
+        and (f'    "{name}",\n' not in settings or f'"{name}" = "' not in settings)
+    ]
+    assert missing == []
 
 
 def test_client_imports_only_itself_and_pipeline():

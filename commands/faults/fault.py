@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reelserve.pipeline.provenance import provenance
-
 MAX_RECOVERY_S = 10.0
 
 
@@ -58,13 +56,17 @@ def read_faults(path: Path) -> dict[str, dict[str, Any]]:
     return {row["fault"]: row for row in json.loads(path.read_text())}
 
 
-def write_fault(path: Path, fault: Fault) -> None:
+def write_fault(path: Path, fault: Fault, provenance: Mapping[str, Any]) -> None:
     """Puts a row into a results file, in place of an earlier one of the same fault.
 
-    Each row says where and when it was measured, since one can be measured again alone.
+    Args:
+        path: The file, which need not exist.
+        fault: What to write.
+        provenance: Where and when it was measured; each row says so, since one can be measured
+            again alone.
     """
     rows = read_faults(path)
-    rows[fault.fault] = {**asdict(fault), **provenance()}
+    rows[fault.fault] = {**asdict(fault), **provenance}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(rows.values()), indent=2) + "\n")
 
