@@ -6,8 +6,10 @@ Run as `python -m reelserve.training.train_autoencoder`.
 from __future__ import annotations
 
 import argparse
+import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,10 +22,25 @@ from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import sample_scenes
 from reelserve.training.world import render
 
+Part = Literal["encoder", "decoder"]
+
+
+ANCHOR_MARGIN = 2
+"""Latent frames at each end of a clip that are free to move."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What the run depends on."""
+    """What the run depends on.
+
+    Args:
+        edge_frames: At each end of a clip, that weigh `edge_frame_weight` times.
+        clip_frames: Rendered clips are cut to pieces of this length, which has more ends to
+            learn from; a multiple of 4 that divides 80.
+        only: The part that is trained, with the other as it is; None: both.
+        anchor_weight: Of the change of the latents away from a clip's ends, in units of their
+            variance, where the encoder alone is trained.
+    """
 
     seed: int = 2
     steps: int = 20_000
@@ -32,8 +49,11 @@ class Settings:
     learning_rate: float = 1e-3
     two_object_share: float = 0.6
     object_weight: float = 3.0
+    edge_frames: int = 4
     edge_frame_weight: float = 4.0
-    decoder_only: bool = False
+    clip_frames: int = 80
+    only: Part | None = None
+    anchor_weight: float = 0.05
     latent_noise: float = 0.05
     latent_penalty: float = 1e-5
     statistics_clips: int = 1024
@@ -54,7 +74,7 @@ def reconstruct(module: VideoVAE, frames: Tensor, noise: float) -> tuple[Tensor,
 def reconstruction_loss(
     output: Tensor, frames: Tensor, covered: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor]:
-    """Weighted error, heavier on objects and on the first and last frame.
+    """Weighted error, heavier on objects and on the first and last frames.
 
     Returns:
         The loss, and the plain mean squared error on the [0, 1] scale.
@@ -63,10 +83,22 @@ def reconstruction_loss(
     weight = 1 + settings.object_weight * covered
     # The ends have a neighbour less to be drawn from.
     ends = torch.ones(frames.shape[2], device=frames.device)
-    ends[0] = ends[-1] = settings.edge_frame_weight
+    ends[: settings.edge_frames] = ends[-settings.edge_frames :] = settings.edge_frame_weight
     weight = weight * ends[:, None, None]
     loss = (weight * (error.abs() * 0.1 + error.square())).mean()
     return loss, error.square().mean() / 4
+
+
+def moved_latents(latents: Tensor, anchor: Tensor, module: VideoVAE) -> Tensor:
+    """Mean squared change of the latents away from a clip's ends, in units of their variance.
+
+    Args:
+        latents: `[B, C, F, H, W]`, not normalised, of the encoder in training.
+        anchor: The same of the encoder that a denoiser was trained on.
+        module: Whose spread is the unit.
+    """
+    change = (latents.float() - anchor.float()) / module.latents_std
+    return change[:, :, ANCHOR_MARGIN:-ANCHOR_MARGIN].square().mean()
 
 
 @torch.no_grad()
@@ -89,14 +121,20 @@ def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE
     """A fresh autoencoder, or the one in `init`.
 
     Raises:
-        ValueError: If only the decoder is to be trained and there are no weights to start from.
+        ValueError: If only a part is to be trained and there are no weights to start from, or
+            clips are cut so short that nothing lies away from their ends.
     """
-    if settings.decoder_only and init is None:
-        raise ValueError("--decoder-only needs --init: a fresh encoder must be trained too")
+    if settings.only == "encoder" and settings.clip_frames // 4 <= 2 * ANCHOR_MARGIN:
+        raise ValueError(
+            f"--clip-frames is {settings.clip_frames}; with --only encoder it must be more than "
+            f"{8 * ANCHOR_MARGIN}"
+        )
+    if settings.only and init is None:
+        raise ValueError(f"--only {settings.only} needs --init: a fresh other part is no use")
     module = load_component(init, VideoVAE).train() if init else VideoVAE(BUNDLED)
-    if settings.decoder_only:
-        # The latents stay what a denoiser was trained on.
-        module.encoder.requires_grad_(False)
+    if settings.only:
+        frozen = module.encoder if settings.only == "decoder" else module.decoder
+        frozen.requires_grad_(False)
     module = module.to(device)
     # cuDNN's 3-D convolutions are fastest with channels last.
     module.encoder.to(memory_format=torch.channels_last_3d)
@@ -104,21 +142,36 @@ def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE
     return module
 
 
+def cut(frames: Tensor, length: int) -> Tensor:
+    """Cuts clips `[B, C, F, H, W]` to `[B·F/length, C, length, H, W]`."""
+    b, c, f, h, w = frames.shape
+    pieces = frames.reshape(b, c, f // length, length, h, w).transpose(1, 2)
+    return pieces.reshape(-1, c, length, h, w)
+
+
 def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
     """Takes every step that is left of the run."""
     forward = torch.compile(reconstruct) if device == "cuda" else reconstruct
+    # What the denoiser knows is kept, but for the ends.
+    anchor = copy.deepcopy(module.encoder).eval() if settings.only == "encoder" else None
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
         scenes = sample_scenes(
             settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
         )
-        frames, covered = render(scenes, device)
+        frames, covered = (cut(clip, settings.clip_frames) for clip in render(scenes, device))
         frames = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             output, latents = forward(module, frames, settings.latent_noise)
         loss, mse = reconstruction_loss(output, frames, covered, settings)
         loss = loss + settings.latent_penalty * latents.float().square().mean()
-        run.update(loss, psnr_db=-10 * mse.detach().log10())
+        terms = {"psnr_db": -10 * mse.detach().log10()}
+        if anchor is not None:
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                known = anchor(frames)
+            terms["moved"] = moved_latents(latents, known, module)
+            loss = loss + settings.anchor_weight * terms["moved"]
+        run.update(loss, **terms)
 
 
 def _parse() -> argparse.Namespace:
@@ -126,8 +179,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/vae"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
     parser.add_argument(
-        "--decoder-only", action="store_true", help="keep the latents as they are, with --init"
+        "--only",
+        choices=get_args(Part),
+        help="train this part alone, with --init; either way a denoiser finds the latents it knows",
     )
+    parser.add_argument("--clip-frames", type=int, default=Settings.clip_frames)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
@@ -140,7 +196,7 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `vae/`."""
     args = _parse()
-    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "decoder_only")
+    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "clip_frames", "only")
     settings = Settings(**{name: getattr(args, name) for name in names})
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
@@ -164,7 +220,7 @@ def main() -> None:
     train(run, module, settings, args.device)
     if ranks.is_first:
         run.use_average()
-        if not settings.decoder_only:
+        if not settings.only:
             measure_latents(module, settings, args.device)
         save_component(module, args.out)
         write_settings(args.out, settings, init=args.init, **run.summary())
