@@ -9,7 +9,6 @@ import argparse
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -22,9 +21,6 @@ from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import sample_scenes
 from reelserve.training.world import render
 
-Part = Literal["encoder", "decoder"]
-
-
 ANCHOR_MARGIN = 2
 """Latent frames at each end of a clip that are free to move."""
 
@@ -34,12 +30,12 @@ class Settings:
     """What the run depends on.
 
     Args:
-        edge_frames: At each end of a clip, that weigh `edge_frame_weight` times.
+        edge_weights: Of the first and last frames of a clip, from its ends inwards.
         clip_frames: Rendered clips are cut to pieces of this length, which has more ends to
             learn from; a multiple of 4 that divides 80.
-        only: The part that is trained, with the other as it is; None: both.
-        anchor_weight: Of the change of the latents away from a clip's ends, in units of their
-            variance, where the encoder alone is trained.
+        decoder_only: Whether the encoder is left as it is.
+        keep_latents: Whether latents away from a clip's ends are held near to what they were.
+        anchor_weight: Of their change, in units of their variance.
     """
 
     seed: int = 2
@@ -49,10 +45,10 @@ class Settings:
     learning_rate: float = 1e-3
     two_object_share: float = 0.6
     object_weight: float = 3.0
-    edge_frames: int = 4
-    edge_frame_weight: float = 4.0
-    clip_frames: int = 80
-    only: Part | None = None
+    edge_weights: tuple[float, ...] = (16.0, 4.0, 3.0, 2.0)
+    clip_frames: int = 40
+    decoder_only: bool = False
+    keep_latents: bool = False
     anchor_weight: float = 0.05
     latent_noise: float = 0.05
     latent_penalty: float = 1e-5
@@ -83,7 +79,8 @@ def reconstruction_loss(
     weight = 1 + settings.object_weight * covered
     # The ends have a neighbour less to be drawn from.
     ends = torch.ones(frames.shape[2], device=frames.device)
-    ends[: settings.edge_frames] = ends[-settings.edge_frames :] = settings.edge_frame_weight
+    weights = torch.tensor(settings.edge_weights, device=frames.device)
+    ends[: len(weights)], ends[-len(weights) :] = weights, weights.flip(0)
     weight = weight * ends[:, None, None]
     loss = (weight * (error.abs() * 0.1 + error.square())).mean()
     return loss, error.square().mean() / 4
@@ -121,20 +118,20 @@ def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE
     """A fresh autoencoder, or the one in `init`.
 
     Raises:
-        ValueError: If only a part is to be trained and there are no weights to start from, or
-            clips are cut so short that nothing lies away from their ends.
+        ValueError: If latents are to be kept and there are no weights to start from, or clips
+            are cut so short that nothing lies away from their ends.
     """
-    if settings.only == "encoder" and settings.clip_frames // 4 <= 2 * ANCHOR_MARGIN:
+    if init is None and (settings.decoder_only or settings.keep_latents):
+        raise ValueError("--decoder-only and --keep-latents need --init, whose latents are kept")
+    if settings.keep_latents and settings.clip_frames <= 8 * ANCHOR_MARGIN:
         raise ValueError(
-            f"--clip-frames is {settings.clip_frames}; with --only encoder it must be more than "
+            f"--clip-frames is {settings.clip_frames}; with --keep-latents it must be more than "
             f"{8 * ANCHOR_MARGIN}"
         )
-    if settings.only and init is None:
-        raise ValueError(f"--only {settings.only} needs --init: a fresh other part is no use")
     module = load_component(init, VideoVAE).train() if init else VideoVAE(BUNDLED)
-    if settings.only:
-        frozen = module.encoder if settings.only == "decoder" else module.decoder
-        frozen.requires_grad_(False)
+    if settings.decoder_only:
+        # The latents stay what a denoiser was trained on.
+        module.encoder.requires_grad_(False)
     module = module.to(device)
     # cuDNN's 3-D convolutions are fastest with channels last.
     module.encoder.to(memory_format=torch.channels_last_3d)
@@ -153,7 +150,7 @@ def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
     """Takes every step that is left of the run."""
     forward = torch.compile(reconstruct) if device == "cuda" else reconstruct
     # What the denoiser knows is kept, but for the ends.
-    anchor = copy.deepcopy(module.encoder).eval() if settings.only == "encoder" else None
+    anchor = copy.deepcopy(module.encoder).eval() if settings.keep_latents else None
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
         scenes = sample_scenes(
@@ -179,9 +176,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/vae"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
     parser.add_argument(
-        "--only",
-        choices=get_args(Part),
-        help="train this part alone, with --init; either way a denoiser finds the latents it knows",
+        "--decoder-only", action="store_true", help="keep the latents as they are, with --init"
+    )
+    parser.add_argument(
+        "--keep-latents",
+        action="store_true",
+        help="hold the latents near to what they are but for a clip's ends, with --init",
     )
     parser.add_argument("--clip-frames", type=int, default=Settings.clip_frames)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
@@ -196,7 +196,8 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `vae/`."""
     args = _parse()
-    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "clip_frames", "only")
+    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "clip_frames")
+    names += ("decoder_only", "keep_latents")
     settings = Settings(**{name: getattr(args, name) for name in names})
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
@@ -220,7 +221,7 @@ def main() -> None:
     train(run, module, settings, args.device)
     if ranks.is_first:
         run.use_average()
-        if not settings.only:
+        if not (settings.decoder_only or settings.keep_latents):
             measure_latents(module, settings, args.device)
         save_component(module, args.out)
         write_settings(args.out, settings, init=args.init, **run.summary())
