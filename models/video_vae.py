@@ -26,12 +26,14 @@ class VideoVAEConfig:
         channels: Widths at 1/2, 1/4 and 1/8 of the clip's height.
         encoder_blocks: Residual blocks at each of them.
         decoder_blocks: Residual blocks at each of them.
+        end_channels: Hidden widths of what the first and last frame get at 1/2 and at 1/8.
     """
 
     latent_channels: int
     channels: tuple[int, int, int]
     encoder_blocks: tuple[int, int, int]
     decoder_blocks: tuple[int, int, int]
+    end_channels: tuple[int, int]
 
 
 BUNDLED = VideoVAEConfig(
@@ -39,6 +41,7 @@ BUNDLED = VideoVAEConfig(
     channels=(96, 128, 192),
     encoder_blocks=(1, 1, 1),
     decoder_blocks=(2, 2, 1),
+    end_channels=(32, 64),
 )
 
 
@@ -74,6 +77,34 @@ class ResidualBlock(nn.Module):
         return x + hidden
 
 
+class ClipEnds(nn.Module):
+    """Adds to the first and to the last frame what a network of their own draws from two frames.
+
+    A frame amid a clip is told by the latents on both sides, one at an end by those on one side
+    only; and a convolution that replicates the ends cannot tell them from an object at rest.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.first, self.last = _end(channels, hidden), _end(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, F, H, W]`, same shape; a clip of one frame is first and last."""
+        pad = x.shape[2] - 1
+        first = self.first(torch.cat([x[:, :, :1], x[:, :, :2][:, :, -1:]], dim=1))
+        last = self.last(torch.cat([x[:, :, -1:], x[:, :, -2:][:, :, :1]], dim=1))
+        return x + F.pad(first, (0, 0, 0, 0, 0, pad)) + F.pad(last, (0, 0, 0, 0, pad, 0))
+
+
+def _end(channels: int, hidden: int) -> nn.Sequential:
+    kernel, padding = (1, 3, 3), (0, 1, 1)
+    out = nn.Conv3d(hidden, channels, kernel, padding=padding)
+    nn.init.zeros_(out.weight)
+    nn.init.zeros_(out.bias)
+    middle = nn.Conv3d(hidden, hidden, kernel, padding=padding)
+    return nn.Sequential(nn.Conv3d(2 * channels, hidden, 1), nn.SiLU(), middle, nn.SiLU(), out)
+
+
 def fold(x: Tensor, frames: int, space: int) -> Tensor:
     """Moves neighbouring frames and pixels into channels.
 
@@ -105,18 +136,20 @@ class Encoder(nn.Module):
         high, middle, low = config.channels
         blocks = config.encoder_blocks
         self.embed = SpaceTimeConv(12, high, (1, 3, 3))
+        self.high_ends = ClipEnds(high, config.end_channels[0])
         self.high = nn.Sequential(*_residual_blocks(high, blocks[0], factorised=True))
         self.to_middle = nn.Conv3d(8 * high, middle, 1)
         self.middle = nn.Sequential(*_residual_blocks(middle, blocks[1], factorised=False))
         self.to_low = nn.Conv3d(8 * middle, low, 1)
         self.low = nn.Sequential(*_residual_blocks(low, blocks[2], factorised=False))
+        self.low_ends = ClipEnds(low, config.end_channels[1])
         self.to_latents = SpaceTimeConv(low, config.latent_channels, (3, 3, 3))
 
     def forward(self, frames: Tensor) -> Tensor:
-        x = self.high(self.embed(fold(frames, 1, 2)))
+        x = self.high(self.high_ends(self.embed(fold(frames, 1, 2))))
         x = self.middle(self.to_middle(fold(x, 2, 2)))
         x = self.low(self.to_low(fold(x, 2, 2)))
-        return self.to_latents(x)
+        return self.to_latents(self.low_ends(x))
 
 
 class Decoder(nn.Module):
@@ -127,18 +160,20 @@ class Decoder(nn.Module):
         high, middle, low = config.channels
         blocks = config.decoder_blocks
         self.embed = SpaceTimeConv(config.latent_channels, low, (3, 3, 3))
+        self.low_ends = ClipEnds(low, config.end_channels[1])
         self.low = nn.Sequential(*_residual_blocks(low, blocks[2], factorised=False))
         self.to_middle = nn.Conv3d(low, 8 * middle, 1)
         self.middle = nn.Sequential(*_residual_blocks(middle, blocks[1], factorised=False))
         self.to_high = nn.Conv3d(middle, 8 * high, 1)
         self.high = nn.Sequential(*_residual_blocks(high, blocks[0], factorised=True))
+        self.high_ends = ClipEnds(high, config.end_channels[0])
         self.to_frames = SpaceTimeConv(high, 12, (1, 3, 3))
 
     def forward(self, latents: Tensor) -> Tensor:
-        x = self.low(self.embed(latents))
+        x = self.low(self.low_ends(self.embed(latents)))
         x = self.middle(unfold(self.to_middle(x), 2, 2))
         x = self.high(unfold(self.to_high(x), 2, 2))
-        return unfold(self.to_frames(x), 1, 2)
+        return unfold(self.to_frames(self.high_ends(x)), 1, 2)
 
 
 class VideoVAE(nn.Module):

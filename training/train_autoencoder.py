@@ -6,6 +6,7 @@ Run as `python -m reelserve.training.train_autoencoder`.
 from __future__ import annotations
 
 import argparse
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,22 @@ from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import sample_scenes
 from reelserve.training.world import render
 
+ANCHOR_MARGIN = 2
+"""Latent frames at each end of a clip that are free to move."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What the run depends on."""
+    """What the run depends on.
+
+    Args:
+        edge_weights: Of the first and last frames of a clip, from its ends inwards.
+        clip_frames: Rendered clips are cut to pieces of this length, which has more ends to
+            learn from; a multiple of 4 that divides 80.
+        decoder_only: Whether the encoder is left as it is.
+        keep_latents: Whether latents away from a clip's ends are held near to what they were.
+        anchor_weight: Of their change, in units of their variance.
+    """
 
     seed: int = 2
     steps: int = 20_000
@@ -32,8 +45,11 @@ class Settings:
     learning_rate: float = 1e-3
     two_object_share: float = 0.6
     object_weight: float = 3.0
-    edge_frame_weight: float = 4.0
+    edge_weights: tuple[float, ...] = (16.0, 4.0, 3.0, 2.0)
+    clip_frames: int = 40
     decoder_only: bool = False
+    keep_latents: bool = False
+    anchor_weight: float = 0.05
     latent_noise: float = 0.05
     latent_penalty: float = 1e-5
     statistics_clips: int = 1024
@@ -54,7 +70,7 @@ def reconstruct(module: VideoVAE, frames: Tensor, noise: float) -> tuple[Tensor,
 def reconstruction_loss(
     output: Tensor, frames: Tensor, covered: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor]:
-    """Weighted error, heavier on objects and on the first and last frame.
+    """Weighted error, heavier on objects and on the first and last frames.
 
     Returns:
         The loss, and the plain mean squared error on the [0, 1] scale.
@@ -63,10 +79,23 @@ def reconstruction_loss(
     weight = 1 + settings.object_weight * covered
     # The ends have a neighbour less to be drawn from.
     ends = torch.ones(frames.shape[2], device=frames.device)
-    ends[0] = ends[-1] = settings.edge_frame_weight
+    weights = torch.tensor(settings.edge_weights, device=frames.device)
+    ends[: len(weights)], ends[-len(weights) :] = weights, weights.flip(0)
     weight = weight * ends[:, None, None]
     loss = (weight * (error.abs() * 0.1 + error.square())).mean()
     return loss, error.square().mean() / 4
+
+
+def moved_latents(latents: Tensor, anchor: Tensor, module: VideoVAE) -> Tensor:
+    """Mean squared change of the latents away from a clip's ends, in units of their variance.
+
+    Args:
+        latents: `[B, C, F, H, W]`, not normalised, of the encoder in training.
+        anchor: The same of the encoder that a denoiser was trained on.
+        module: Whose spread is the unit.
+    """
+    change = (latents.float() - anchor.float()) / module.latents_std
+    return change[:, :, ANCHOR_MARGIN:-ANCHOR_MARGIN].square().mean()
 
 
 @torch.no_grad()
@@ -89,10 +118,16 @@ def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE
     """A fresh autoencoder, or the one in `init`.
 
     Raises:
-        ValueError: If only the decoder is to be trained and there are no weights to start from.
+        ValueError: If latents are to be kept and there are no weights to start from, or clips
+            are cut so short that nothing lies away from their ends.
     """
-    if settings.decoder_only and init is None:
-        raise ValueError("--decoder-only needs --init: a fresh encoder must be trained too")
+    if init is None and (settings.decoder_only or settings.keep_latents):
+        raise ValueError("--decoder-only and --keep-latents need --init, whose latents are kept")
+    if settings.keep_latents and settings.clip_frames <= 8 * ANCHOR_MARGIN:
+        raise ValueError(
+            f"--clip-frames is {settings.clip_frames}; with --keep-latents it must be more than "
+            f"{8 * ANCHOR_MARGIN}"
+        )
     module = load_component(init, VideoVAE).train() if init else VideoVAE(BUNDLED)
     if settings.decoder_only:
         # The latents stay what a denoiser was trained on.
@@ -104,21 +139,36 @@ def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE
     return module
 
 
+def cut(frames: Tensor, length: int) -> Tensor:
+    """Cuts clips `[B, C, F, H, W]` to `[B·F/length, C, length, H, W]`."""
+    b, c, f, h, w = frames.shape
+    pieces = frames.reshape(b, c, f // length, length, h, w).transpose(1, 2)
+    return pieces.reshape(-1, c, length, h, w)
+
+
 def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
     """Takes every step that is left of the run."""
     forward = torch.compile(reconstruct) if device == "cuda" else reconstruct
+    # What the denoiser knows is kept, but for the ends.
+    anchor = copy.deepcopy(module.encoder).eval() if settings.keep_latents else None
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
         scenes = sample_scenes(
             settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
         )
-        frames, covered = render(scenes, device)
+        frames, covered = (cut(clip, settings.clip_frames) for clip in render(scenes, device))
         frames = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             output, latents = forward(module, frames, settings.latent_noise)
         loss, mse = reconstruction_loss(output, frames, covered, settings)
         loss = loss + settings.latent_penalty * latents.float().square().mean()
-        run.update(loss, psnr_db=-10 * mse.detach().log10())
+        terms = {"psnr_db": -10 * mse.detach().log10()}
+        if anchor is not None:
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                known = anchor(frames)
+            terms["moved"] = moved_latents(latents, known, module)
+            loss = loss + settings.anchor_weight * terms["moved"]
+        run.update(loss, **terms)
 
 
 def _parse() -> argparse.Namespace:
@@ -128,6 +178,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--decoder-only", action="store_true", help="keep the latents as they are, with --init"
     )
+    parser.add_argument(
+        "--keep-latents",
+        action="store_true",
+        help="hold the latents near to what they are but for a clip's ends, with --init",
+    )
+    parser.add_argument("--clip-frames", type=int, default=Settings.clip_frames)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
@@ -140,7 +196,8 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `vae/`."""
     args = _parse()
-    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "decoder_only")
+    names = ("steps", "max_seconds", "batch_size", "statistics_clips", "clip_frames")
+    names += ("decoder_only", "keep_latents")
     settings = Settings(**{name: getattr(args, name) for name in names})
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
@@ -164,7 +221,7 @@ def main() -> None:
     train(run, module, settings, args.device)
     if ranks.is_first:
         run.use_average()
-        if not settings.decoder_only:
+        if not (settings.decoder_only or settings.keep_latents):
             measure_latents(module, settings, args.device)
         save_component(module, args.out)
         write_settings(args.out, settings, init=args.init, **run.summary())

@@ -33,6 +33,7 @@ class Settings:
     batch_size: int = 96
     muon_learning_rate: float = 1.5e-3
     adamw_learning_rate: float = 1.0e-3
+    learning_rate_scale: float = 1.0
     weight_decay: float = 0.01
     two_object_share: float = 0.6
     pool_clips: int = 28_672
@@ -50,11 +51,11 @@ def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.O
         inside = name.startswith(("blocks.", "refiner."))
         is_matrix = parameter.ndim == 2 and not name.endswith("modulation_table")
         (matrices if inside and is_matrix else others).append(parameter)
+    muon_rate = settings.learning_rate_scale * settings.muon_learning_rate
+    adamw_rate = settings.learning_rate_scale * settings.adamw_learning_rate
     return [
-        StackedMuon(matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay),
-        torch.optim.AdamW(
-            others, lr=settings.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-        ),
+        StackedMuon(matrices, lr=muon_rate, weight_decay=settings.weight_decay),
+        torch.optim.AdamW(others, lr=adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -119,9 +120,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--pool-clips", type=int, default=Settings.pool_clips)
     parser.add_argument("--pool-chunk", type=int, default=Settings.pool_chunk)
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument(
+        "--learning-rate-scale", type=float, default=Settings.learning_rate_scale, metavar="FACTOR"
+    )
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
     settings = Settings(
+        seed=args.seed,
+        learning_rate_scale=args.learning_rate_scale,
         steps=args.steps,
         max_seconds=args.max_seconds,
         batch_size=args.batch_size,

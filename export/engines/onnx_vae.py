@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reelserve.export.stages import to_uint8
-from reelserve.models.video_vae import Decoder, ResidualBlock, SpaceTimeConv, VideoVAE
+from reelserve.models.video_vae import ClipEnds, Decoder, ResidualBlock, SpaceTimeConv, VideoVAE
 
 _WHITE = 255.0
 
@@ -56,6 +56,28 @@ class FrameResidualBlock(nn.Module):
         return x + hidden
 
 
+class FrameClipEnds(nn.Module):
+    """`ClipEnds` on `[B, F, C, H, W]`."""
+
+    def __init__(self, source: ClipEnds) -> None:
+        super().__init__()
+        self.first, self.last = _frame_end(source.first), _frame_end(source.last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        pad = x.shape[1] - 1
+        first = self.first(torch.cat([x[:, :1], x[:, :2][:, -1:]], dim=2))
+        last = self.last(torch.cat([x[:, -1:], x[:, -2:][:, :1]], dim=2))
+        first = functional.pad(first, (0, 0, 0, 0, 0, 0, 0, pad))
+        return x + first + functional.pad(last, (0, 0, 0, 0, 0, 0, pad, 0))
+
+
+def _frame_end(source: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(
+        *(frame_conv(layer) if isinstance(layer, nn.Conv3d) else nn.SiLU() for layer in source)
+    )
+
+
 def frame_conv(source: nn.Module) -> FrameConv:
     """The frame convolution of one of the decoder's convolutions."""
     conv = source.conv if isinstance(source, SpaceTimeConv) else source
@@ -82,10 +104,11 @@ class FrameVAEDecoderStage(nn.Module):
         super().__init__()
         self.latents_mean, self.latents_std = vae.latents_mean, vae.latents_std
         decoder: Decoder = vae.decoder
-        self.low = nn.Sequential(frame_conv(decoder.embed), *_blocks(decoder.low))
-        self.low.append(frame_conv(decoder.to_middle))
+        self.low = nn.Sequential(frame_conv(decoder.embed), FrameClipEnds(decoder.low_ends))
+        self.low.extend([*_blocks(decoder.low), frame_conv(decoder.to_middle)])
         self.middle = nn.Sequential(*_blocks(decoder.middle), frame_conv(decoder.to_high))
-        self.high = nn.Sequential(*_blocks(decoder.high), frame_conv(decoder.to_frames))
+        self.high = nn.Sequential(*_blocks(decoder.high), FrameClipEnds(decoder.high_ends))
+        self.high.append(frame_conv(decoder.to_frames))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decodes a batch of clips."""

@@ -36,7 +36,7 @@ def write_tiny_checkpoint(folder: Path) -> Path:
     denoiser = SpaceTimeDenoiser(
         DenoiserConfig(16, 384, width=32, num_heads=2, num_blocks=1, num_refiner_blocks=1)
     )
-    vae = VideoVAE(VideoVAEConfig(16, (16, 16, 16), (1, 1, 1), (1, 1, 1)))
+    vae = VideoVAE(VideoVAEConfig(16, (16, 16, 16), (1, 1, 1), (1, 1, 1), (4, 4)))
     randomise(denoiser)
     randomise(vae)
     save_component(denoiser, folder / "transformer")

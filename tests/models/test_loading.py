@@ -8,7 +8,11 @@ from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
 from reelserve.training.recogniser import Recogniser
 
 SMALL = VideoVAEConfig(
-    latent_channels=4, channels=(6, 8, 10), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)
+    latent_channels=4,
+    channels=(6, 8, 10),
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(1, 1, 1),
+    end_channels=(4, 4),
 )
 
 

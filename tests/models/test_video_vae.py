@@ -1,10 +1,14 @@
 import pytest
 import torch
 
-from reelserve.models.video_vae import VideoVAE, VideoVAEConfig, fold, unfold
+from reelserve.models.video_vae import ClipEnds, VideoVAE, VideoVAEConfig, fold, unfold
 
 SMALL = VideoVAEConfig(
-    latent_channels=4, channels=(6, 8, 10), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)
+    latent_channels=4,
+    channels=(6, 8, 10),
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(1, 1, 1),
+    end_channels=(4, 4),
 )
 
 
@@ -20,6 +24,18 @@ def test_unfold_undoes_fold(frames, space):
     folded = fold(x, frames, space)
     assert folded.shape == (2, 3 * frames * space**2, 8 // frames, 4 // space, 6 // space)
     assert torch.equal(unfold(folded, frames, space), x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_clip_ends_change_only_the_ends(frames):
+    ends = ClipEnds(3, 4)
+    x = torch.randn(2, 3, frames, 4, 5)
+    assert torch.equal(ends(x), x)
+    for parameter in ends.parameters():
+        torch.nn.init.normal_(parameter)
+    changed = (ends(x) - x).abs().amax(dim=(0, 1, 3, 4)) > 0
+    assert changed.tolist() == [frame in (0, frames - 1) for frame in range(frames)]
 
 
 @torch.no_grad()
