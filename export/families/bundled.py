@@ -60,9 +60,7 @@ class BundledFamily:
                 engine=engine,
                 scheduler=FlowMatchSpec(shift=float(scheduler["shift"])),
                 latents=LatentSpec(**checkpoint.setting("latents")),
-                limits=limits_with(
-                    limits_from_dict(checkpoint.setting("limits")), self._profile
-                ),
+                limits=limits_with(limits_from_dict(checkpoint.setting("limits")), self._profile),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{checkpoint.folder / INDEX_FILE}: {error}") from None

@@ -71,7 +71,9 @@ def _read(path: str) -> dict[str, Any]:
     return config
 
 
-def component_config(checkpoint: Checkpoint, name: str, file: str = "config.json") -> dict[str, Any]:
+def component_config(
+    checkpoint: Checkpoint, name: str, file: str = "config.json"
+) -> dict[str, Any]:
     """The settings that a component was saved with.
 
     Raises:

@@ -181,7 +181,10 @@ class LTXDenoiserStage(nn.Module):
     def forward(
         self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, attention_mask: Tensor
     ) -> Tensor:
-        _, channels, frames, height, width = latents.shape
+        batch, channels, frames, height, width = latents.shape
+        for other in (timestep, prompt_embeds, attention_mask):
+            # Else the export takes the batch of each input for a size of its own.
+            torch._check(other.shape[0] == batch)
         tokens = self.transformer(
             hidden_states=latents.flatten(2).transpose(1, 2),
             encoder_hidden_states=prompt_embeds,

@@ -50,7 +50,9 @@ def test_sampler_takes_as_many_steps_as_asked_for():
     ids=["plain", "guided", "plain, two windows", "guided, two windows"],
 )
 def test_sampler_asks_for_a_row_a_window_and_prompt(guidance_scale, num_frames, text):
-    sampler = Sampler(SPEC, FlowMatchSpec(), settings(guidance_scale=guidance_scale, num_frames=num_frames))
+    sampler = Sampler(
+        SPEC, FlowMatchSpec(), settings(guidance_scale=guidance_scale, num_frames=num_frames)
+    )
     rows = sampler.rows()
 
     assert rows.text.tolist() == text
@@ -59,10 +61,14 @@ def test_sampler_asks_for_a_row_a_window_and_prompt(guidance_scale, num_frames, 
 
 @pytest.mark.parametrize("num_frames", [16, 32, 48, 100])
 def test_sampler_reaches_the_data_when_the_velocity_is_exact(num_frames):
-    sampler = Sampler(SPEC, FlowMatchSpec(shift=1.5), settings(num_frames=num_frames, guidance_scale=3.0))
+    sampler = Sampler(
+        SPEC, FlowMatchSpec(shift=1.5), settings(num_frames=num_frames, guidance_scale=3.0)
+    )
     noise = sampler.latents
     data = np.random.default_rng(0).standard_normal(noise.shape, np.float32)
-    exact = Sampler(SPEC, FlowMatchSpec(shift=1.5), settings(num_frames=num_frames, guidance_scale=3.0))
+    exact = Sampler(
+        SPEC, FlowMatchSpec(shift=1.5), settings(num_frames=num_frames, guidance_scale=3.0)
+    )
     exact.latents = noise - data
     velocity = exact.rows().latents
     while not sampler.done:

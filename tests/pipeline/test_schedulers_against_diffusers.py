@@ -86,4 +86,6 @@ def test_ddim(steps, settings):
 
     ours, given = DDIMSpec(**settings).schedule(steps, tokens=1), outputs(steps)
     np.testing.assert_array_equal(ours.timesteps, theirs.timesteps.numpy())
-    np.testing.assert_allclose(run_ours(ours, given), run_theirs(theirs, given), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        run_ours(ours, given), run_theirs(theirs, given), rtol=2e-3, atol=2e-3
+    )
