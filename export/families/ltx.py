@@ -130,7 +130,8 @@ class LTXFamily:
             self._checkpoint, "text_encoder", "transformers", "T5EncoderModel"
         )
         mask = torch.ones(2, TEXT_ROWS, self._limits.max_prompt_tokens, dtype=torch.int64)
-        return ExportStage("text_encoder", T5Stage(encoder, masked=False), (mask, mask))
+        # Two tensors: the export takes one that is given twice for one input.
+        return ExportStage("text_encoder", T5Stage(encoder, masked=False), (mask, mask.clone()))
 
     def _denoiser(self) -> ExportStage:
         transformer = load_component(
