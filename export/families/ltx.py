@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reelserve.export.families.diffusers_components import (
     TEXT_ROWS,
@@ -126,9 +127,7 @@ class LTXFamily:
         )
 
     def _text_encoder(self) -> ExportStage:
-        encoder = load_component(
-            self._checkpoint, "text_encoder", "transformers", "T5EncoderModel"
-        )
+        encoder = load_component(self._checkpoint, "text_encoder", "transformers", "T5EncoderModel")
         mask = torch.ones(2, TEXT_ROWS, self._limits.max_prompt_tokens, dtype=torch.int64)
         # Two tensors: the export takes one that is given twice for one input.
         return ExportStage("text_encoder", T5Stage(encoder, masked=False), (mask, mask.clone()))
@@ -175,9 +174,12 @@ class LTXDenoiserStage(nn.Module):
         scale: Seconds per latent frame, pixels per latent row and column.
     """
 
-    def __init__(self, transformer: nn.Module, scale: tuple[float, float, float]) -> None:
+    def __init__(self, transformer: Any, scale: tuple[float, float, float]) -> None:
         super().__init__()
         self.transformer, self.scale = transformer, scale
+        for block in transformer.transformer_blocks:
+            block.attn1.set_processor(LTXAttention())
+            block.attn2.set_processor(LTXAttention())
 
     def forward(
         self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, attention_mask: Tensor
@@ -198,6 +200,52 @@ class LTXDenoiserStage(nn.Module):
             return_dict=False,
         )[0]
         return tokens.transpose(1, 2).reshape(-1, channels, frames, height, width)
+
+
+class LTXAttention:
+    """Attention processor whose mask has a row for every query.
+
+    ONNX Runtime's Attention takes no mask that is broadcast over the queries, which diffusers'
+    own processor gives.
+    Source: diffusers `LTXVideoAttnProcessor`; but for the mask the same.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attends from `hidden_states` to themselves or to the text.
+
+        Args:
+            attn: diffusers' module, whose projections are used.
+            hidden_states: `[B, L, C]`.
+            encoder_hidden_states: `[B, T, C]`, the text; None: `hidden_states`.
+            attention_mask: `[B, 1, T]`, added to the logits.
+            image_rotary_emb: Cosines and sines, `[B, L, C]` each.
+        """
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(source))
+        if image_rotary_emb is not None:
+            query, key = rotated(query, *image_rotary_emb), rotated(key, *image_rotary_emb)
+        mask = None
+        if attention_mask is not None:
+            mask = attention_mask[:, None].expand(-1, -1, hidden_states.shape[1], -1)
+        parts = (query, key, attn.to_v(source))
+        heads = (part.unflatten(2, (attn.heads, -1)).transpose(1, 2) for part in parts)
+        out = functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
+        return projected
+
+
+def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotates neighbouring pairs of the last dimension, in fp32."""
+    real, imaginary = x.unflatten(2, (-1, 2)).unbind(-1)
+    turned = torch.stack([-imaginary, real], dim=-1).flatten(2)
+    return (x.float() * cosines + turned.float() * sines).to(x.dtype)
 
 
 class LTXDecoderStage(nn.Module):
