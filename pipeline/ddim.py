@@ -58,7 +58,8 @@ class DDIMSpec:
             betas = np.linspace(start**0.5, end**0.5, self.num_train_timesteps) ** 2
         else:
             betas = np.linspace(start, end, self.num_train_timesteps)
-        return np.cumprod(1 - betas).astype(np.float32)
+        products: NDArray[np.float32] = np.cumprod(1 - betas).astype(np.float32)
+        return products
 
 
 class DDIMSchedule:
@@ -106,22 +107,10 @@ def spaced(spec: DDIMSpec, num_inference_steps: int) -> NDArray[np.int64]:
     """The training timesteps that a run visits, falling."""
     train = spec.num_train_timesteps
     if spec.timestep_spacing == "linspace":
-        return np.linspace(0, train - 1, num_inference_steps).round()[::-1].astype(np.int64)
-    if spec.timestep_spacing == "trailing":
-        return np.round(np.arange(train, 0, -train / num_inference_steps)).astype(np.int64) - 1
-    ratio = train // num_inference_steps
-    return (np.arange(num_inference_steps) * ratio)[::-1].astype(np.int64) + spec.steps_offset
-
-
-def _data_and_noise(
-    prediction: Prediction,
-    latents: NDArray[np.float32],
-    output: NDArray[np.float32],
-    alpha: np.float32,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    signal, rest = np.sqrt(alpha), np.sqrt(1 - alpha)
-    if prediction == "epsilon":
-        return (latents - rest * output) / signal, output
-    if prediction == "sample":
-        return output, (latents - signal * output) / rest
-    return signal * latents - rest * output, signal * output + rest * latents
+        steps = np.linspace(0, train - 1, num_inference_steps).round()[::-1]
+    elif spec.timestep_spacing == "trailing":
+        steps = np.round(np.arange(train, 0, -train / num_inference_steps)) - 1
+    else:
+        ratio = train // num_inference_steps
+        steps = (np.arange(num_inference_steps) * ratio)[::-1] + spec.steps_offset
+    return np.asarray(steps, np.int64)

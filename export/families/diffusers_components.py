@@ -85,6 +85,32 @@ def component_config(
     return _read(str(path))
 
 
+def tokenizer_json(checkpoint: Checkpoint) -> bytes:
+    """Content of the checkpoint's `tokenizer.json`, made from its other files where it is missing.
+
+    Raises:
+        FileNotFoundError: If the component is missing.
+        MissingLibraryError: If it must be made and a library for that is not installed.
+    """
+    folder = checkpoint.folder / "tokenizer"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: component 'tokenizer' is missing from the checkpoint")
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return path.read_bytes()
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except ImportError as error:
+        raise MissingLibraryError(
+            f"{folder} has no tokenizer.json and what would make one is not installed; it comes "
+            f"with `pip install 'reelserve[families]'`: {error}"
+        ) from None
+    text: str = tokenizer.backend_tokenizer.to_str()
+    return text.encode()
+
+
 def flow_match_spec(config: Mapping[str, Any]) -> FlowMatchSpec:
     """The schedule of a saved `FlowMatchEulerDiscreteScheduler`.
 

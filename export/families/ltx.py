@@ -20,6 +20,7 @@ from reelserve.export.families.diffusers_components import (
     flow_match_spec,
     limits_with,
     load_component,
+    tokenizer_json,
 )
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.stages import ExportStage, StageSource, to_uint8
@@ -88,15 +89,9 @@ class LTXFamily:
         """Content of `tokenizer.json`.
 
         Raises:
-            FileNotFoundError: If the checkpoint has none.
+            FileNotFoundError: If the component is missing.
         """
-        path = self._checkpoint.folder / "tokenizer" / "tokenizer.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing; transformers' AutoTokenizer writes it: "
-                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-            )
-        return path.read_bytes()
+        return tokenizer_json(self._checkpoint)
 
     def source(self, stage: str) -> StageSource:
         """What an engine stage is made from."""
@@ -112,7 +107,7 @@ class LTXFamily:
 
         Raises:
             FileNotFoundError: If a component is missing.
-            ValueError: If a component has another class.
+            ValueError: If a component has another class, or the decoder adds noise.
         """
         builders = {
             "text_encoder": self._text_encoder,
@@ -152,6 +147,11 @@ class LTXFamily:
         )
 
     def _vae_decoder(self) -> ExportStage:
+        if any(component_config(self._checkpoint, "vae").get("decoder_inject_noise", ())):
+            raise ValueError(
+                "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
+                "own gives other frames each time and cannot be served"
+            )
         vae = load_component(self._checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo")
         del vae.encoder
         return ExportStage(

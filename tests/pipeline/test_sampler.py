@@ -3,8 +3,8 @@ import pytest
 
 from reelserve.pipeline.checkpoint import LatentSpec
 from reelserve.pipeline.noise import seeded_noise
-from reelserve.pipeline.scheduler import FlowMatchSpec
 from reelserve.pipeline.sampler import Sampler, SamplingSettings, latent_shape
+from reelserve.pipeline.scheduler import FlowMatchSpec
 
 SPEC = LatentSpec(
     channels=4, temporal_compression=4, spatial_compression=32, window_frames=8, window_overlap=4

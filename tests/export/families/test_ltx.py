@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 
 from diffusers import LTXPipeline
 
+from reelserve.client import Client, InvalidArgumentError
+from reelserve.export.exporter import ENGINE_STAGES
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx import LTXFamily
-from reelserve.client import Client, InvalidArgumentError
 from reelserve.export.parity import (
     MIN_FRAMES_PSNR_DB,
     PROMPT,
@@ -24,7 +27,6 @@ from reelserve.export.parity import (
     ParityCheck,
     torch_runner,
 )
-from reelserve.export.exporter import ENGINE_STAGES
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
 from reelserve.server.launcher import ServerOptions, TritonServer
@@ -112,3 +114,15 @@ def test_served_frames_are_those_of_diffusers(tmp_path, heads, scheduler):
             with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 16; it must be a "):
                 client.generate("a red star", num_frames=16)
     assert (video.info.num_frames, video.info.fps, video.info.checkpoint) == (17, 25, "tiny")
+
+
+def test_build_refuses_a_decoder_that_adds_noise(checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "noisy"))
+    config = folder / "vae" / "config.json"
+    changed = {
+        **json.loads(config.read_text()),
+        "decoder_inject_noise": [True, False, False, False],
+    }
+    config.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="decoder_inject_noise is set"):
+        family_of(Checkpoint.open(folder), LTX_PROFILE).build("vae_decoder")
