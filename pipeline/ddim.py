@@ -106,6 +106,7 @@ class DDIMSchedule:
 def spaced(spec: DDIMSpec, num_inference_steps: int) -> NDArray[np.int64]:
     """The training timesteps that a run visits, falling."""
     train = spec.num_train_timesteps
+    steps: NDArray[np.generic]
     if spec.timestep_spacing == "linspace":
         steps = np.linspace(0, train - 1, num_inference_steps).round()[::-1]
     elif spec.timestep_spacing == "trailing":
@@ -114,3 +115,17 @@ def spaced(spec: DDIMSpec, num_inference_steps: int) -> NDArray[np.int64]:
         ratio = train // num_inference_steps
         steps = (np.arange(num_inference_steps) * ratio)[::-1] + spec.steps_offset
     return np.asarray(steps, np.int64)
+
+
+def _data_and_noise(
+    prediction: Prediction,
+    latents: NDArray[np.float32],
+    output: NDArray[np.float32],
+    alpha: np.float32,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    signal, rest = np.sqrt(alpha), np.sqrt(1 - alpha)
+    if prediction == "epsilon":
+        return (latents - rest * output) / signal, output
+    if prediction == "sample":
+        return output, (latents - signal * output) / rest
+    return signal * latents - rest * output, signal * output + rest * latents
