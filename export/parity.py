@@ -127,6 +127,7 @@ class ParityCheck:
             height=limits.height.low,
             width=limits.width.low,
         )
+        mask = self._spec.denoiser_mask(mask)
         sampler = Sampler(self._spec.latents, self._spec.scheduler, settings)
         while not sampler.done:
             rows = sampler.rows()

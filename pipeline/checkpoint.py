@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reelserve.pipeline.ddim import DDIMSpec
 from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
 
@@ -110,6 +113,8 @@ class CheckpointSpec:
         scheduler: Of the denoising steps.
         latents: Latent shape.
         limits: Request limits and defaults.
+        shared_text_mask: Whether the denoiser sees the negative prompt through the prompt's
+            mask, as Latte was trained.
     """
 
     name: str
@@ -117,6 +122,15 @@ class CheckpointSpec:
     scheduler: SchedulerSpec
     latents: LatentSpec
     limits: RequestLimits
+    shared_text_mask: bool = False
+
+    def denoiser_mask(self, mask: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The text that the denoiser sees.
+
+        Args:
+            mask: `[2, L]`, of the prompt and the negative prompt.
+        """
+        return mask[[0, 0]] if self.shared_text_mask else mask
 
     def to_json(self) -> str:
         """Content of `checkpoint.json`."""
@@ -143,6 +157,7 @@ class CheckpointSpec:
             scheduler=_scheduler(raw["scheduler"]),
             latents=LatentSpec(**raw["latents"]),
             limits=limits_from_dict(raw["limits"]),
+            shared_text_mask=raw["shared_text_mask"],
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from reelserve.export.families.bundled import BundledFamily
+from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx import LTXFamily
 from reelserve.export.stages import ExportStage, StageSource
@@ -37,6 +38,7 @@ class Family(Protocol):
 _FAMILIES: dict[str, Callable[[Checkpoint, Mapping[str, Any]], Family]] = {
     "BundledTextToVideoPipeline": BundledFamily,
     "LTXPipeline": LTXFamily,
+    "LattePipeline": LatteFamily,
 }
 
 

@@ -6,13 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.pipeline.checkpoint import FloatRange, IntRange, RequestLimits
+from reelserve.pipeline.ddim import BetaSchedule, DDIMSpec, Prediction, TimestepSpacing
 from reelserve.pipeline.request import check_float, check_int
 from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
 
@@ -23,6 +24,13 @@ UNSUPPORTED_FLOW_MATCH = (
     "invert_sigmas",
     "stochastic_sampling",
 )
+UNSUPPORTED_DDIM = {
+    "clip_sample": True,
+    "thresholding": False,
+    "rescale_betas_zero_snr": False,
+    "trained_betas": None,
+}
+"""With what diffusers takes where a file leaves them out."""
 TEXT_ROWS = 2
 
 
@@ -141,6 +149,36 @@ def flow_match_spec(config: Mapping[str, Any]) -> FlowMatchSpec:
         dynamic=dynamic,
         terminal=config.get("shift_terminal") or None,
     )
+
+
+def ddim_spec(config: Mapping[str, Any]) -> DDIMSpec:
+    """The schedule of a saved `DDIMScheduler`.
+
+    Args:
+        config: Content of `scheduler_config.json`.
+
+    Raises:
+        ValueError: If it asks for what our schedule does not do.
+    """
+    for name, usual in UNSUPPORTED_DDIM.items():
+        if config.get(name, usual):
+            raise ValueError(
+                f"scheduler_config.json: {name} is {config.get(name, usual)}; it must be false"
+            )
+    known = {field.name: field for field in dataclasses.fields(DDIMSpec)}
+    settings = {name: value for name, value in config.items() if name in known}
+    allowed = (
+        ("beta_schedule", get_args(BetaSchedule)),
+        ("prediction_type", get_args(Prediction)),
+        ("timestep_spacing", get_args(TimestepSpacing)),
+    )
+    for name, values in allowed:
+        if name in settings and settings[name] not in values:
+            raise ValueError(
+                f"scheduler_config.json: {name} is {settings[name]!r}; it must be one of "
+                f"{', '.join(values)}"
+            )
+    return DDIMSpec(**settings)
 
 
 def limits_with(defaults: RequestLimits, profile: Mapping[str, Any]) -> RequestLimits:

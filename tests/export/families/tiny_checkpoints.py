@@ -6,8 +6,13 @@ from pathlib import Path
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLLTXVideo,
+    AutoencoderKLTemporalDecoder,
+    DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LattePipeline,
+    LatteTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
 )
@@ -90,6 +95,59 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
     vae.latents_std.uniform_(0.5, 2.0)
     LTXPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**{**settings, **scheduler}),
+        vae=vae.eval(),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_tiny_latte(
+    folder: Path, *, heads: int = 2, num_frames: int = 5, temporal_decoder: bool = False
+) -> Path:
+    """A Latte checkpoint of some thousand weights.
+
+    Args:
+        folder: To write.
+        heads: Of the transformer.
+        num_frames: Of its clips.
+        temporal_decoder: Whether the decoder looks at neighbouring frames.
+    """
+    torch.manual_seed(0)
+    text_encoder, tokenizer = tiny_t5()
+    transformer = LatteTransformer3DModel(
+        num_attention_heads=heads,
+        attention_head_dim=40,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=40 * heads,
+        attention_bias=True,
+        sample_size=8,
+        patch_size=2,
+        activation_fn="gelu-approximate",
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+        caption_channels=EMBED,
+        video_length=num_frames,
+    )
+    decoder = AutoencoderKLTemporalDecoder if temporal_decoder else AutoencoderKL
+    own = (
+        {}
+        if temporal_decoder
+        else {"norm_num_groups": 4, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    )
+    vae = decoder(
+        block_out_channels=(32, 32) if temporal_decoder else (8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        **own,
+    )
+    LattePipeline(
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1, set_alpha_to_one=False),
         vae=vae.eval(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
