@@ -109,7 +109,7 @@ $(VENV)/loadtest.stamp: $(VENV)/runtime.stamp
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,commands,training,loadtest,dev]'
+	$(PIP) --editable '.[server,export,families,commands,training,loadtest,dev]'
 	touch $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ def run(argv: list[str]) -> int:
         checkpoint = Checkpoint.open(arguments.checkpoint)
         with console.status("") as status:
             exporter = Exporter(
-                family_of(checkpoint),
+                family_of(checkpoint, profile(arguments)),
                 engine,
                 ModelRepository(arguments.model_repository),
                 progress=lambda stage: status.update(f"exporting {stage}"),
@@ -52,6 +53,28 @@ def run(argv: list[str]) -> int:
     if result.frames_psnr_db is not None:
         console.print(f"frames against torch: {result.frames_psnr_db:.1f} dB", highlight=False)
     return EXIT_OK
+
+
+def profile(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Changes of the request limits that the command line asks for.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it holds no JSON object.
+    """
+    changes: dict[str, Any] = {}
+    if arguments.profile is not None:
+        try:
+            changes = json.loads(arguments.profile.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{arguments.profile}: not valid JSON: {error}") from None
+        if not isinstance(changes, dict):
+            raise ValueError(f"{arguments.profile}: must hold a JSON object")
+    for name in ("num_frames", "height", "width", "fps"):
+        value = getattr(arguments, name)
+        if value is not None:
+            changes[name] = {"low": value, "high": value, "default": value}
+    return changes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +95,19 @@ def _parser() -> argparse.ArgumentParser:
         help="folder that Triton serves (default: %(default)s)",
     )
     parser.add_argument("--engine", choices=sorted(ENGINES), default="onnxruntime")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help='changes of the request limits, as JSON: {"num_frames": {"high": 121, "default": 49}}',
+    )
+    for name, text in (
+        ("num-frames", "frames of every clip"),
+        ("height", "pixels of every clip"),
+        ("width", "pixels of every clip"),
+        ("fps", "frames per second of every clip"),
+    ):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"the only {text}")
     parser.add_argument("--force", action="store_true", help="export what is up to date, too")
     parser.add_argument(
         "--parity-report", type=Path, help="JSON file to write the errors against torch to"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reelserve.export.stages import ExportStage
-from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
 from reelserve.pipeline.quality import psnr
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 
@@ -20,6 +20,7 @@ StageRunner = Callable[..., NDArray[np.generic]]
 
 MIN_FRAMES_PSNR_DB = 45.0
 """Of the finished clip, graphs against torch."""
+USUAL_FRAMES = 16
 PROMPT = "a red circle moves across a plain background"
 
 
@@ -28,14 +29,21 @@ class ParityCase:
     """The clip that both sides generate.
 
     Args:
-        num_frames: Frames of the clip.
+        num_frames: Frames of the clip; None: about `USUAL_FRAMES`, as the limits allow.
         num_inference_steps: Denoising steps.
         seed: Of the noise.
     """
 
-    num_frames: int = 16
+    num_frames: int | None = None
     num_inference_steps: int = 2
     seed: int = 7
+
+
+def allowed_near(value: int, range_: IntRange) -> int:
+    """The smallest allowed value that is not below `value`, or the largest allowed one."""
+    steps = -(-(max(value, range_.low) - range_.offset) // range_.multiple_of)
+    found = range_.offset + steps * range_.multiple_of
+    return found if found <= range_.high else range_.high
 
 
 @dataclass(frozen=True)
@@ -115,11 +123,12 @@ class ParityCheck:
             seed=case.seed,
             num_inference_steps=case.num_inference_steps,
             guidance_scale=limits.guidance_scale.default,
-            num_frames=case.num_frames,
-            height=limits.height.default,
-            width=limits.width.default,
+            num_frames=case.num_frames or allowed_near(USUAL_FRAMES, limits.num_frames),
+            height=limits.height.low,
+            width=limits.width.low,
         )
-        sampler = Sampler(self._spec.latents, self._spec.scheduler_shift, settings)
+        mask = self._spec.denoiser_mask(mask)
+        sampler = Sampler(self._spec.latents, self._spec.scheduler, settings)
         while not sampler.done:
             rows = sampler.rows()
             timestep = np.full((len(rows.latents), 1), rows.timestep, np.float32)

@@ -9,6 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelserve.pipeline.ddim import DDIMSpec
+from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
 
 FILE_NAME = "checkpoint.json"
 
@@ -22,12 +29,14 @@ class IntRange:
         high: Largest value.
         default: Used where the request leaves the field out.
         multiple_of: 1 allows every value in the range.
+        offset: What must be a multiple is the value less this.
     """
 
     low: int
     high: int
     default: int
     multiple_of: int = 1
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class LatentSpec:
         window_frames: Latent frames that the denoiser was trained on; longer clips are
             denoised in overlapping windows of this length.
         window_overlap: Latent frames that neighbouring windows share.
+        causal: Whether the first frame has a latent frame of its own.
     """
 
     channels: int
@@ -82,6 +92,15 @@ class LatentSpec:
     spatial_compression: int
     window_frames: int
     window_overlap: int
+    causal: bool = False
+
+    def frames(self, num_frames: int) -> int:
+        """Latent frames of a clip of `num_frames` frames."""
+        return (num_frames - self.causal) // self.temporal_compression + self.causal
+
+
+SchedulerSpec = FlowMatchSpec | DDIMSpec
+_SCHEDULERS: dict[str, type[SchedulerSpec]] = {"flow_match": FlowMatchSpec, "ddim": DDIMSpec}
 
 
 @dataclass(frozen=True)
@@ -91,20 +110,33 @@ class CheckpointSpec:
     Args:
         name: Shown in INFO.
         engine: Engine of the exported stages, `onnxruntime`, `tensorrt` or `pytorch`.
-        scheduler_shift: Timestep shift of the flow-matching schedule; 1 spaces sigmas evenly.
+        scheduler: Of the denoising steps.
         latents: Latent shape.
         limits: Request limits and defaults.
+        shared_text_mask: Whether the denoiser sees the negative prompt through the prompt's
+            mask, as Latte was trained.
     """
 
     name: str
     engine: str
-    scheduler_shift: float
+    scheduler: SchedulerSpec
     latents: LatentSpec
     limits: RequestLimits
+    shared_text_mask: bool = False
+
+    def denoiser_mask(self, mask: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The text that the denoiser sees.
+
+        Args:
+            mask: `[2, L]`, of the prompt and the negative prompt.
+        """
+        return mask[[0, 0]] if self.shared_text_mask else mask
 
     def to_json(self) -> str:
         """Content of `checkpoint.json`."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        raw = asdict(self)
+        raw["scheduler"] = {"kind": _kind(self.scheduler), **raw["scheduler"]}
+        return json.dumps(raw, indent=2) + "\n"
 
     def save(self, folder: Path) -> None:
         """Writes `checkpoint.json` into `folder`."""
@@ -122,10 +154,22 @@ class CheckpointSpec:
         return cls(
             name=raw["name"],
             engine=raw["engine"],
-            scheduler_shift=raw["scheduler_shift"],
+            scheduler=_scheduler(raw["scheduler"]),
             latents=LatentSpec(**raw["latents"]),
             limits=limits_from_dict(raw["limits"]),
+            shared_text_mask=raw["shared_text_mask"],
         )
+
+
+def _kind(spec: SchedulerSpec) -> str:
+    return next(kind for kind, made in _SCHEDULERS.items() if isinstance(spec, made))
+
+
+def _scheduler(raw: dict[str, Any]) -> SchedulerSpec:
+    settings = {name: value for name, value in raw.items() if name != "kind"}
+    if settings.get("dynamic"):
+        settings["dynamic"] = DynamicShift(**settings["dynamic"])
+    return _SCHEDULERS[raw["kind"]](**settings)
 
 
 def limits_from_dict(raw: dict[str, object]) -> RequestLimits:

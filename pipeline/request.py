@@ -167,9 +167,10 @@ def check_int(field: str, value: Any, limit: IntRange) -> int:
     number = int(value)
     if not limit.low <= number <= limit.high:
         raise ValueError(f"{field} is {number}; the limits are {limit.low} to {limit.high}")
-    if number % limit.multiple_of:
+    if (number - limit.offset) % limit.multiple_of:
+        plus = f" plus {limit.offset}" if limit.offset else ""
         raise ValueError(
-            f"{field} is {number}; it must be a multiple of {limit.multiple_of} "
+            f"{field} is {number}; it must be a multiple of {limit.multiple_of}{plus} "
             f"from {limit.low} to {limit.high}"
         )
     return number

@@ -1,6 +1,6 @@
 """One clip's way from noise to latents, without the denoiser: who calls it, decides how.
 
-sampler = Sampler(spec, shift, settings)
+sampler = Sampler(spec.latents, spec.scheduler, settings)
 while not sampler.done:
     rows = sampler.rows()
     sampler.advance(denoiser(rows.latents, rows.timestep, embeds[rows.text]))
@@ -8,15 +8,15 @@ while not sampler.done:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reelserve.pipeline.checkpoint import LatentSpec
+from reelserve.pipeline.checkpoint import LatentSpec, SchedulerSpec
 from reelserve.pipeline.guidance import NO_GUIDANCE, guided_velocity
 from reelserve.pipeline.noise import seeded_noise
-from reelserve.pipeline.scheduler import NUM_TRAIN_TIMESTEPS, euler_step, flow_match_sigmas
 from reelserve.pipeline.windows import (
     blend_windows,
     split_windows,
@@ -69,7 +69,7 @@ def latent_shape(spec: LatentSpec, settings: SamplingSettings) -> tuple[int, int
     """`(C, F, H, W)` of a request's latents."""
     return (
         spec.channels,
-        settings.num_frames // spec.temporal_compression,
+        spec.frames(settings.num_frames),
         settings.height // spec.spatial_compression,
         settings.width // spec.spatial_compression,
     )
@@ -83,15 +83,18 @@ class Sampler:
 
     Args:
         spec: Latent shape and window length of the checkpoint.
-        shift: Timestep shift of its schedule.
+        scheduler: Of the checkpoint.
         settings: The request's.
     """
 
-    def __init__(self, spec: LatentSpec, shift: float, settings: SamplingSettings) -> None:
+    def __init__(
+        self, spec: LatentSpec, scheduler: SchedulerSpec, settings: SamplingSettings
+    ) -> None:
         shape = latent_shape(spec, settings)
         self.latents: NDArray[np.float32] = seeded_noise(settings.seed, shape)
         self._num_frames = shape[1]
-        self._sigmas = flow_match_sigmas(settings.num_inference_steps, shift)
+        tokens = math.prod(shape[1:])
+        self._schedule = scheduler.schedule(settings.num_inference_steps, tokens)
         self.denoised: NDArray[np.float32] = np.zeros_like(self.latents)
         self._guidance_scale = settings.guidance_scale
         self._step = 0
@@ -109,7 +112,7 @@ class Sampler:
     @property
     def num_steps(self) -> int:
         """Steps of the whole run."""
-        return len(self._sigmas) - 1
+        return len(self._schedule.timesteps)
 
     @property
     def done(self) -> bool:
@@ -127,7 +130,7 @@ class Sampler:
         prompts = [PROMPT_ROW, NEGATIVE_PROMPT_ROW] if self.guided else [PROMPT_ROW]
         return DenoiserRows(
             latents=np.concatenate([windows] * len(prompts)),
-            timestep=float(self._sigmas[self._step]) * NUM_TRAIN_TIMESTEPS,
+            timestep=float(self._schedule.timesteps[self._step]),
             text=np.repeat(np.array(prompts, np.int64), len(windows)),
         )
 
@@ -142,7 +145,5 @@ class Sampler:
         if self.guided:
             velocity = guided_velocity(velocity, velocities[windows:], self._guidance_scale)
         blended = blend_windows(velocity, self._starts, self._weights, self._num_frames)
-        sigma, sigma_next = self._sigmas[self._step : self._step + 2]
-        self.denoised = euler_step(self.latents, blended, sigma, np.float32(0))
-        self.latents = euler_step(self.latents, blended, sigma, sigma_next)
+        self.latents, self.denoised = self._schedule.step(self._step, self.latents, blended)
         self._step += 1

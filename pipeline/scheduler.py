@@ -4,16 +4,99 @@ Latents at noise level σ are `(1 − σ)·data + σ·noise`, so the denoiser's 
 `noise − data` is their derivative by σ, and sampling integrates it from σ = 1 to σ = 0.
 
 Source: diffusers `FlowMatchEulerDiscreteScheduler`, given the sigmas that its pipelines pass
-(evenly spaced from 1 to 1/steps); the stochastic and dynamic-shift options are left out.
+(evenly spaced from 1 to 1/steps); stochastic sampling and Karras, exponential and beta sigmas are
+left out.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 NUM_TRAIN_TIMESTEPS = 1000
 """The denoiser's TIMESTEP is the noise level times this."""
+
+
+@dataclass(frozen=True)
+class DynamicShift:
+    """A shift that grows with the tokens of a clip, `exp(mu)` with `mu` linear in them.
+
+    Args:
+        base_seq_len: Tokens at which `mu` is `base_shift`.
+        max_seq_len: Tokens at which `mu` is `max_shift`; it goes on beyond.
+        base_shift: See there.
+        max_shift: See there.
+    """
+
+    base_seq_len: int
+    max_seq_len: int
+    base_shift: float
+    max_shift: float
+
+    def shift(self, tokens: int) -> float:
+        """The shift of a clip of so many tokens."""
+        slope = (self.max_shift - self.base_shift) / (self.max_seq_len - self.base_seq_len)
+        return math.exp(self.base_shift + slope * (tokens - self.base_seq_len))
+
+
+@dataclass(frozen=True)
+class FlowMatchSpec:
+    """Settings of the schedule.
+
+    Args:
+        shift: > 0; 1 spaces the levels evenly, above 1 spends more steps on high noise.
+        dynamic: Takes the place of `shift` where given.
+        terminal: The last level above 0, in (0, 1); the levels are stretched to end there.
+    """
+
+    shift: float = 1.0
+    dynamic: DynamicShift | None = None
+    terminal: float | None = None
+
+    def schedule(self, num_inference_steps: int, tokens: int) -> FlowMatchSchedule:
+        """The noise levels of one clip.
+
+        Args:
+            num_inference_steps: ≥ 1.
+            tokens: Of its latents, `F·H·W`.
+
+        Raises:
+            ValueError: If an argument or a setting is out of range.
+        """
+        shift = self.shift if self.dynamic is None else self.dynamic.shift(tokens)
+        sigmas = flow_match_sigmas(num_inference_steps, shift)
+        if self.terminal:
+            sigmas = stretched(sigmas, self.terminal)
+        return FlowMatchSchedule(sigmas)
+
+
+class FlowMatchSchedule:
+    """The noise levels of one clip, and the way from one to the next.
+
+    Args:
+        sigmas: `[steps + 1]`, from 1 down to 0.
+    """
+
+    def __init__(self, sigmas: NDArray[np.float32]) -> None:
+        self._sigmas = sigmas
+        self.timesteps: NDArray[np.float32] = sigmas[:-1] * np.float32(NUM_TRAIN_TIMESTEPS)
+
+    def step(
+        self, index: int, latents: NDArray[np.float32], velocity: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Takes step `index`.
+
+        Returns:
+            The latents after it, and where they would be had it gone all the way.
+        """
+        sigma, sigma_next = self._sigmas[index : index + 2]
+        return (
+            euler_step(latents, velocity, sigma, sigma_next),
+            euler_step(latents, velocity, sigma, np.float32(0)),
+        )
 
 
 def flow_match_sigmas(num_inference_steps: int, shift: float = 1.0) -> NDArray[np.float32]:
@@ -35,6 +118,23 @@ def flow_match_sigmas(num_inference_steps: int, shift: float = 1.0) -> NDArray[n
         raise ValueError(f"shift is {shift}; it must be above 0")
     sigmas = np.linspace(1.0, 0.0, num_inference_steps + 1)
     return (shift * sigmas / (1 + (shift - 1) * sigmas)).astype(np.float32)
+
+
+def stretched(sigmas: NDArray[np.float32], terminal: float) -> NDArray[np.float32]:
+    """Stretches levels away from 1 so that the last one above 0 is `terminal`.
+
+    A run of one step starts at 1 and cannot be stretched.
+
+    Raises:
+        ValueError: If `terminal` is not in (0, 1).
+    """
+    if not 0 < terminal < 1:
+        raise ValueError(f"terminal is {terminal}; it must be above 0 and below 1")
+    if len(sigmas) == 2:
+        return sigmas
+    away = 1 - sigmas[:-1]
+    levels = 1 - away * ((1 - terminal) / away[-1])
+    return np.append(levels, 0.0).astype(np.float32)
 
 
 def euler_step(

@@ -274,23 +274,23 @@ class _Watch:
 
     def news(self, report: StepReport | None, remaining_s: float | None) -> list[Tensors]:
         """Messages about what happened since the last call."""
-        job = self._job
+        job, seconds = self._job, self._job.seconds
         messages = []
         stages = list(job.stage_seconds)[self._stages :]
         self._stages += len(stages)
-        ended = [Event("stage", stage, job.seconds, remaining_s).outputs() for stage in stages]
+        ended = [Event("stage", stage, seconds, remaining_s).outputs() for stage in stages]
         before_steps = sum(stage in BEFORE_STEPS for stage in stages)
         messages += ended[:before_steps]
         if report is not None and report.step > self._step:
             self._step = report.step
             event = Event(
-                "step", "video_diffusion", job.seconds, remaining_s, report.step, report.steps
+                "step", "video_diffusion", seconds, remaining_s, report.step, report.steps
             )
             messages.append(event.outputs())
         messages += ended[before_steps:]
         for png in job.previews[self._previews :]:
             self._previews += 1
-            event = Event("preview", job.stage, job.seconds, remaining_s)
+            event = Event("preview", job.stage, seconds, remaining_s)
             messages.append(event.outputs(PREVIEW=np.array([png], np.object_)))
         return messages
 

@@ -89,9 +89,9 @@ def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -
         },
     )
     return Clip(
-        sampler=Sampler(spec.latents, spec.scheduler_shift, settings),
+        sampler=Sampler(spec.latents, spec.scheduler, settings),
         prompt_embeds=inputs["PROMPT_EMBEDS"][0],
-        attention_mask=inputs["ATTENTION_MASK"][0],
+        attention_mask=spec.denoiser_mask(inputs["ATTENTION_MASK"][0]),
         rank=check_int("PRIORITY_RANK", inputs["PRIORITY_RANK"].item(), RANKS),
     )
 

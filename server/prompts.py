@@ -15,7 +15,8 @@ from reelserve.pipeline.checkpoint import RequestLimits
 from reelserve.pipeline.request import PRIORITIES, check_token_count, resolve_request
 
 FILE_NAME = "tokenizer.json"
-PAD_TOKEN = "[PAD]"
+PAD_TOKENS = ("[PAD]", "<pad>")
+"""Of BERT and T5."""
 RANDOM_SEEDS = 2**32
 """Seeds drawn for requests without one; short enough to copy by hand."""
 
@@ -40,10 +41,11 @@ class PromptTokenizer:
         # and not be cut in silence.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        pad_id = self._tokenizer.token_to_id(PAD_TOKEN)
-        if pad_id is None:
-            raise ValueError(f"{file} has no token {PAD_TOKEN}")
-        self._pad_id = pad_id
+        found = [self._tokenizer.token_to_id(token) for token in PAD_TOKENS]
+        pad_ids = [token_id for token_id in found if token_id is not None]
+        if not pad_ids:
+            raise ValueError(f"{file} has none of the tokens {', '.join(PAD_TOKENS)}")
+        self._pad_id = pad_ids[0]
         self._max_tokens = max_tokens
         self._special_tokens = len(self._tokenizer.encode("").ids)
 

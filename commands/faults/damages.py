@@ -26,7 +26,6 @@ from reelserve.commands.faults.load import (
     under_load,
 )
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.pipeline.scheduler import NUM_TRAIN_TIMESTEPS, flow_match_sigmas
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
 from reelserve.server.stage_processes import stage_processes
 
@@ -51,9 +50,9 @@ def _raise_in_batch(repository: Path) -> Fault:
     with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
-    sigmas = flow_match_sigmas(RAISING_STEPS, spec.scheduler_shift)
+    timesteps = spec.scheduler.schedule(RAISING_STEPS, tokens=1).timesteps
     with _copied(repository) as copy:
-        timestep = float(sigmas[RAISING_STEPS // 2]) * NUM_TRAIN_TIMESTEPS
+        timestep = float(timesteps[RAISING_STEPS // 2])
         raise_at(copy / "denoiser" / "1" / "model.onnx", timestep)
         with TritonServer(ServerOptions(copy)) as server, Client(server.grpc_url) as client:
             with under_load(client) as futures, ThreadPoolExecutor(1) as pool:

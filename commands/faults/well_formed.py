@@ -47,7 +47,7 @@ class Shapes:
         known: Mapping[str, tuple[int, ...]] = {
             "LATENTS": (
                 latents.channels,
-                limits.num_frames.low // latents.temporal_compression,
+                latents.frames(limits.num_frames.low),
                 limits.height.low // latents.spatial_compression,
                 limits.width.low // latents.spatial_compression,
             ),

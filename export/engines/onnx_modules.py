@@ -7,6 +7,7 @@ from torch import nn
 from reelserve.export.engines.onnx_denoiser import onnx_denoiser
 from reelserve.export.engines.onnx_upsampler import BlockedUpsamplerStage
 from reelserve.export.engines.onnx_vae import FrameVAEDecoderStage
+from reelserve.export.families.latte_denoiser import LatteDenoiserStage
 from reelserve.export.stages import DenoiserStage, UpsamplerStage, VAEDecoderStage
 
 
@@ -23,4 +24,7 @@ def for_onnx_runtime(module: nn.Module, *, fused: bool = False) -> nn.Module:
         return DenoiserStage(onnx_denoiser(module.denoiser, fused=fused))
     if isinstance(module, VAEDecoderStage):
         return FrameVAEDecoderStage(module.vae)
+    if isinstance(module, LatteDenoiserStage):
+        # The node has one form, with norm and rotation; Latte's attention has neither.
+        return LatteDenoiserStage(module.transformer, fused=False)
     return module

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from reelserve.export.families.bundled import BundledFamily
+from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.families.ltx import LTXFamily
 from reelserve.export.stages import ExportStage, StageSource
 from reelserve.pipeline.checkpoint import CheckpointSpec
 
@@ -32,11 +35,19 @@ class Family(Protocol):
         ...
 
 
-_FAMILIES = {"BundledTextToVideoPipeline": BundledFamily}
+_FAMILIES: dict[str, Callable[[Checkpoint, Mapping[str, Any]], Family]] = {
+    "BundledTextToVideoPipeline": BundledFamily,
+    "LTXPipeline": LTXFamily,
+    "LattePipeline": LatteFamily,
+}
 
 
-def family_of(checkpoint: Checkpoint) -> Family:
+def family_of(checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> Family:
     """The adapter for a checkpoint.
+
+    Args:
+        checkpoint: The opened folder.
+        profile: Changes of the request limits: field to a value or to members of its range.
 
     Raises:
         ValueError: If no adapter knows the checkpoint's class.
@@ -47,4 +58,4 @@ def family_of(checkpoint: Checkpoint) -> Family:
             f"{checkpoint.folder}: unknown pipeline class {name!r}; known are "
             f"{', '.join(sorted(_FAMILIES))}"
         )
-    return _FAMILIES[name](checkpoint)
+    return _FAMILIES[name](checkpoint, profile or {})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from reelserve.export.families.diffusers_components import limits_with
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.export.stages import (
     DenoiserStage,
@@ -24,6 +26,7 @@ from reelserve.models.text_encoder import load_text_encoder
 from reelserve.models.upsampler import load_upsampler
 from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec, limits_from_dict
+from reelserve.pipeline.scheduler import FlowMatchSpec
 
 _EXAMPLE_FRAMES = 8
 _TEXT_ROWS = 2
@@ -34,10 +37,11 @@ class BundledFamily:
 
     Args:
         checkpoint: The opened folder.
+        profile: Changes of the request limits, see `limits_with`.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
+        self._checkpoint, self._profile = checkpoint, profile or {}
 
     def spec(self, engine: str) -> CheckpointSpec:
         """What the serving side must know.
@@ -54,9 +58,9 @@ class BundledFamily:
             return CheckpointSpec(
                 name=str(checkpoint.setting("name")),
                 engine=engine,
-                scheduler_shift=float(scheduler["shift"]),
+                scheduler=FlowMatchSpec(shift=float(scheduler["shift"])),
                 latents=LatentSpec(**checkpoint.setting("latents")),
-                limits=limits_from_dict(checkpoint.setting("limits")),
+                limits=limits_with(limits_from_dict(checkpoint.setting("limits")), self._profile),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{checkpoint.folder / INDEX_FILE}: {error}") from None

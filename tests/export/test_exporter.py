@@ -69,7 +69,7 @@ def test_export_tells_the_python_stages_what_is_served(exported: Exported) -> No
     for stage in SPEC_STAGES:
         spec = CheckpointSpec.load(repository.version_folder(stage))
         assert (spec.engine, spec.latents.channels) == ("onnxruntime", 16)
-        assert spec.scheduler_shift > 0
+        assert spec.scheduler.shift > 0
     tokenizer = repository.version_folder("prompt_processor") / "tokenizer.json"
     assert "star" in Tokenizer.from_file(str(tokenizer)).encode("a star").tokens
 

@@ -19,6 +19,7 @@ from reelserve.pipeline.checkpoint import (
     LatentSpec,
     RequestLimits,
 )
+from reelserve.pipeline.scheduler import FlowMatchSpec
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 PYTHON_STAGES = ("prompt_processor", "video_diffusion", "video_encoder")
@@ -26,7 +27,7 @@ EMBED = 12
 SPEC = CheckpointSpec(
     name="tiny",
     engine="onnxruntime",
-    scheduler_shift=1.0,
+    scheduler=FlowMatchSpec(),
     latents=LatentSpec(
         channels=16,
         temporal_compression=4,

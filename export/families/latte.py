@@ -1,0 +1,207 @@
+"""Latte checkpoints, through diffusers' own modules.
+
+Source: diffusers `LattePipeline` with its defaults; captions are put in lower case, not cleaned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, normalizers
+from torch import Tensor, nn
+
+from reelserve.export.families.diffusers_components import (
+    TEXT_ROWS,
+    T5Stage,
+    Unchanged,
+    component_config,
+    ddim_spec,
+    limits_with,
+    load_component,
+    tokenizer_json,
+)
+from reelserve.export.families.latte_denoiser import LatteDenoiserStage
+from reelserve.export.families.layout import Checkpoint
+from reelserve.export.stages import ExportStage, StageSource, to_uint8
+from reelserve.pipeline.checkpoint import (
+    CheckpointSpec,
+    FloatRange,
+    IntRange,
+    LatentSpec,
+    RequestLimits,
+)
+
+MAX_PROMPT_TOKENS = 120
+DECODE_CHUNK_SIZE = 14
+"""Frames that a decoder with temporal layers sees together, as in diffusers."""
+VAE_CLASSES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
+WHITE = 255.0
+
+
+class LatteFamily:
+    """Stages of a checkpoint whose index names `LattePipeline`.
+
+    Args:
+        checkpoint: The opened folder.
+        profile: Changes of the request limits, see `limits_with`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._profile = profile or {}
+
+    def spec(self, engine: str) -> CheckpointSpec:
+        """What the serving side must know.
+
+        Raises:
+            FileNotFoundError: If a component is missing.
+            ValueError: If the scheduler asks for what ours does not do.
+        """
+        transformer = component_config(self._checkpoint, "transformer")
+        scheduler = component_config(self._checkpoint, "scheduler", "scheduler_config.json")
+        latents = LatentSpec(
+            channels=int(transformer["in_channels"]),
+            temporal_compression=1,
+            spatial_compression=self._spatial_compression(),
+            window_frames=int(transformer["video_length"]),
+            window_overlap=0,
+        )
+        return CheckpointSpec(
+            name=self._checkpoint.folder.resolve().name,
+            engine=engine,
+            scheduler=ddim_spec(scheduler),
+            latents=latents,
+            limits=self._limits(),
+            shared_text_mask=True,
+        )
+
+    def tokenizer(self) -> bytes:
+        """Content of `tokenizer.json`, with the pipeline's lower case before all else.
+
+        Raises:
+            FileNotFoundError: If the component is missing.
+        """
+        tokenizer = Tokenizer.from_buffer(tokenizer_json(self._checkpoint))
+        first = [normalizers.Lowercase(), normalizers.Strip()]
+        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+        tokenizer.normalizer = normalizers.Sequence([*first, *own])
+        text: str = tokenizer.to_str()
+        return text.encode()
+
+    def source(self, stage: str) -> StageSource:
+        """What an engine stage is made from."""
+        components = {"text_encoder": "text_encoder", "denoiser": "transformer"}
+        components["vae_decoder"] = "vae"
+        if stage not in components:
+            return StageSource((), "unchanged")
+        settings = repr((self._limits(), self._checkpoint.component(components[stage])))
+        return StageSource(self._checkpoint.component_files(components[stage]), settings)
+
+    def build(self, stage: str) -> ExportStage:
+        """Loads an engine stage.
+
+        Raises:
+            FileNotFoundError: If a component is missing.
+            ValueError: If a component has another class or norm.
+        """
+        builders = {
+            "text_encoder": self._text_encoder,
+            "denoiser": self._denoiser,
+            "vae_decoder": self._vae_decoder,
+        }
+        if stage in builders:
+            return builders[stage]()
+        frames = torch.zeros(2, 3, 32, 32, 3, dtype=torch.uint8)
+        return ExportStage(
+            stage, Unchanged(), (frames,), {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
+        )
+
+    def _limits(self) -> RequestLimits:
+        """One size and length: the position embeddings are tables of just that."""
+        transformer = component_config(self._checkpoint, "transformer")
+        frames = int(transformer["video_length"])
+        side = int(transformer["sample_size"]) * self._spatial_compression()
+        limits = RequestLimits(
+            max_prompt_characters=2000,
+            max_prompt_tokens=MAX_PROMPT_TOKENS,
+            num_inference_steps=IntRange(1, 250, 50),
+            guidance_scale=FloatRange(1.0, 20.0, 7.5),
+            num_frames=IntRange(frames, frames, frames),
+            fps=IntRange(1, 60, 8),
+            height=IntRange(side, side, side),
+            width=IntRange(side, side, side),
+        )
+        changed = limits_with(limits, self._profile)
+        for name in ("num_frames", "height", "width"):
+            if getattr(changed, name) != getattr(limits, name):
+                raise ValueError(
+                    f"{name} of this checkpoint is {getattr(limits, name).default} and no other"
+                )
+        return changed
+
+    def _spatial_compression(self) -> int:
+        blocks = component_config(self._checkpoint, "vae")["block_out_channels"]
+        return int(2 ** (len(blocks) - 1))
+
+    def _text_encoder(self) -> ExportStage:
+        encoder = load_component(self._checkpoint, "text_encoder", "transformers", "T5EncoderModel")
+        mask = torch.ones(2, TEXT_ROWS, self._limits().max_prompt_tokens, dtype=torch.int64)
+        # Two tensors: the export takes one that is given twice for one input.
+        return ExportStage("text_encoder", T5Stage(encoder, masked=True), (mask, mask.clone()))
+
+    def _denoiser(self) -> ExportStage:
+        transformer = load_component(
+            self._checkpoint, "transformer", "diffusers", "LatteTransformer3DModel"
+        )
+        config = component_config(self._checkpoint, "transformer")
+        embeds = torch.randn(2, self._limits().max_prompt_tokens, int(config["caption_channels"]))
+        mask = torch.ones(embeds.shape[:2], dtype=torch.int64)
+        return ExportStage(
+            "denoiser",
+            LatteDenoiserStage(transformer),
+            (self._example_latents(), torch.full((2, 1), 500.0), embeds, mask),
+        )
+
+    def _vae_decoder(self) -> ExportStage:
+        found = self._checkpoint.component("vae")[1]
+        expected = found if found in VAE_CLASSES else VAE_CLASSES[0]
+        vae = load_component(self._checkpoint, "vae", "diffusers", expected)
+        del vae.encoder
+        temporal = expected == "AutoencoderKLTemporalDecoder"
+        stage = LatteDecoderStage(vae, DECODE_CHUNK_SIZE if temporal else None)
+        return ExportStage("vae_decoder", stage, (self._example_latents(),))
+
+    def _example_latents(self) -> Tensor:
+        config = component_config(self._checkpoint, "transformer")
+        side = int(config["sample_size"])
+        return torch.randn(2, int(config["in_channels"]), int(config["video_length"]), side, side)
+
+
+class LatteDecoderStage(nn.Module):
+    """LATENTS `[B, C, F, H, W]` to FRAMES, uint8 `[B, F, 8H, 8W, 3]`.
+
+    Args:
+        vae: diffusers' `AutoencoderKL` or `AutoencoderKLTemporalDecoder`.
+        chunk_size: Frames that the latter decodes together; None: every frame is on its own.
+    """
+
+    def __init__(self, vae: Any, chunk_size: int | None) -> None:
+        super().__init__()
+        self.vae, self.chunk_size = vae, chunk_size
+
+    def forward(self, latents: Tensor) -> Tensor:
+        latents = latents.transpose(1, 2) / self.vae.config.scaling_factor
+        frames = latents.shape[1]
+        chunk = self.chunk_size or frames
+        parts = [self._decode(latents[:, i : i + chunk]) for i in range(0, frames, chunk)]
+        decoded = torch.cat(parts, dim=1).permute(0, 1, 3, 4, 2)
+        return to_uint8(decoded * (WHITE / 2) + WHITE / 2)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """`[B, f, C, H, W]` to `[B, f, 3, 8H, 8W]`."""
+        batch, frames = latents.shape[:2]
+        extra = {"num_frames": frames} if self.chunk_size else {}
+        decoded: Tensor = self.vae.decode(latents.flatten(0, 1), return_dict=False, **extra)[0]
+        return decoded.reshape(batch, frames, *decoded.shape[1:])

@@ -1,0 +1,278 @@
+"""LTX-Video checkpoints, through diffusers' own modules.
+
+Source: diffusers `LTXPipeline` with its defaults (no guidance rescaling, decoding at timestep 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelserve.export.families.diffusers_components import (
+    TEXT_ROWS,
+    T5Stage,
+    Unchanged,
+    component_config,
+    flow_match_spec,
+    limits_with,
+    load_component,
+    tokenizer_json,
+)
+from reelserve.export.families.layout import Checkpoint
+from reelserve.export.stages import ExportStage, StageSource, to_uint8
+from reelserve.pipeline.checkpoint import (
+    CheckpointSpec,
+    FloatRange,
+    IntRange,
+    LatentSpec,
+    RequestLimits,
+)
+
+LIMITS = RequestLimits(
+    max_prompt_characters=2000,
+    max_prompt_tokens=128,
+    num_inference_steps=IntRange(1, 100, 50),
+    guidance_scale=FloatRange(1.0, 20.0, 3.0),
+    num_frames=IntRange(9, 257, 161, multiple_of=8, offset=1),
+    # The denoiser's positions in time are seconds, so the graph is of one frame rate.
+    fps=IntRange(25, 25, 25),
+    height=IntRange(256, 1216, 512, multiple_of=32),
+    width=IntRange(256, 1216, 704, multiple_of=32),
+)
+EXAMPLE_LATENTS = (3, 4, 5)
+WHITE = 255.0
+
+
+class LTXFamily:
+    """Stages of a checkpoint whose index names `LTXPipeline`.
+
+    Args:
+        checkpoint: The opened folder.
+        profile: Changes of the request limits, see `limits_with`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._limits = limits_with(LIMITS, profile or {})
+
+    def spec(self, engine: str) -> CheckpointSpec:
+        """What the serving side must know.
+
+        Raises:
+            FileNotFoundError: If a component is missing.
+            ValueError: If the scheduler asks for what ours does not do.
+        """
+        scheduler = component_config(self._checkpoint, "scheduler", "scheduler_config.json")
+        transformer = component_config(self._checkpoint, "transformer")
+        temporal, spatial = compression(component_config(self._checkpoint, "vae"))
+        latents = LatentSpec(
+            channels=int(transformer["in_channels"]),
+            temporal_compression=temporal,
+            spatial_compression=spatial,
+            window_frames=(self._limits.num_frames.high - 1) // temporal + 1,
+            window_overlap=0,
+            causal=True,
+        )
+        return CheckpointSpec(
+            name=self._checkpoint.folder.resolve().name,
+            engine=engine,
+            scheduler=flow_match_spec(scheduler),
+            latents=latents,
+            limits=self._limits,
+        )
+
+    def tokenizer(self) -> bytes:
+        """Content of `tokenizer.json`.
+
+        Raises:
+            FileNotFoundError: If the component is missing.
+        """
+        return tokenizer_json(self._checkpoint)
+
+    def source(self, stage: str) -> StageSource:
+        """What an engine stage is made from."""
+        components = {"text_encoder": "text_encoder", "denoiser": "transformer"}
+        components["vae_decoder"] = "vae"
+        if stage not in components:
+            return StageSource((), "unchanged")
+        settings = repr((self._limits, self._checkpoint.component(components[stage])))
+        return StageSource(self._checkpoint.component_files(components[stage]), settings)
+
+    def build(self, stage: str) -> ExportStage:
+        """Loads an engine stage.
+
+        Raises:
+            FileNotFoundError: If a component is missing.
+            ValueError: If a component has another class, or the decoder adds noise.
+        """
+        builders = {
+            "text_encoder": self._text_encoder,
+            "denoiser": self._denoiser,
+            "vae_decoder": self._vae_decoder,
+        }
+        if stage in builders:
+            return builders[stage]()
+        frames = torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8)
+        return ExportStage(
+            stage, Unchanged(), (frames,), {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
+        )
+
+    def _text_encoder(self) -> ExportStage:
+        encoder = load_component(self._checkpoint, "text_encoder", "transformers", "T5EncoderModel")
+        mask = torch.ones(2, TEXT_ROWS, self._limits.max_prompt_tokens, dtype=torch.int64)
+        # Two tensors: the export takes one that is given twice for one input.
+        return ExportStage("text_encoder", T5Stage(encoder, masked=False), (mask, mask.clone()))
+
+    def _denoiser(self) -> ExportStage:
+        transformer = load_component(
+            self._checkpoint, "transformer", "diffusers", "LTXVideoTransformer3DModel"
+        )
+        temporal, spatial = compression(component_config(self._checkpoint, "vae"))
+        config = component_config(self._checkpoint, "transformer")
+        embeds = torch.randn(2, self._limits.max_prompt_tokens, int(config["caption_channels"]))
+        return ExportStage(
+            "denoiser",
+            LTXDenoiserStage(transformer, (temporal / self._limits.fps.default, spatial, spatial)),
+            (
+                self._example_latents(),
+                torch.full((2, 1), 500.0),
+                embeds,
+                torch.ones(embeds.shape[:2], dtype=torch.int64),
+            ),
+            {"LATENTS": FREE},
+        )
+
+    def _vae_decoder(self) -> ExportStage:
+        if any(component_config(self._checkpoint, "vae").get("decoder_inject_noise", ())):
+            raise ValueError(
+                "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
+                "own gives other frames each time and cannot be served"
+            )
+        vae = load_component(self._checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo")
+        del vae.encoder
+        return ExportStage(
+            "vae_decoder", LTXDecoderStage(vae), (self._example_latents(),), {"LATENTS": FREE}
+        )
+
+    def _example_latents(self) -> Tensor:
+        config = component_config(self._checkpoint, "transformer")
+        return torch.randn(2, int(config["in_channels"]), *EXAMPLE_LATENTS)
+
+
+FREE = {2: "frames", 3: "height", 4: "width"}
+
+
+class LTXDenoiserStage(nn.Module):
+    """LATENTS `[B, C, F, H, W]`, TIMESTEP `[B, 1]` and one text per row to VELOCITY.
+
+    Args:
+        transformer: diffusers' `LTXVideoTransformer3DModel`.
+        scale: Seconds per latent frame, pixels per latent row and column.
+    """
+
+    def __init__(self, transformer: Any, scale: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.transformer, self.scale = transformer, scale
+        for block in transformer.transformer_blocks:
+            block.attn1.set_processor(LTXAttention())
+            block.attn2.set_processor(LTXAttention())
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        batch, channels, frames, height, width = latents.shape
+        for other in (timestep, prompt_embeds, attention_mask):
+            # Else the export takes the batch of each input for a size of its own.
+            torch._check(other.shape[0] == batch)
+        tokens = self.transformer(
+            hidden_states=latents.flatten(2).transpose(1, 2),
+            encoder_hidden_states=prompt_embeds,
+            timestep=timestep[:, 0],
+            encoder_attention_mask=attention_mask,
+            num_frames=frames,
+            height=height,
+            width=width,
+            rope_interpolation_scale=self.scale,
+            return_dict=False,
+        )[0]
+        return tokens.transpose(1, 2).reshape(-1, channels, frames, height, width)
+
+
+class LTXAttention:
+    """Attention processor whose mask has a row for every query.
+
+    ONNX Runtime's Attention takes no mask that is broadcast over the queries, which diffusers'
+    own processor gives.
+    Source: diffusers `LTXVideoAttnProcessor`; but for the mask the same.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attends from `hidden_states` to themselves or to the text.
+
+        Args:
+            attn: diffusers' module, whose projections are used.
+            hidden_states: `[B, L, C]`.
+            encoder_hidden_states: `[B, T, C]`, the text; None: `hidden_states`.
+            attention_mask: `[B, 1, T]`, added to the logits.
+            image_rotary_emb: Cosines and sines, `[B, L, C]` each.
+        """
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(source))
+        if image_rotary_emb is not None:
+            query, key = rotated(query, *image_rotary_emb), rotated(key, *image_rotary_emb)
+        mask = None
+        if attention_mask is not None:
+            mask = attention_mask[:, None].expand(-1, -1, hidden_states.shape[1], -1)
+        parts = (query, key, attn.to_v(source))
+        heads = (part.unflatten(2, (attn.heads, -1)).transpose(1, 2) for part in parts)
+        out = functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
+        return projected
+
+
+def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotates neighbouring pairs of the last dimension, in fp32."""
+    real, imaginary = x.unflatten(2, (-1, 2)).unbind(-1)
+    turned = torch.stack([-imaginary, real], dim=-1).flatten(2)
+    return (x.float() * cosines + turned.float() * sines).to(x.dtype)
+
+
+class LTXDecoderStage(nn.Module):
+    """LATENTS `[B, C, F, H, W]`, normalised, to FRAMES, uint8 `[B, 8(F − 1) + 1, 32H, 32W, 3]`.
+
+    Args:
+        vae: diffusers' `AutoencoderKLLTXVideo`.
+    """
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+        self.register_buffer("mean", vae.latents_mean.view(1, -1, 1, 1, 1))
+        scale = vae.latents_std.view(1, -1, 1, 1, 1) / vae.config.scaling_factor
+        self.register_buffer("scale", scale)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        latents = latents * self.scale + self.mean
+        conditioned = self.vae.config.timestep_conditioning
+        timestep = torch.zeros_like(latents[:, 0, 0, 0, 0]) if conditioned else None
+        frames = self.vae.decode(latents, timestep, return_dict=False)[0]
+        return to_uint8(frames.permute(0, 2, 3, 4, 1) * (WHITE / 2) + WHITE / 2)
+
+
+def compression(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Frames and pixels per latent of an `AutoencoderKLLTXVideo`, by its configuration."""
+    halvings = sum(config["spatio_temporal_scaling"])
+    temporal = config.get("temporal_compression_ratio") or config["patch_size_t"] * 2**halvings
+    spatial = config.get("spatial_compression_ratio") or config["patch_size"] * 2**halvings
+    return int(temporal), int(spatial)

@@ -1,0 +1,75 @@
+"""A public checkpoint of random weights, exported and asked stage by stage over gRPC."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import np_to_triton_dtype
+
+from reelserve.export.engines import ENGINES
+from reelserve.export.exporter import Exporter, ExportResult
+from reelserve.export.families import family_of
+from reelserve.export.families.layout import Checkpoint
+from reelserve.export.repository import ModelRepository
+from reelserve.pipeline.contract import STAGES
+
+REPOSITORY = Path(__file__).parents[3] / "model_repository"
+TIMEOUT_S = 120
+
+
+def export(checkpoint: Path, profile: Mapping[str, Any], folder: Path) -> ExportResult:
+    """Exports into a copy of the repository's configs and Python stages."""
+    shutil.copytree(
+        REPOSITORY,
+        folder,
+        ignore=shutil.ignore_patterns("*.onnx", "*.onnx.data", "*.json", "__pycache__"),
+    )
+    family = family_of(Checkpoint.open(checkpoint), profile)
+    return Exporter(family, ENGINES["onnxruntime"], ModelRepository(folder)).run()
+
+
+def frames(url: str, **request: Any) -> np.ndarray:
+    """The frames of a request before they become an MP4, `[F, H, W, 3]`.
+
+    Args:
+        url: `host:port` of the server.
+        request: Public fields in lower case.
+    """
+    with InferenceServerClient(url) as client:
+        tensors = {
+            name.upper(): np.array(
+                [value.encode() if isinstance(value, str) else value],
+                np.object_ if isinstance(value, str) else None,
+            )
+            for name, value in request.items()
+        }
+        for spec in STAGES["prompt_processor"].inputs:
+            if spec.name in tensors and spec.dtype != "STRING":
+                kinds = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+                tensors[spec.name] = tensors[spec.name].astype(kinds[spec.dtype])
+        found = _call(client, "prompt_processor", tensors)
+        for stage in ("text_encoder", "video_diffusion", "vae_decoder"):
+            found.update(_call(client, stage, found))
+        found["FRAMES"] = _call(client, "frame_consistency", found)["CONSISTENT_FRAMES"]
+        return _call(client, "upsampler", found)["UPSAMPLED_FRAMES"]
+
+
+def _call(
+    client: InferenceServerClient, stage: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    contract = STAGES[stage]
+    inputs = []
+    for spec in contract.inputs:
+        if spec.name in tensors:
+            array = tensors[spec.name]
+            array = array[None] if contract.batched else array
+            inputs.append(InferInput(spec.name, list(array.shape), np_to_triton_dtype(array.dtype)))
+            inputs[-1].set_data_from_numpy(array)
+    result = client.infer(stage, inputs, client_timeout=TIMEOUT_S)
+    arrays = {spec.name: result.as_numpy(spec.name) for spec in contract.outputs}
+    return {name: array[0] if contract.batched else array for name, array in arrays.items()}
