@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,62 @@ from reelserve.pipeline.contract import STAGES, StageContract
 
 _WHITE = 255.0
 
+Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a stage is loaded for.
+
+    Args:
+        precision: Of its weights and products. The tensors of the contract do not depend on it:
+            the stage casts inside.
+        device: That it is loaded to, traced on and compared on.
+    """
+
+    precision: Precision = "fp32"
+    device: str = "cpu"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return DTYPES[self.precision]
+
+    def place(self, module: Module) -> Module:
+        """Moves a module and casts its parameters; buffers, constants of the field, keep fp32."""
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(self.device, self.dtype)
+        return module.to(self.device)
+
+
+CPU_FP32 = Target()
+
+
+@dataclass(frozen=True)
+class DimRange:
+    """Sizes that a free dimension takes within the limits of a request.
+
+    Args:
+        low: Smallest.
+        high: Largest.
+        usual: Of the default request; an engine is tuned for it.
+    """
+
+    low: int
+    high: int
+    usual: int
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is only one size."""
+        return self.low == self.high
+
 
 @dataclass(frozen=True)
 class ExportStage:
@@ -29,12 +86,14 @@ class ExportStage:
         example_inputs: In the contract's order; the exporter traces them.
         free_dims: By input name: the names of the dimensions that stay free, by position.
             Dimension 0 is always free.
+        ranges: By the name of a free dimension: its sizes within the limits of a request.
     """
 
     name: str
     module: nn.Module
     example_inputs: tuple[Tensor, ...]
     free_dims: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    ranges: Mapping[str, DimRange] = field(default_factory=dict)
 
     @property
     def contract(self) -> StageContract:
@@ -45,6 +104,23 @@ class ExportStage:
     def num_parameters(self) -> int:
         """Weights of the module."""
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def inputs_at(self, batch: int, sizes: Mapping[str, int] | None = None) -> tuple[Tensor, ...]:
+        """Inputs of another shape, with the values of the example repeated or cut.
+
+        Args:
+            batch: Size of dimension 0.
+            sizes: By the name of a free dimension; those left out have their usual size.
+        """
+        wanted = {name: range_.usual for name, range_ in self.ranges.items()} | dict(sizes or {})
+        inputs = []
+        for spec, example in zip(self.contract.inputs, self.example_inputs, strict=True):
+            for axis, name in {0: "batch", **self.free_dims.get(spec.name, {})}.items():
+                size = batch if name == "batch" else wanted.get(name, example.shape[axis])
+                index = torch.arange(size, device=example.device) % example.shape[axis]
+                example = example.index_select(axis, index)
+            inputs.append(example)
+        return tuple(inputs)
 
 
 @dataclass(frozen=True)
@@ -72,7 +148,7 @@ class TextEncoderStage(nn.Module):
         embeds = self.encoder(
             input_ids.reshape(batch * rows, tokens), attention_mask.reshape(batch * rows, tokens)
         )
-        return embeds.reshape(batch, rows, tokens, -1)
+        return embeds.reshape(batch, rows, tokens, -1).float()
 
 
 class DenoiserStage(nn.Module):
@@ -85,7 +161,10 @@ class DenoiserStage(nn.Module):
     def forward(
         self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, attention_mask: Tensor
     ) -> Tensor:
-        return self.denoiser(latents, timestep[:, 0], prompt_embeds, attention_mask)
+        dtype = self.denoiser.embed_latents.weight.dtype
+        return self.denoiser(
+            latents.to(dtype), timestep[:, 0], prompt_embeds.to(dtype), attention_mask
+        )
 
 
 class VAEDecoderStage(nn.Module):
@@ -96,12 +175,15 @@ class VAEDecoderStage(nn.Module):
         self.vae = vae
 
     def forward(self, latents: Tensor) -> Tensor:
-        frames = self.vae.decode(latents).permute(0, 2, 3, 4, 1)
+        frames = self.vae.decode(latents).permute(0, 2, 3, 4, 1).float()
         return to_uint8(frames * (_WHITE / 2) + _WHITE / 2)
 
 
 class FrameConsistencyStage(nn.Module):
-    """FRAMES to CONSISTENT_FRAMES, both uint8 `[B, F, H, W, 3]`."""
+    """FRAMES to CONSISTENT_FRAMES, both uint8 `[B, F, H, W, 3]`.
+
+    Always in fp32: it has no weights, and takes differences between frames.
+    """
 
     def __init__(self, filter_: FrameConsistency) -> None:
         super().__init__()
@@ -122,7 +204,8 @@ class UpsamplerStage(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         batch, count, height, width, _ = frames.shape
         planes = frames.permute(0, 1, 4, 2, 3).reshape(batch * count, RGB, height, width)
-        upsampled = to_uint8(self.upsampler(planes.float() / _WHITE) * _WHITE)
+        planes = (planes.float() / _WHITE).to(self.upsampler.body[0].weight.dtype)
+        upsampled = to_uint8(self.upsampler(planes).float() * _WHITE)
         scale = self.upsampler.scale
         return upsampled.permute(0, 2, 3, 1).reshape(
             batch, count, height * scale, width * scale, RGB

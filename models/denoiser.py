@@ -290,7 +290,8 @@ class SpaceTimeDenoiser(nn.Module):
         b, c, f, h, w = latents.shape
         text, mask = self._refine_text(prompt_embeds, prompt_mask)
         pooled = self.pool_text(text, mask)
-        condition = self.embed_timestep(sinusoid(timestep, _FREQUENCY_DIM))
+        frequencies = sinusoid(timestep, _FREQUENCY_DIM).to(pooled.dtype)
+        condition = self.embed_timestep(frequencies)
         condition = F.silu(condition + self.embed_pooled_text(pooled))
         modulation = self.modulation(condition).reshape(b, 9, -1)
 

@@ -75,7 +75,7 @@ class FrameConsistency(nn.Module):
         batch, frames = clip.shape[:2]
         cells = functional.avg_pool2d(clip.flatten(0, 1), _CELL)
         cells = cells.reshape(batch, frames, -1)
-        before = cells.index_select(1, _neighbours(frames, -1))
+        before = cells.index_select(1, _neighbours(frames, -1, clip.device))
         ratio = torch.ones_like(cells[:, :, :1])
         for scale in (0.05, 0.02, 0.01, 0.005):
             # Moving cells are outliers of "this frame is the last one times a factor".
@@ -86,13 +86,13 @@ class FrameConsistency(nn.Module):
         change = ratio[..., 0].log()
         limit = self.config.max_gain
         level = torch.where(change.abs() < limit, change, 0.0).cumsum(1)
-        target = level @ _line_fit(frames, self.config.gain_radius).T
+        target = level @ _line_fit(frames, self.config.gain_radius, clip.device).T
         return (target - level).clamp(-limit, limit).exp()[:, :, None, None, None]
 
     def _noise_variance(self, clip: Tensor) -> Tensor:
         """Variance of each clip's noise, `[B, 1, 1, 1, 1]`, from its quieter locations."""
         config, frames = self.config, clip.shape[1]
-        even = torch.arange(0, frames, 2)
+        even = torch.arange(0, frames, 2, device=clip.device)
         # The frame after, or the one before at the clip's end.
         other = (even + 1 - 2 * (even == frames - 1).long()).clamp(min=0)
         change = clip.index_select(1, other) - clip.index_select(1, even)
@@ -113,10 +113,11 @@ class FrameConsistency(nn.Module):
         batch, frames = clip.shape[:2]
         span = config.disagree - config.agree
         slope = 1 / (span * 2 * variance)
-        position = torch.arange(frames)
+        position = torch.arange(frames, device=clip.device)
         total, weights = clip, torch.ones_like(clip[:, :, :1])
         for offset in range(1, config.radius + 1):
-            after, before = _neighbours(frames, offset), _neighbours(frames, -offset)
+            after = _neighbours(frames, offset, clip.device)
+            before = _neighbours(frames, -offset, clip.device)
             later = clip.index_select(1, after)
             distance = (later - clip).square().mean(2).flatten(0, 1)[:, None]
             distance = functional.avg_pool2d(
@@ -134,17 +135,17 @@ class FrameConsistency(nn.Module):
         return total / weights
 
 
-def _neighbours(frames: int, offset: int) -> Tensor:
+def _neighbours(frames: int, offset: int, device: torch.device) -> Tensor:
     """Index of the frame `offset` away from each, the outermost one past the ends: `[F]`."""
-    return (torch.arange(frames) + offset).clamp(0, frames - 1)
+    return (torch.arange(frames, device=device) + offset).clamp(0, frames - 1)
 
 
-def _line_fit(frames: int, radius: int) -> Tensor:
+def _line_fit(frames: int, radius: int, device: torch.device) -> Tensor:
     """Matrix that fits a line to each frame's neighbourhood and reads it there: `[F, F]`.
 
     A line, because a mean would bend fades at both ends of the clip.
     """
-    position = torch.arange(frames).float()
+    position = torch.arange(frames, device=device).float()
     away = position[None] - position[:, None]
     weight = (1 - away.abs() / (radius + 1)).clamp(min=0.0)
     sums = [(weight * away**power).sum(1, keepdim=True) for power in range(3)]

@@ -205,4 +205,5 @@ class VideoVAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes `[B, C, F, H, W]` latents of unit variance to `[B, 3, 4F, 8H, 8W]` frames."""
-        return self.decoder(latents * self.latents_std + self.latents_mean)
+        latents = latents * self.latents_std + self.latents_mean
+        return self.decoder(latents.to(self.decoder.to_middle.weight.dtype))

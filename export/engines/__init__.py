@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.export.engines.onnx import OnnxRuntimeEngine
-from reelserve.export.stages import ExportStage
+from reelserve.export.stages import ExportStage, Precision, Target
 
-__all__ = ["ENGINES", "Engine"]
+__all__ = ["ENGINES", "Engine", "EngineError"]
+
+
+class EngineError(ValueError):
+    """An engine cannot be used here, or cannot build what was asked; the message says why."""
 
 
 class Engine(Protocol):
@@ -19,8 +23,24 @@ class Engine(Protocol):
 
     name: str
     """As in the option `--engine`."""
+    config_name: str
+    """Of `configs/<config_name>.pbtxt` beside each stage's config; empty: `config.pbtxt` itself."""
     file_name: str
     """Of the graph in a stage's version folder."""
+    precisions: tuple[Precision, ...]
+    """That it can build."""
+
+    def check(self, precision: Precision) -> None:
+        """Raises `EngineError` if it is not installed, or cannot build this precision here."""
+        ...
+
+    def target(self, precision: Precision) -> Target:
+        """What a stage is loaded for, to be built and compared."""
+        ...
+
+    def architecture(self) -> str:
+        """What the graphs are bound to, for example `sm_90`; empty where they run anywhere."""
+        ...
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that shape the graph."""

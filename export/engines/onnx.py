@@ -27,7 +27,7 @@ from reelserve.export.engines.onnx_temporal_attention import (
     translation_table,
     with_body,
 )
-from reelserve.export.stages import ExportStage
+from reelserve.export.stages import ExportStage, Precision, Target
 
 TemporalAttentionForm = Literal["standard", "node", "inlined"]
 OPSET = 23
@@ -43,12 +43,25 @@ class OnnxRuntimeEngine:
             operators; or `inlined`, that body in place of the node.
     """
 
+    config_name = ""
     file_name = "model.onnx"
+    precisions: tuple[Precision, ...] = ("fp32",)
 
     def __init__(self, temporal_attention: TemporalAttentionForm = "standard") -> None:
         self.temporal_attention = temporal_attention
         form = temporal_attention
         self.name = "onnxruntime" if form == "standard" else f"onnxruntime-{form}"
+
+    def check(self, precision: Precision) -> None:
+        """Nothing is missing: this module would not import without its libraries."""
+
+    def target(self, precision: Precision) -> Target:
+        """Traced on the CPU whatever runs the graph."""
+        return Target(precision)
+
+    def architecture(self) -> str:
+        """A graph runs anywhere."""
+        return ""
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that shape the graph and that it was checked with."""

@@ -9,7 +9,7 @@ from reelserve.export.families.bundled import BundledFamily
 from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx import LTXFamily
-from reelserve.export.stages import ExportStage, StageSource
+from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target
 from reelserve.pipeline.checkpoint import CheckpointSpec
 
 __all__ = ["Family", "family_of"]
@@ -22,8 +22,8 @@ class Family(Protocol):
         """What an engine stage is made from."""
         ...
 
-    def build(self, stage: str) -> ExportStage:
-        """Loads an engine stage."""
+    def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
+        """Loads an engine stage for a device and a precision."""
         ...
 
     def spec(self, engine: str) -> CheckpointSpec:

@@ -10,11 +10,15 @@ import torch
 
 from reelserve.export.families.diffusers_components import limits_with
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.families.ranges import frame_ranges, latent_ranges, window_ranges
 from reelserve.export.stages import (
+    CPU_FP32,
     DenoiserStage,
+    DimRange,
     ExportStage,
     FrameConsistencyStage,
     StageSource,
+    Target,
     TextEncoderStage,
     UpsamplerStage,
     VAEDecoderStage,
@@ -93,8 +97,12 @@ class BundledFamily:
             return StageSource((), repr(ConsistencyConfig()))
         raise ValueError(f"stage {stage!r} is not an engine stage")
 
-    def build(self, stage: str) -> ExportStage:
+    def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
+
+        Args:
+            stage: Its name.
+            target: Device and precision.
 
         Raises:
             FileNotFoundError: If a component is missing.
@@ -109,45 +117,64 @@ class BundledFamily:
         }
         if stage not in builders:
             raise ValueError(f"stage {stage!r} is not an engine stage")
-        return builders[stage]()
+        return builders[stage](target)
 
-    def _text_encoder(self) -> ExportStage:
+    def _text_encoder(self, target: Target) -> ExportStage:
         encoder = load_text_encoder(*self._checkpoint.packaged("text_encoder"))
         tokens = self.spec("").limits.max_prompt_tokens
-        mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64)
+        mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
         mask[:, 1, 2:] = 0
-        return ExportStage("text_encoder", TextEncoderStage(encoder), (mask * 101, mask))
+        module = TextEncoderStage(target.place(encoder))
+        return ExportStage("text_encoder", module, (mask * 101, mask))
 
-    def _denoiser(self) -> ExportStage:
-        denoiser = self._load("transformer", SpaceTimeDenoiser)
+    def _denoiser(self, target: Target) -> ExportStage:
+        denoiser = target.place(self._load("transformer", SpaceTimeDenoiser))
         latents = self._example_latents()
         tokens = self.spec("").limits.max_prompt_tokens
         embeds = torch.randn(len(latents), tokens, denoiser.config.text_dim)
         mask = torch.ones(len(latents), tokens, dtype=torch.int64)
-        timestep = torch.full((len(latents), 1), 500.0)
+        inputs = (latents, torch.full((len(latents), 1), 500.0), embeds, mask)
         return ExportStage(
             "denoiser",
             DenoiserStage(denoiser),
-            (latents, timestep, embeds, mask),
+            tuple(tensor.to(target.device) for tensor in inputs),
             {"LATENTS": {2: "frames"}},
+            _frames_of(window_ranges(self.spec(""))),
         )
 
-    def _vae_decoder(self) -> ExportStage:
+    def _vae_decoder(self, target: Target) -> ExportStage:
         vae = self._load("vae", VideoVAE)
         del vae.encoder
-        stage = VAEDecoderStage(vae)
         return ExportStage(
-            "vae_decoder", stage, (self._example_latents(),), {"LATENTS": {2: "frames"}}
+            "vae_decoder",
+            VAEDecoderStage(target.place(vae)),
+            (self._example_latents().to(target.device),),
+            {"LATENTS": {2: "frames"}},
+            _frames_of(latent_ranges(self.spec(""))),
         )
 
-    def _frame_consistency(self) -> ExportStage:
-        stage = FrameConsistencyStage(FrameConsistency())
+    def _frame_consistency(self, target: Target) -> ExportStage:
+        stage = FrameConsistencyStage(FrameConsistency()).to(target.device)
         free = {1: "frames", 2: "height", 3: "width"}
-        return ExportStage("frame_consistency", stage, (self._example_frames(),), {"FRAMES": free})
+        frames, scale = self._example_frames()
+        return ExportStage(
+            "frame_consistency",
+            stage,
+            (frames.to(target.device),),
+            {"FRAMES": free},
+            frame_ranges(self.spec(""), scale),
+        )
 
-    def _upsampler(self) -> ExportStage:
-        stage = UpsamplerStage(load_upsampler(*self._checkpoint.packaged("upsampler")))
-        return ExportStage("upsampler", stage, (self._example_frames(),), {"FRAMES": {1: "frames"}})
+    def _upsampler(self, target: Target) -> ExportStage:
+        upsampler = load_upsampler(*self._checkpoint.packaged("upsampler"))
+        frames, scale = self._example_frames()
+        return ExportStage(
+            "upsampler",
+            UpsamplerStage(target.place(upsampler)),
+            (frames.to(target.device),),
+            {"FRAMES": {1: "frames"}},
+            _frames_of(frame_ranges(self.spec(""), scale)),
+        )
 
     def _load(self, component: str, module_class: type[Component]) -> Component:
         library, name = self._checkpoint.component(component)
@@ -166,9 +193,15 @@ class BundledFamily:
         columns = spec.limits.width.default // spec.latents.spatial_compression
         return torch.randn(2, spec.latents.channels, _EXAMPLE_FRAMES, rows, columns)
 
-    def _example_frames(self) -> torch.Tensor:
-        """Frames as the decoder gives them, before the upsampler enlarges them."""
+    def _example_frames(self) -> tuple[torch.Tensor, int]:
+        """Frames as the decoder gives them, and how much the upsampler enlarges them."""
         spec = self.spec("")
         scale = load_upsampler(*self._checkpoint.packaged("upsampler")).scale
         rows, columns = spec.limits.height.default // scale, spec.limits.width.default // scale
-        return torch.randint(0, 256, (2, _EXAMPLE_FRAMES, rows, columns, 3), dtype=torch.uint8)
+        shape = (2, _EXAMPLE_FRAMES, rows, columns, 3)
+        return torch.randint(0, 256, shape, dtype=torch.uint8), scale
+
+
+def _frames_of(ranges: dict[str, DimRange]) -> dict[str, DimRange]:
+    """The range of a stage whose rows and columns are fixed in its graph."""
+    return {"frames": ranges["frames"]}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.stages import CPU_FP32, Target
 from reelserve.pipeline.checkpoint import FloatRange, IntRange, RequestLimits
 from reelserve.pipeline.ddim import BetaSchedule, DDIMSpec, Prediction, TimestepSpacing
 from reelserve.pipeline.request import check_float, check_int
@@ -38,14 +39,17 @@ class MissingLibraryError(ValueError):
     """A library that the checkpoint's classes come from is not installed."""
 
 
-def load_component(checkpoint: Checkpoint, name: str, library: str, class_name: str) -> nn.Module:
-    """Loads a component with the library that saved it, in fp32.
+def load_component(
+    checkpoint: Checkpoint, name: str, library: str, class_name: str, target: Target = CPU_FP32
+) -> nn.Module:
+    """Loads a component with the library that saved it.
 
     Args:
         checkpoint: The opened folder.
         name: Of the component, its subfolder.
         library: That the index must name.
         class_name: That the index must name.
+        target: Device and precision.
 
     Raises:
         FileNotFoundError: If the component is missing.
@@ -67,9 +71,9 @@ def load_component(checkpoint: Checkpoint, name: str, library: str, class_name: 
         ) from None
     loader = getattr(module, class_name)
     component: nn.Module = loader.from_pretrained(
-        checkpoint.folder / name, torch_dtype=torch.float32
+        checkpoint.folder / name, torch_dtype=target.dtype
     )
-    return component.eval().requires_grad_(False)
+    return component.to(target.device).eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=32)
@@ -230,7 +234,7 @@ class T5Stage(nn.Module):
             # Kept as an input of the graph, which the contract asks for.
             mask = torch.ones_like(mask) + 0 * mask
         embeds: Tensor = self.encoder(ids, attention_mask=mask)[0]
-        return embeds.reshape(batch, rows, tokens, -1)
+        return embeds.reshape(batch, rows, tokens, -1).float()
 
 
 class Unchanged(nn.Module):

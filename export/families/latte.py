@@ -24,7 +24,8 @@ from reelserve.export.families.diffusers_components import (
 )
 from reelserve.export.families.latte_denoiser import LatteDenoiserStage
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.stages import ExportStage, StageSource, to_uint8
+from reelserve.export.families.ranges import frame_ranges
+from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target, to_uint8
 from reelserve.pipeline.checkpoint import (
     CheckpointSpec,
     FloatRange,
@@ -99,8 +100,12 @@ class LatteFamily:
         settings = repr((self._limits(), self._checkpoint.component(components[stage])))
         return StageSource(self._checkpoint.component_files(components[stage]), settings)
 
-    def build(self, stage: str) -> ExportStage:
+    def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
+
+        Args:
+            stage: Its name.
+            target: Device and precision.
 
         Raises:
             FileNotFoundError: If a component is missing.
@@ -112,11 +117,10 @@ class LatteFamily:
             "vae_decoder": self._vae_decoder,
         }
         if stage in builders:
-            return builders[stage]()
-        frames = torch.zeros(2, 3, 32, 32, 3, dtype=torch.uint8)
-        return ExportStage(
-            stage, Unchanged(), (frames,), {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
-        )
+            return builders[stage](target)
+        frames = torch.zeros(2, 3, 32, 32, 3, dtype=torch.uint8, device=target.device)
+        free = {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
+        return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec("")))
 
     def _limits(self) -> RequestLimits:
         """One size and length: the position embeddings are tables of just that."""
@@ -145,33 +149,37 @@ class LatteFamily:
         blocks = component_config(self._checkpoint, "vae")["block_out_channels"]
         return int(2 ** (len(blocks) - 1))
 
-    def _text_encoder(self) -> ExportStage:
-        encoder = load_component(self._checkpoint, "text_encoder", "transformers", "T5EncoderModel")
+    def _text_encoder(self, target: Target) -> ExportStage:
+        encoder = load_component(
+            self._checkpoint, "text_encoder", "transformers", "T5EncoderModel", target
+        )
         mask = torch.ones(2, TEXT_ROWS, self._limits().max_prompt_tokens, dtype=torch.int64)
+        mask = mask.to(target.device)
         # Two tensors: the export takes one that is given twice for one input.
         return ExportStage("text_encoder", T5Stage(encoder, masked=True), (mask, mask.clone()))
 
-    def _denoiser(self) -> ExportStage:
+    def _denoiser(self, target: Target) -> ExportStage:
         transformer = load_component(
-            self._checkpoint, "transformer", "diffusers", "LatteTransformer3DModel"
+            self._checkpoint, "transformer", "diffusers", "LatteTransformer3DModel", target
         )
         config = component_config(self._checkpoint, "transformer")
         embeds = torch.randn(2, self._limits().max_prompt_tokens, int(config["caption_channels"]))
         mask = torch.ones(embeds.shape[:2], dtype=torch.int64)
+        inputs = (self._example_latents(), torch.full((2, 1), 500.0), embeds, mask)
         return ExportStage(
             "denoiser",
             LatteDenoiserStage(transformer),
-            (self._example_latents(), torch.full((2, 1), 500.0), embeds, mask),
+            tuple(tensor.to(target.device) for tensor in inputs),
         )
 
-    def _vae_decoder(self) -> ExportStage:
+    def _vae_decoder(self, target: Target) -> ExportStage:
         found = self._checkpoint.component("vae")[1]
         expected = found if found in VAE_CLASSES else VAE_CLASSES[0]
-        vae = load_component(self._checkpoint, "vae", "diffusers", expected)
+        vae = load_component(self._checkpoint, "vae", "diffusers", expected, target)
         del vae.encoder
         temporal = expected == "AutoencoderKLTemporalDecoder"
         stage = LatteDecoderStage(vae, DECODE_CHUNK_SIZE if temporal else None)
-        return ExportStage("vae_decoder", stage, (self._example_latents(),))
+        return ExportStage("vae_decoder", stage, (self._example_latents().to(target.device),))
 
     def _example_latents(self) -> Tensor:
         config = component_config(self._checkpoint, "transformer")
@@ -193,11 +201,12 @@ class LatteDecoderStage(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         latents = latents.transpose(1, 2) / self.vae.config.scaling_factor
+        latents = latents.to(self.vae.dtype)
         frames = latents.shape[1]
         chunk = self.chunk_size or frames
         parts = [self._decode(latents[:, i : i + chunk]) for i in range(0, frames, chunk)]
         decoded = torch.cat(parts, dim=1).permute(0, 1, 3, 4, 2)
-        return to_uint8(decoded * (WHITE / 2) + WHITE / 2)
+        return to_uint8(decoded.float() * (WHITE / 2) + WHITE / 2)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """`[B, f, C, H, W]` to `[B, f, 3, 8H, 8W]`."""

@@ -53,6 +53,7 @@ class LatteDenoiserStage(nn.Module):
         for other in (timestep, prompt_embeds, attention_mask):
             # Else the export takes the batch of each input for a size of its own.
             torch._check(other.shape[0] == b)
+        latents, prompt_embeds = latents.to(model.dtype), prompt_embeds.to(model.dtype)
         x = model.pos_embed(latents.transpose(1, 2).reshape(b * f, c, h, w))
         x = x.reshape(b, f, *x.shape[1:])
         added = {"resolution": None, "aspect_ratio": None}
@@ -77,7 +78,7 @@ class LatteDenoiserStage(nn.Module):
         table = model.scale_shift_table[:, None, None] + embedded[:, None, None, None]
         shift, scale = table.unbind(1)
         x = model.proj_out(model.norm_out(x) * (1 + scale) + shift)
-        return self._unpatchify(x, h, w)[:, :c]
+        return self._unpatchify(x, h, w)[:, :c].float()
 
     def _unpatchify(self, x: Tensor, height: int, width: int) -> Tensor:
         """`[B, F, S, p·p·C]` to `[B, C, F, H, W]`."""

@@ -23,7 +23,8 @@ from reelserve.export.families.diffusers_components import (
     tokenizer_json,
 )
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.stages import ExportStage, StageSource, to_uint8
+from reelserve.export.families.ranges import frame_ranges, latent_ranges
+from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target, to_uint8
 from reelserve.pipeline.checkpoint import (
     CheckpointSpec,
     FloatRange,
@@ -102,8 +103,12 @@ class LTXFamily:
         settings = repr((self._limits, self._checkpoint.component(components[stage])))
         return StageSource(self._checkpoint.component_files(components[stage]), settings)
 
-    def build(self, stage: str) -> ExportStage:
+    def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
+
+        Args:
+            stage: Its name.
+            target: Device and precision.
 
         Raises:
             FileNotFoundError: If a component is missing.
@@ -115,47 +120,53 @@ class LTXFamily:
             "vae_decoder": self._vae_decoder,
         }
         if stage in builders:
-            return builders[stage]()
-        frames = torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8)
-        return ExportStage(
-            stage, Unchanged(), (frames,), {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
-        )
+            return builders[stage](target)
+        frames = torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8, device=target.device)
+        free = {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
+        return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec("")))
 
-    def _text_encoder(self) -> ExportStage:
-        encoder = load_component(self._checkpoint, "text_encoder", "transformers", "T5EncoderModel")
+    def _text_encoder(self, target: Target) -> ExportStage:
+        encoder = load_component(
+            self._checkpoint, "text_encoder", "transformers", "T5EncoderModel", target
+        )
         mask = torch.ones(2, TEXT_ROWS, self._limits.max_prompt_tokens, dtype=torch.int64)
+        mask = mask.to(target.device)
         # Two tensors: the export takes one that is given twice for one input.
         return ExportStage("text_encoder", T5Stage(encoder, masked=False), (mask, mask.clone()))
 
-    def _denoiser(self) -> ExportStage:
+    def _denoiser(self, target: Target) -> ExportStage:
         transformer = load_component(
-            self._checkpoint, "transformer", "diffusers", "LTXVideoTransformer3DModel"
+            self._checkpoint, "transformer", "diffusers", "LTXVideoTransformer3DModel", target
         )
         temporal, spatial = compression(component_config(self._checkpoint, "vae"))
         config = component_config(self._checkpoint, "transformer")
         embeds = torch.randn(2, self._limits.max_prompt_tokens, int(config["caption_channels"]))
+        inputs = (
+            self._example_latents(),
+            torch.full((2, 1), 500.0),
+            embeds,
+            torch.ones(embeds.shape[:2], dtype=torch.int64),
+        )
         return ExportStage(
             "denoiser",
             LTXDenoiserStage(transformer, (temporal / self._limits.fps.default, spatial, spatial)),
-            (
-                self._example_latents(),
-                torch.full((2, 1), 500.0),
-                embeds,
-                torch.ones(embeds.shape[:2], dtype=torch.int64),
-            ),
+            tuple(tensor.to(target.device) for tensor in inputs),
             {"LATENTS": FREE},
+            latent_ranges(self.spec("")),
         )
 
-    def _vae_decoder(self) -> ExportStage:
+    def _vae_decoder(self, target: Target) -> ExportStage:
         if any(component_config(self._checkpoint, "vae").get("decoder_inject_noise", ())):
             raise ValueError(
                 "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
                 "own gives other frames each time and cannot be served"
             )
-        vae = load_component(self._checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo")
+        vae = load_component(self._checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo", target)
         del vae.encoder
+        latents = self._example_latents().to(target.device)
+        ranges = latent_ranges(self.spec(""))
         return ExportStage(
-            "vae_decoder", LTXDecoderStage(vae), (self._example_latents(),), {"LATENTS": FREE}
+            "vae_decoder", LTXDecoderStage(vae), (latents,), {"LATENTS": FREE}, ranges
         )
 
     def _example_latents(self) -> Tensor:
@@ -188,9 +199,10 @@ class LTXDenoiserStage(nn.Module):
         for other in (timestep, prompt_embeds, attention_mask):
             # Else the export takes the batch of each input for a size of its own.
             torch._check(other.shape[0] == batch)
+        dtype = self.transformer.proj_in.weight.dtype
         tokens = self.transformer(
-            hidden_states=latents.flatten(2).transpose(1, 2),
-            encoder_hidden_states=prompt_embeds,
+            hidden_states=latents.flatten(2).transpose(1, 2).to(dtype),
+            encoder_hidden_states=prompt_embeds.to(dtype),
             timestep=timestep[:, 0],
             encoder_attention_mask=attention_mask,
             num_frames=frames,
@@ -199,7 +211,7 @@ class LTXDenoiserStage(nn.Module):
             rope_interpolation_scale=self.scale,
             return_dict=False,
         )[0]
-        return tokens.transpose(1, 2).reshape(-1, channels, frames, height, width)
+        return tokens.transpose(1, 2).reshape(-1, channels, frames, height, width).float()
 
 
 class LTXAttention:
@@ -258,16 +270,16 @@ class LTXDecoderStage(nn.Module):
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
         self.vae = vae
-        self.register_buffer("mean", vae.latents_mean.view(1, -1, 1, 1, 1))
-        scale = vae.latents_std.view(1, -1, 1, 1, 1) / vae.config.scaling_factor
+        self.register_buffer("mean", vae.latents_mean.view(1, -1, 1, 1, 1).float())
+        scale = vae.latents_std.view(1, -1, 1, 1, 1).float() / vae.config.scaling_factor
         self.register_buffer("scale", scale)
 
     def forward(self, latents: Tensor) -> Tensor:
-        latents = latents * self.scale + self.mean
+        latents = (latents * self.scale + self.mean).to(self.vae.dtype)
         conditioned = self.vae.config.timestep_conditioning
         timestep = torch.zeros_like(latents[:, 0, 0, 0, 0]) if conditioned else None
         frames = self.vae.decode(latents, timestep, return_dict=False)[0]
-        return to_uint8(frames.permute(0, 2, 3, 4, 1) * (WHITE / 2) + WHITE / 2)
+        return to_uint8(frames.permute(0, 2, 3, 4, 1).float() * (WHITE / 2) + WHITE / 2)
 
 
 def compression(config: Mapping[str, Any]) -> tuple[int, int]:

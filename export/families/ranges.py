@@ -1,0 +1,53 @@
+"""Sizes of a stage's free dimensions, from the limits of a request."""
+
+from __future__ import annotations
+
+from reelserve.export.stages import DimRange
+from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
+
+
+def latent_ranges(spec: CheckpointSpec) -> dict[str, DimRange]:
+    """Of `frames`, `height` and `width` of the denoiser's and the decoder's latents.
+
+    The denoiser sees windows, the decoder whole clips; the ranges are those of the clips.
+    """
+    limits, latents = spec.limits, spec.latents
+    frames = limits.num_frames
+    return {
+        "frames": DimRange(*(latents.frames(n) for n in _sizes(frames))),
+        "height": _divided(limits.height, latents.spatial_compression),
+        "width": _divided(limits.width, latents.spatial_compression),
+    }
+
+
+def window_ranges(spec: CheckpointSpec) -> dict[str, DimRange]:
+    """As `latent_ranges`, of the windows that the denoiser is asked for."""
+    ranges = latent_ranges(spec)
+    longest = spec.latents.window_frames
+    frames = ranges["frames"]
+    sizes = (min(n, longest) for n in (frames.low, frames.high, frames.usual))
+    return {**ranges, "frames": DimRange(*sizes)}
+
+
+def frame_ranges(spec: CheckpointSpec, scale: int = 1) -> dict[str, DimRange]:
+    """Of `frames`, `height` and `width` of decoded frames.
+
+    Args:
+        spec: Of the checkpoint.
+        scale: Of the upsampler that enlarges them to the size of the request.
+    """
+    limits = spec.limits
+    return {
+        "frames": DimRange(*_sizes(limits.num_frames)),
+        "height": _divided(limits.height, scale),
+        "width": _divided(limits.width, scale),
+    }
+
+
+def _sizes(range_: IntRange) -> tuple[int, int, int]:
+    """Low, high, usual: the arguments of `DimRange`."""
+    return range_.low, range_.high, range_.default
+
+
+def _divided(range_: IntRange, by: int) -> DimRange:
+    return DimRange(*(n // by for n in _sizes(range_)))
