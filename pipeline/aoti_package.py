@@ -111,8 +111,9 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
         )
         values = weight.as_strided((span if weight.numel() else 0,), (1,))
         # The format refuses two tensors in one memory.
-        flat[name] = values.clone() if values.data_ptr() in seen else values
-        seen.add(values.data_ptr())
+        storage = values.untyped_storage().data_ptr()
+        flat[name] = values.clone() if storage in seen else values
+        seen.add(storage)
     save_file(flat, path, {_LAYOUT: json.dumps(layout)})
 
 

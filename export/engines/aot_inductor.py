@@ -58,6 +58,10 @@ class AotInductorEngine:
     def __init__(self) -> None:
         self._loaded: tuple[tuple[Path, int], Package] | None = None
 
+    def __reduce__(self) -> tuple[type[AotInductorEngine], tuple[()]]:
+        # To build in another process; what is loaded here is of no use there.
+        return type(self), ()
+
     def check(self, precision: Precision) -> None:
         """Refuses a precision that this machine has no use for."""
         if precision == "fp16" and _device() == "cpu":
