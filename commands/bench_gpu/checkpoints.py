@@ -125,11 +125,16 @@ def write_text_encoder(folder: Path, *, tiny: bool) -> None:
 
 def write_decoder(folder: Path, *, tiny: bool) -> None:
     """Writes LTX-Video's autoencoder to `vae/`."""
+    random_decoder(tiny=tiny).save_pretrained(folder / "vae")
+
+
+def random_decoder(*, tiny: bool) -> Any:
+    """LTX-Video's autoencoder, in bf16, whose frames are faint noise around grey."""
     from diffusers import AutoencoderKLLTXVideo
 
     torch.manual_seed(0)
     with made_in_bf16() as device, torch.no_grad():
-        vae = AutoencoderKLLTXVideo(**DECODERS[tiny]).eval()
+        vae = AutoencoderKLLTXVideo(**DECODERS[tiny]).eval().requires_grad_(False)
         vae.latents_mean.zero_()
         vae.latents_std.fill_(1.0)
         shape = (1, vae.config.latent_channels, 2, 4, 4)
@@ -137,7 +142,7 @@ def write_decoder(folder: Path, *, tiny: bool) -> None:
         last = vae.decoder.conv_out.conv
         last.weight.mul_(GRAIN / frames.std())
         last.bias.zero_()
-    vae.save_pretrained(folder / "vae")
+    return vae
 
 
 def unigram_tokenizer() -> Tokenizer:
