@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from reelserve.commands.bench_gpu.cases import BUNDLED, Case
-from reelserve.commands.bench_gpu.in_process import GRAPH_STAGES, VERSION
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, Result
-from reelserve.export.repository import RECORD_FILE
+from reelserve.export.parity import ENGINE_STAGES
+from reelserve.export.repository import RECORD_FILE, VERSION, ExportRecord, ModelRepository
 
-TEMPLATE = Path(__file__).parents[2] / "model_repository"
-NOT_COPIED = ("*.onnx", "*.onnx.data", "*.pt2", "*.plan", "*.safetensors", "*.json", "__pycache__")
 LEFT_OVER_S = 10.0
 """Kept of the budget, so that an export that is interrupted ends in time."""
 END_S = 8.0
@@ -45,22 +43,13 @@ def prepare_repository(case: Case, siblings: Iterable[Case], work: Path) -> Path
         work: Folder of all of them.
     """
     folder = repository_of(case, work)
-    if not folder.is_dir():
-        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    for stage in GRAPH_STAGES:
-        own = folder / stage / VERSION
-        if (own / RECORD_FILE).exists():
-            continue
+    folder.mkdir(parents=True, exist_ok=True)
+    ModelRepository(folder).lay_out()
+    for stage in ENGINE_STAGES:
+        key = case.stage_key(stage)
         for sibling in siblings:
-            found = repository_of(sibling, work) / stage / VERSION
-            key = case.stage_key(stage)
-            if (
-                key is not None
-                and key == sibling.stage_key(stage)
-                and (found / RECORD_FILE).exists()
-            ):
-                _link_files(found, own)
-                break
+            if key is not None and key == sibling.stage_key(stage):
+                _link_stage(repository_of(sibling, work) / stage / VERSION, folder / stage / VERSION)
     return folder
 
 
@@ -122,23 +111,19 @@ def run_export(command: list[str], log: Path, budget: Budget) -> float:
 
 
 def exported_stages(repository: Path) -> Result:
-    """What the exporter wrote down of every stage: parameters, bytes, seconds, parity."""
+    """What the exporter wrote down of every stage."""
     stages: Result = {}
-    for stage in GRAPH_STAGES:
-        folder = repository / stage / VERSION
-        record = json.loads((folder / RECORD_FILE).read_text())
-        names = ("num_parameters", "seconds", "parity")
-        files = [path for path in graph_files(folder) if path.name != RECORD_FILE]
+    for stage in ENGINE_STAGES:
+        record = ExportRecord.load(repository / stage / VERSION / RECORD_FILE)
+        if record is None:
+            raise ExportFailedError(f"{repository / stage}: has no record of an export")
         stages[stage] = {
-            **{name: record[name] for name in names},
-            "size_bytes": sum(path.stat().st_size for path in files),
+            "num_parameters": record.num_parameters,
+            "size_bytes": record.size_bytes,
+            "seconds": record.seconds,
+            "parity": asdict(record.parity),
         }
     return stages
-
-
-def graph_files(folder: Path) -> list[Path]:
-    """Files that an export has put into a version folder."""
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -147,19 +132,23 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGINT)
         try:
             process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    XX    try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
     process.wait()
 
 
-def _link_files(source: Path, target: Path) -> None:
-    """Hard links: nothing writes into these files, they are only replaced."""
+def _link_stage(source: Path, target: Path) -> None:
+    """Hard links to an exported stage, unless there is one already.
+
+    The exporter never writes into such a file, it replaces them.
+    """
+    record = ExportRecord.load(source / RECORD_FILE)
+    if record is None or (target / RECORD_FILE).exists():
+        return
     target.mkdir(parents=True, exist_ok=True)
     # The record last: without it the files are not taken for an export.
-    for path in sorted(graph_files(source), key=lambda path: path.name == RECORD_FILE):
-        (target / path.name).unlink(missing_ok=True)
-        os.link(path, target / path.name)
+    for name in (*(file.name for file in record.files), RECORD_FILE):
+        (target / name).unlink(missing_ok=True)
+        os.link(source / name, target / name)

@@ -21,6 +21,8 @@ import torch
 from reelserve.commands.bench_gpu.state import write_json
 from reelserve.export.engines import ENGINES
 from reelserve.export.engines.aot_inductor import AotInductorEngine
+from reelserve.export.parity import ENGINE_STAGES
+from reelserve.export.repository import VERSION
 from reelserve.pipeline.aoti_package import Package
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import STAGES
@@ -29,8 +31,6 @@ from reelserve.server.prompts import FILE_NAME as TOKENIZER_FILE
 from reelserve.server.prompts import PromptTokenizer
 from reelserve.server.video import encode_mp4
 
-VERSION = "1"
-GRAPH_STAGES = ("text_encoder", "denoiser", "vae_decoder", "frame_consistency", "upsampler")
 FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5
 Arrays = Any
@@ -90,7 +90,7 @@ class Clips:
         self._tokenizer = PromptTokenizer(
             folders["prompt_processor"] / TOKENIZER_FILE, self._spec.limits.max_prompt_tokens
         )
-        self._runs = {name: open_stage(name, job.engine, folders[name]) for name in GRAPH_STAGES}
+        self._runs = {name: open_stage(name, job.engine, folders[name]) for name in ENGINE_STAGES}
 
     def draw(self, seed: int) -> tuple[dict[str, float], bytes]:
         """Draws one clip.

@@ -72,6 +72,10 @@ class OnnxRuntimeEngine:
             "opset": str(OPSET),
         }
 
+    def bound_versions(self) -> dict[str, str]:
+        """A newer ONNX Runtime runs it as well."""
+        return {}
+
     def build(self, stage: ExportStage, path: Path) -> None:
         """Exports a stage; the graph's tensors are named as in the contract.
 
@@ -113,8 +117,12 @@ class OnnxRuntimeEngine:
         """
         return _session(path, path.stat().st_mtime_ns).run(None, inputs)
 
+    def release(self) -> None:
+        """Forgets the graph that `run` has loaded."""
+        _session.cache_clear()
 
-@lru_cache(maxsize=8)
+
+@lru_cache(maxsize=1)
 def _session(path: Path, _changed_ns: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

@@ -8,7 +8,7 @@ import torch
 from reelserve.export import stages
 from reelserve.export.engines.onnx_denoiser import onnx_denoiser
 from reelserve.export.engines.onnx_upsampler import BlockedPReLU, BlockedUpsamplerStage
-from reelserve.export.exporter import ENGINE_STAGES
+from reelserve.export.parity import ENGINE_STAGES
 from reelserve.models.upsampler import load_upsampler
 from reelserve.pipeline.contract import ANY, STAGES
 from tests.export.conftest import ENGINE

@@ -12,10 +12,9 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 
 from reelserve.commands.bench_gpu.cases import DRY_CASES
 from reelserve.commands.bench_gpu.checkpoints import write_checkpoint
-from reelserve.export.exporter import ENGINE_STAGES
 from reelserve.export.families import Family, family_of
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
+from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, torch_runner
 
 LTX, SIZED, DEEP, _ = DRY_CASES
 
