@@ -154,18 +154,17 @@ def latents_of(size: Size, device: torch.device) -> Tensor:
     return torch.randn(shape, device=device)
 
 
-def measure(cases: Sequence[Case], *, tiny: bool) -> list[dict[str, Any]]:
-    """Curves of the denoisers of some cases and of the decoder."""
+def measure(case: Case, *, tiny: bool) -> list[dict[str, Any]]:
+    """Curves of a case's denoiser; LTX-Video's case gives those of the decoder too."""
     sizes = DRY_SIZES if tiny else SIZES
-    found = []
     with torch.no_grad():
-        for case in cases:
-            call = denoiser_call(case)
-            found += [curve(case.name, "step", by, sizes[by], call) for by in sizes]
-            del call
-            free_gpu_memory()
-        call = decoder_call(tiny=tiny)
-        found += [curve("LTX-Video's decoder", "decode", by, sizes[by], call) for by in sizes]
+        call = denoiser_call(case)
+        found = [curve(case.name, "step", by, sizes[by], call) for by in sizes]
+        del call
+        free_gpu_memory()
+        if case.layout == "ltx":
+            call = decoder_call(tiny=tiny)
+            found += [curve(case.name, "decode", by, sizes[by], call) for by in sizes]
     return found
 
 
@@ -173,8 +172,7 @@ def main() -> None:
     """Measures what the first file says and writes the second."""
     job_file, result_file = map(Path, sys.argv[1:])
     job = json.loads(job_file.read_text())
-    cases = [Case(**raw) for raw in job["cases"]]
-    write_json(result_file, {"curves": measure(cases, tiny=job["tiny"])})
+    write_json(result_file, {"curves": measure(Case(**job["case"]), tiny=job["tiny"])})
 
 
 if __name__ == "__main__":

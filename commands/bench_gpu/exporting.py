@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from reelserve.commands.bench_gpu.cases import BUNDLED, Case
-from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, Result
+from reelserve.commands.bench_gpu.state import Result
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.export.repository import RECORD_FILE, VERSION, ExportRecord, ModelRepository
-
-LEFT_OVER_S = 10.0
-"""Kept of the budget, so that an export that is interrupted ends in time."""
-END_S = 8.0
-"""That an interrupted export has before it is killed."""
-
-
-class ExportFailedError(RuntimeError):
-    """The exporter refused or failed; its own words are in the log."""
+from reelserve.pipeline.export_lock import LOCK_FILE
 
 
 def repository_of(case: Case, work: Path) -> Path:
@@ -33,13 +21,13 @@ def repository_of(case: Case, work: Path) -> Path:
 
 
 def prepare_repository(case: Case, siblings: Iterable[Case], work: Path) -> Path:
-    """Makes a repository of configs and Python stages, with links to graphs that may be up to date.
+    """Makes a repository, with links to graphs of other cases that may be up to date.
 
     The exporter looks at each by its fingerprint and replaces what does not fit.
 
     Args:
         case: Whose repository it is.
-        siblings: Other cases that may have been exported.
+        siblings: Other cases, exported or not.
         work: Folder of all of them.
     """
     folder = repository_of(case, work)
@@ -49,7 +37,8 @@ def prepare_repository(case: Case, siblings: Iterable[Case], work: Path) -> Path
         key = case.stage_key(stage)
         for sibling in siblings:
             if key is not None and key == sibling.stage_key(stage):
-                _link_stage(repository_of(sibling, work) / stage / VERSION, folder / stage / VERSION)
+                own = folder / stage / VERSION
+                _link_stage(repository_of(sibling, work) / stage / VERSION, own)
     return folder
 
 
@@ -71,52 +60,22 @@ def export_command(
     return ["reelserve", "export", *(f"--{name}={value}" for name, value in options.items())]
 
 
-def run_export(command: list[str], log: Path, budget: Budget) -> float:
-    """Runs an export, which goes on where an earlier one was interrupted.
-
-    Args:
-        command: Of `export_command`.
-        log: Its output is added to this file.
-        budget: When it ends, the export is interrupted.
-
-    Returns:
-        Seconds that it took.
-
-    Raises:
-        ExportFailedError: If it fails.
-        OutOfBudgetError: If it was interrupted; what is exported is kept.
-    """
-    binary = Path(sys.executable).with_name(command[0])
-    started = time.monotonic()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [str(binary), *command[1:]],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Its own group: it compiles in processes of its own.
-            start_new_session=True,
-        )
-        left_s = budget.left_s
-        try:
-            status = process.wait(None if left_s is None else max(0.0, left_s - LEFT_OVER_S))
-        except subprocess.TimeoutExpired:
-            raise OutOfBudgetError("the export did not end within the budget") from None
-        finally:
-            end_group(process)
-    if status != 0:
-        tail = log.read_text(errors="replace").strip().splitlines()[-5:]
-        raise ExportFailedError(f"{' '.join(command)}: status {status}; {log}: {' / '.join(tail)}")
-    return time.monotonic() - started
+def is_exported(repository: Path) -> bool:
+    """Whether an export has come to its end and all of its files are still there."""
+    records = [_record(repository, stage) for stage in ENGINE_STAGES]
+    return (repository / LOCK_FILE).is_file() and all(
+        record is not None
+        and all((repository / stage / VERSION / file.name).is_file() for file in record.files)
+        for stage, record in zip(ENGINE_STAGES, records, strict=True)
+    )
 
 
 def exported_stages(repository: Path) -> Result:
-    """What the exporter wrote down of every stage."""
+    """What the exporter wrote down of every stage of a whole export."""
     stages: Result = {}
     for stage in ENGINE_STAGES:
-        record = ExportRecord.load(repository / stage / VERSION / RECORD_FILE)
-        if record is None:
-            raise ExportFailedError(f"{repository / stage}: has no record of an export")
+        record = _record(repository, stage)
+        assert record is not None, "the export is whole"
         stages[stage] = {
             "num_parameters": record.num_parameters,
             "size_bytes": record.size_bytes,
@@ -126,17 +85,23 @@ def exported_stages(repository: Path) -> Result:
     return stages
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Interrupts a process, then kills what is left of its group."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(END_S)
-    XX    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
+def release_stages(repository: Path, stages: Iterable[str]) -> None:
+    """Deletes graphs, whose gigabytes the next case needs; the repository is not whole then."""
+    for stage in stages:
+        record = _record(repository, stage)
+        if record is not None:
+            (repository / LOCK_FILE).unlink(missing_ok=True)
+            for name in (RECORD_FILE, *(file.name for file in record.files)):
+                (repository / stage / VERSION / name).unlink(missing_ok=True)
+
+
+def release_denoiser_weights(checkpoint: Path) -> None:
+    """Deletes a checkpoint but for the components that it only links to."""
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _record(repository: Path, stage: str) -> ExportRecord | None:
+    return ExportRecord.load(repository / stage / VERSION / RECORD_FILE)
 
 
 def _link_stage(source: Path, target: Path) -> None:

@@ -78,6 +78,11 @@ class GpuMonitor:
             self._process.wait()
             self._thread.join()
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a GPU to sample."""
+        return self._process is not None
+
     def utilisation(self, opened_s: float, closed_s: float) -> float | None:
         """Mean over a window of the monotonic clock; None without samples in it."""
         shares = [s.utilisation for s in self.samples if opened_s <= s.at_s <= closed_s]

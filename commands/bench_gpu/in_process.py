@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from reelserve.commands.bench_gpu.state import write_json
 from reelserve.export.engines import ENGINES
@@ -35,6 +36,7 @@ FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5
 Arrays = Any
 """NumPy arrays, or torch tensors on the GPU."""
+HostArray = NDArray[Any]
 Run = Callable[[Mapping[str, Arrays]], Arrays]
 
 
@@ -113,8 +115,8 @@ class Clips:
         return times.seconds, mp4
 
     def _denoise(
-        self, seed: int, embeds: np.ndarray, mask: np.ndarray, times: StageTimes
-    ) -> np.ndarray:
+        self, seed: int, embeds: HostArray, mask: HostArray, times: StageTimes
+    ) -> HostArray:
         settings = SamplingSettings(**{**self._job.settings, "seed": seed})
         started = time.perf_counter()
         sampler = Sampler(self._spec.latents, self._spec.scheduler, settings)
@@ -164,7 +166,7 @@ def open_stage(name: str, engine: str, folder: Path) -> Run:
     return run
 
 
-def to_numpy(values: Arrays) -> np.ndarray:
+def to_numpy(values: Arrays) -> HostArray:
     """An array in the host's memory."""
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,11 +37,13 @@ class Served:
         case: What it draws.
         server: Running.
         gpu: Sampling.
+        host: Sampling the memory of the server's processes; None where there is a GPU.
     """
 
     case: Case
     server: TritonServer
     gpu: GpuMonitor
+    host: PeakMemory | None
 
     def first_clip(self) -> tuple[Video, float]:
         """Draws a clip to warm up; gives its seconds too."""
@@ -88,11 +91,15 @@ class Served:
             "errors": figures.errors,
             "refused": figures.refused,
             "littles_law_ratio": number(figures.law_ratio),
+            "peak_memory_bytes": self.gpu.peak_memory_bytes() or self._host_bytes(),
             "idle_share": None if busy is None else number(1 - busy),
             "stages_s": stage_times(figures.server),
             "queue_s": {name: number(times.queue_s) for name, times in figures.server.items()},
             "error_messages": measured.errors,
         }
+
+    def _host_bytes(self) -> int | None:
+        return None if self.host is None else self.host.peak_bytes
 
 
 @contextlib.contextmanager
@@ -109,15 +116,10 @@ def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> It
         ServerError: If it does not start.
     """
     options = ServerOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s)
-    with GpuMonitor() as gpu, TritonServer(options) as server:
-        yield Served(case, server, gpu)
-
-
-@contextlib.contextmanager
-def host_memory(pid: int) -> Iterator[PeakMemory]:
-    """Samples the host's memory of a process and all that it has started."""
-    with PeakMemory(pid) as memory:
-        yield memory
+    with contextlib.ExitStack() as stack:
+        gpu = stack.enter_context(GpuMonitor())
+        host = None if gpu.runs else stack.enter_context(PeakMemory(os.getpid()))
+        yield Served(case, stack.enter_context(TritonServer(options)), gpu, host)
 
 
 def request_of(case: Case) -> GenerateOptions:
