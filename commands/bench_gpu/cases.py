@@ -93,8 +93,8 @@ _TINY_LTX: Mapping[str, Any] = {
     "num_layers": 2,
     "caption_channels": 32,
 }
-_TINY = {"num_frames": 17, "fps": 8, "height": 64, "width": 96, "steps": 2}
-_TINY_SIZED = {**_TINY, "height": 128, "width": 192}
+_TINY = {"num_frames": 9, "fps": 8, "height": 32, "width": 64, "steps": 2}
+_TINY_SIZED = {**_TINY, "height": 64, "width": 128}
 DRY_CASES = (
     replace(CASES[0], denoiser=_TINY_LTX, **_TINY),
     replace(CASES[1], denoiser={"size": "tiny"}, **_TINY_SIZED),
