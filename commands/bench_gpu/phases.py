@@ -129,13 +129,14 @@ class Runner:
 
     def _export(self, case: Case) -> None:
         options, repository = self._options, repository_of(case, self._options.work)
+        siblings = [other for other in self._cases if other is not case]
+        # Of a repository that is exported too: its configs may have been changed since.
+        prepare_repository(case, siblings, options.work)
         if self._find(case, EXPORT) and is_exported(repository):
             return
         self._begin(case, "checkpoint")
         checkpoint = write_checkpoint(case, options.checkpoints, tiny=options.tiny)
         self._begin(case, EXPORT)
-        siblings = [other for other in self._cases if other is not case]
-        prepare_repository(case, siblings, options.work)
         command = export_command(
             case, checkpoint, repository, options.engine, options.precision, options.jobs
         )
