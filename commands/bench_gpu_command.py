@@ -8,8 +8,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.commands.argument_types import real_number, whole_number
 from reelserve.commands.bench_gpu.cases import CASES, DRY_CASES, chosen
@@ -43,7 +41,7 @@ def run(argv: list[str]) -> int:
         cases = chosen(arguments.only, table)
     except ValueError as error:
         parser.error(str(error))
-    if not (arguments.dry_run or torch.cuda.is_available()):
+    if not arguments.dry_run and gpu_query("name") is None:
         console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
         return USAGE
     options = _options(arguments)
@@ -99,7 +97,7 @@ def _where(options: Options, command: str) -> dict[str, Any]:
         "driver": gpu_query("driver_version"),
         "engine": options.engine,
         "precision": options.precision,
-        "architecture": engine.architecture(),
+        "compute_capability": gpu_query("compute_cap"),
         "versions": {**_versions(), **engine.versions()},
         "command": command,
         **provenance(),
@@ -119,7 +117,7 @@ def _versions() -> dict[str, str]:
 def _output(tiny: bool) -> Path:
     if tiny:
         return Path("build/bench_gpu_dry.json")
-    return results_file("bench_gpu", torch.cuda.get_device_name()).with_suffix(".json")
+    return results_file("bench_gpu", gpu_query("name") or DRY).with_suffix(".json")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -93,12 +93,10 @@ _TINY_LTX: Mapping[str, Any] = {
     "num_layers": 2,
     "caption_channels": 32,
 }
-_TINY = {"num_frames": 9, "fps": 8, "height": 32, "width": 64, "steps": 2}
-_TINY_SIZED = {**_TINY, "height": 64, "width": 128}
 DRY_CASES = (
-    replace(CASES[0], denoiser=_TINY_LTX, **_TINY),
-    replace(CASES[1], denoiser={"size": "tiny"}, **_TINY_SIZED),
-    replace(CASES[2], denoiser={"size": "tiny-deep"}, **_TINY_SIZED),
+    Case("ltx-2b", "ltx", _TINY_LTX, 2, 1.0, 9, 8, 32, 64),
+    Case("bundled-3b", "sized", {"size": "tiny"}, 2, 1.0, 9, 8, 64, 128),
+    Case("bundled-10b", "sized", {"size": "tiny-deep"}, 2, 1.0, 9, 8, 64, 128),
     replace(CASES[3], num_frames=16, steps=2),
 )
 """The same with models of some thousand weights, for a machine without a GPU."""

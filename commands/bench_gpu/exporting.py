@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterable
@@ -57,7 +58,8 @@ def export_command(
         "jobs": jobs,
         **size,
     }
-    return ["reelserve", "export", *(f"--{name}={value}" for name, value in options.items())]
+    pairs = ((f"--{name}", str(value)) for name, value in options.items())
+    return ["reelserve", "export", *itertools.chain.from_iterable(pairs)]
 
 
 def is_exported(repository: Path) -> bool:

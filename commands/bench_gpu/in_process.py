@@ -28,12 +28,15 @@ from reelserve.pipeline.aoti_package import Package
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
+from reelserve.server import device_video
 from reelserve.server.prompts import FILE_NAME as TOKENIZER_FILE
 from reelserve.server.prompts import PromptTokenizer
 from reelserve.server.video import encode_mp4
 
 FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5
+ENCODER_THREADS = 1
+"""As the server's stage has."""
 Arrays = Any
 """NumPy arrays, or torch tensors on the GPU."""
 HostArray = NDArray[Any]
@@ -111,7 +114,7 @@ class Clips:
         for stage in FRAME_STAGES:
             given = frames
             frames = times.take(stage, lambda: runs[stage]({"FRAMES": given}))  # noqa: B023
-        mp4 = times.take("video_encoder", lambda: encode_mp4(to_numpy(frames)[0], self._job.fps))
+        mp4 = times.take("video_encoder", lambda: encoded(frames, self._job.fps))
         return times.seconds, mp4
 
     def _denoise(
@@ -164,6 +167,13 @@ def open_stage(name: str, engine: str, folder: Path) -> Run:
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     return run
+
+
+def encoded(frames: Arrays, fps: int) -> bytes:
+    """The MP4 of a batch of one, made as the server makes it."""
+    if isinstance(frames, torch.Tensor):
+        return device_video.encode_mp4(frames[0], fps, ENCODER_THREADS)
+    return encode_mp4(frames[0], fps, ENCODER_THREADS)
 
 
 def to_numpy(values: Arrays) -> HostArray:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from reelserve.client import ReelserveError
 from reelserve.commands.bench_gpu.cases import Case
-from reelserve.commands.bench_gpu.checkpoints import write_checkpoint
 from reelserve.commands.bench_gpu.children import ChildError, run_child, run_module
 from reelserve.commands.bench_gpu.exporting import (
     export_command,
@@ -135,7 +134,13 @@ class Runner:
         if self._find(case, EXPORT) and is_exported(repository):
             return
         self._begin(case, "checkpoint")
-        checkpoint = write_checkpoint(case, options.checkpoints, tiny=options.tiny)
+        written = run_module(
+            "reelserve.commands.bench_gpu.checkpoints",
+            {"case": asdict(case), "folder": str(options.checkpoints), "tiny": options.tiny},
+            options.work / case.name,
+            self._budget,
+        )
+        checkpoint = Path(written["checkpoint"])
         self._begin(case, EXPORT)
         command = export_command(
             case, checkpoint, repository, options.engine, options.precision, options.jobs
@@ -147,7 +152,8 @@ class Runner:
             case,
             EXPORT,
             {
-                "command": " ".join(command),
+                "command": " ".join(Path(part).name if "/" in part else part for part in command),
+                "checkpoint_s": written["seconds"],
                 "seconds": round(seconds, 1),
                 "stages": exported_stages(repository),
             },
@@ -208,9 +214,9 @@ class Runner:
                 self._save(case, f"{SERVE} {level}", result)
 
     def _level_s(self, case: Case, level: int) -> float:
-        clip_s = self._find(case, IN_PROCESS) or {"seconds": 0.0}
+        clip_s = float((self._find(case, IN_PROCESS) or {"seconds": 0.0})["seconds"])
         # A round of the callers warms the level up.
-        return LEVEL_OVERHEAD_S + SERVED_FACTOR * clip_s["seconds"] * (level + LEVEL_CLIPS[level])
+        return LEVEL_OVERHEAD_S + SERVED_FACTOR * clip_s * (level + LEVEL_CLIPS[level])
 
     def _release(self, case: Case) -> None:
         """Deletes the case's graphs but for those that another case may still take over."""

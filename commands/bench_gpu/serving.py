@@ -49,7 +49,7 @@ class Served:
         """Draws a clip to warm up; gives its seconds too."""
         started = time.monotonic()
         with Client(self.server.grpc_url) as client:
-            video = client.generate(PROMPT, **request_of(self.case), seed=0)
+            video = client.generate(PROMPT, **request_of(self.case))
         return video, time.monotonic() - started
 
     def level(self, callers: int, video: Video, most_s: float) -> Result:
@@ -69,7 +69,7 @@ class Served:
             loop=CLOSED,
             levels=(float(callers),),
             prompts=read_prompts(PROMPTS_FILE),
-            request=dict(request_of(self.case)),
+            request={name: v for name, v in request_of(self.case).items() if name != "seed"},
             clips=LEVEL_CLIPS[callers],
             rounds=1,
             max_stage_s=most_s,
@@ -125,6 +125,7 @@ def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> It
 def request_of(case: Case) -> GenerateOptions:
     """Fields of a case's request."""
     return {
+        "seed": 0,
         "num_inference_steps": case.steps,
         "guidance_scale": case.guidance,
         "num_frames": case.num_frames,
