@@ -54,7 +54,7 @@ triton_io._read = on_the_gpu
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
-    """A tiny checkpoint in bf16, for short and long clips; its heads are as wide as the kernel's."""
+    """A tiny checkpoint in bf16, for short and long clips, with heads that the kernel takes."""
     checkpoint = write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", width=128)
     limits = {"num_frames": {"low": SHORT, "high": LONG, "default": SHORT}}
     family = BundledFamily(Checkpoint.open(checkpoint), limits)
