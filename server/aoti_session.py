@@ -131,26 +131,35 @@ class AotiSession:
             self.spec.check(
                 {s.name: t.shape for s, t in zip(self.spec.inputs, tensors, strict=True)}
             )
-            if self._recording is not None and self._recording.fits(tensors):
+            recorded = self._recording is not None and self._recording.fits(tensors)
+            if self._recording is not None and recorded:
                 outputs = self._recording.replay(tensors)
             else:
                 outputs = self._package.run([self._on_device(tensor) for tensor in tensors])
             names = [spec.name for spec in self.spec.outputs]
-            return dict(zip(names, self._handed_out(outputs), strict=True))
+            return dict(zip(names, self._handed_out(outputs, copy=recorded), strict=True))
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         # The loader runs on this device; what a request brought may have been on another one.
         return tensor.to(self._settings.device).contiguous()
 
-    def _handed_out(self, outputs: Sequence[Tensor]) -> list[Any]:
-        """Outputs as the caller may keep them; the next run writes over a recording's own."""
+    def _handed_out(self, outputs: Sequence[Tensor], *, copy: bool) -> list[Any]:
+        """Outputs as the caller may keep them.
+
+        Args:
+            outputs: Of a run.
+            copy: Whether the next run writes over them.
+        """
         settings = self._settings
         if settings.device.type == "cpu":
             return [output.numpy() for output in outputs]
         if settings.output_on_device:
-            kept = [output.clone() if self._recording else output for output in outputs]
+            kept = [
+                output.clone(memory_format=torch.contiguous_format) if copy else output.contiguous()
+                for output in outputs
+            ]
             torch.cuda.current_stream().synchronize()
-            return [output.contiguous() for output in kept]
+            return kept
         pinned = [torch.empty(o.shape, dtype=o.dtype, pin_memory=True) for o in outputs]
         for target, output in zip(pinned, outputs, strict=True):
             target.copy_(output, non_blocking=True)
@@ -207,7 +216,8 @@ class _Recording:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        # Triton's own threads of this process may use the GPU meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._outputs = package.run(inputs)
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:

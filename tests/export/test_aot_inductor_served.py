@@ -77,7 +77,7 @@ def test_clip_is_drawn_by_the_public_models(server):
         events = list(client.stream("a blue star", seed=1, num_frames=24, num_inference_steps=2))
         with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 28; the limits are 16 to 24"):
             client.generate("a red star", num_frames=28)
-    assert video.data == again.data
+    assert video.mp4 == again.mp4
     assert (video.info.engine, video.info.num_frames) == ("pytorch", 16)
     assert "torch" in video.info.versions
     assert {event.kind for event in events} >= {"step", "preview", "clip"}
