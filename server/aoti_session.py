@@ -102,6 +102,7 @@ class AotiSession:
             _limit_memory(settings)
         else:
             torch.set_num_threads(settings.intra_op_threads)
+        self.device = settings.device
         self._package = Package(graph, settings.device)
         self.spec = self._package.spec
         check_package(config, self.spec)
@@ -225,9 +226,12 @@ def check_package(config: Mapping[str, Any], spec: GraphSpec) -> None:
     for side, graph in (("input", spec.inputs), ("output", spec.outputs)):
         tensors: dict[str, GraphInput | GraphOutput] = {tensor.name: tensor for tensor in graph}
         given = {str(entry["name"]): entry for entry in config[side]}
-        faults += [
-            f"{side} {name} is in one of them only" for name in sorted(given ^ tensors.keys())
-        ]
+        places = {"config": given.keys(), "package": tensors.keys()}
+        for here, other in (("config", "package"), ("package", "config")):
+            faults += [
+                f"{side} {name} is in the {here} but not in the {other}"
+                for name in sorted(places[here] - places[other])
+            ]
         for name in sorted(given.keys() & tensors.keys()):
             faults += _tensor_faults(side, given[name], tensors[name])
     if faults:
@@ -264,11 +268,18 @@ def _tensor(inputs: AnyTensors, spec: GraphInput) -> Tensor:
     """An input as torch sees it, where it is."""
     if spec.name not in inputs:
         raise ValueError(f"input {spec.name} is missing")
-    value = inputs[spec.name]
+    value: Any = inputs[spec.name]
     if isinstance(value, np.ndarray):
         # A copy where Triton's array cannot be written: torch has no such tensors.
-        return torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    return torch.utils.dlpack.from_dlpack(value)
+        tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+    else:
+        tensor = torch.utils.dlpack.from_dlpack(
+            value.to_dlpack() if hasattr(value, "to_dlpack") else value
+        )
+    if tensor.dtype != TORCH_TYPES[spec.dtype]:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{spec.name} is {kind}; the package takes {spec.dtype}")
+    return tensor
 
 
 def _limit_memory(settings: AotiSettings) -> None:

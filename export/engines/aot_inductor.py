@@ -58,6 +58,10 @@ class AotInductorEngine:
     def __init__(self) -> None:
         self._loaded: tuple[tuple[Path, int], Package] | None = None
 
+    def __reduce__(self) -> tuple[type[AotInductorEngine], tuple[()]]:
+        # To build in another process; what is loaded here is of no use there.
+        return type(self), ()
+
     def check(self, precision: Precision) -> None:
         """Refuses a precision that this machine has no use for."""
         if precision == "fp16" and _device() == "cpu":
@@ -97,11 +101,7 @@ class AotInductorEngine:
                 written beside it.
         """
         spec = graph_spec(stage)
-        beside = _weight_bytes(stage.module) > EMBED_LIMIT_BYTES
         options = _options(stage.module, spec)
-        if beside:
-            options["aot_inductor.package_constants_in_so"] = False
-            options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
         with torch.no_grad(), _attention():
             program = exported(stage, spec)
             args, kwargs = program.example_inputs
@@ -164,7 +164,11 @@ def graph_spec(stage: ExportStage) -> GraphSpec:
         inputs.append(
             GraphInput(spec.name, spec.dtype, tuple(low), tuple(high), tuple(usual.shape))
         )
-    return GraphSpec(tuple(inputs), tuple(_output(spec) for spec in stage.contract.outputs))
+    return GraphSpec(
+        tuple(inputs),
+        tuple(_output(spec) for spec in stage.contract.outputs),
+        weights_beside=_weight_bytes(stage.module) > EMBED_LIMIT_BYTES,
+    )
 
 
 def _output(spec: TensorSpec) -> GraphOutput:
@@ -201,6 +205,9 @@ def _options(module: nn.Module, spec: GraphSpec) -> dict[str, Any]:
     }
     if not CHANNELS_LAST_3D and any(isinstance(part, nn.Conv3d) for part in module.modules()):
         options["layout_optimization"] = False
+    if spec.weights_beside:
+        options["aot_inductor.package_constants_in_so"] = False
+        options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
     return options
 
 
