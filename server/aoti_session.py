@@ -19,6 +19,8 @@ from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.session_settings import Parameters, available_cores
 
 OUTPUT_DEVICES = ("cpu", "gpu")
+FULL_BELOW = 0.4
+"""A GPU with less than this share free gets full: the peak of another stage must find its room."""
 TORCH_TYPES = {
     "BOOL": torch.bool,
     "UINT8": torch.uint8,
@@ -42,7 +44,8 @@ class AotiSettings:
         cuda_graphs: Whether the usual shapes are recorded as a CUDA graph, `cuda_graphs`. Its
             memory is kept for as long as the server runs.
         output_on_device: Whether outputs stay on the GPU, `output_device` is `gpu`.
-        release_memory: Whether what a run took is given back to the GPU, `release_memory`.
+        release_memory: Whether what a run took is given back to a GPU that gets full,
+            `release_memory`.
         memory_limit_bytes: Of the GPU's memory that torch may take in this instance,
             `gpu_memory_limit_bytes`; 0 is all of it. Weights inside a package do not count.
     """
@@ -176,8 +179,13 @@ class AotiSession:
             with torch.inference_mode(), out_of_memory_named(self._name, self._settings.device):
                 yield
         finally:
-            if self._settings.release_memory:
+            if self._settings.release_memory and self._gets_full():
                 torch.cuda.empty_cache()
+
+    def _gets_full(self) -> bool:
+        # Giving back and taking again costs tens of milliseconds a run.
+        free, total = torch.cuda.mem_get_info(self._settings.device)
+        return free < FULL_BELOW * total
 
 
 class _Recording:

@@ -35,7 +35,7 @@ from reelserve.server.video import encode_mp4
 
 FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5
-ENCODER_THREADS = 1
+ENCODER_THREADS = 4
 """As the server's stage has."""
 Arrays = Any
 """NumPy arrays, or torch tensors on the GPU."""

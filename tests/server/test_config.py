@@ -7,7 +7,6 @@ from tritonclient.grpc import model_config_pb2 as protos
 from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
-
 GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
 
 
