@@ -14,10 +14,11 @@ from reelserve.commands.bench_gpu.cases import CASES, chosen
 from reelserve.commands.bench_gpu.children import ChildError, run_child
 from reelserve.commands.bench_gpu.curves import curve, fitted_exponent
 from reelserve.commands.bench_gpu.gpu_monitor import MIB, GpuMonitor, Sample, parse_sample
-from reelserve.commands.bench_gpu.in_process import StageTimes
+from reelserve.commands.bench_gpu.in_process import StageTimes, encoder_threads
 from reelserve.commands.bench_gpu.results import collect, missing, overhead_share
 from reelserve.commands.bench_gpu.serving import stage_times
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State
+from reelserve.export.repository import TEMPLATE
 from reelserve.loadtest.figures import ServerTime
 from tests.commands.bench_gpu.samples import level, sample, stage
 
@@ -220,3 +221,11 @@ def _has_ended(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_encoder_threads_are_those_of_the_config_that_is_served():
+    stage_folder = TEMPLATE / "video_encoder"
+    assert encoder_threads(stage_folder, "") == 1
+    text = (stage_folder / "configs" / "pytorch.pbtxt").read_text()
+    assert f'string_value: "{encoder_threads(stage_folder, "pytorch")}"' in text
+    assert encoder_threads(stage_folder, "no_such_engine") == 1
