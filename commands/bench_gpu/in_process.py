@@ -7,6 +7,7 @@ own, so that its memory is its own and is free again afterwards.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import time
