@@ -25,7 +25,7 @@ from reelserve.server.stage_processes import stage_processes
 READY_POLL_S = 0.1
 WATCH_S = 0.5
 """Between two looks whether every stage lives."""
-EXIT_TIMEOUT_S = 5
+EXIT_TIMEOUT_S = 10
 """How long the server waits for requests in flight once it was told to end."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """Stages end after the last request; what still lives then is killed."""
@@ -43,6 +43,8 @@ MALLOC = {
 }
 """For glibc: large buffers go back to the system when they are freed. By its defaults the threshold
 grows with the largest buffer seen, and tens of megabytes stay in the pools of every thread."""
+SCHEDULING = ("--rate-limit=execution_count",)
+"""Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
@@ -271,6 +273,7 @@ class TritonServer:
             "--strict-readiness=true",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            *SCHEDULING,
             # Models without a config of that name have their `config.pbtxt`.
             *([f"--model-config-name={self._config_name}"] if self._config_name else []),
             *installation.arguments,

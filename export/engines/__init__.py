@@ -138,6 +138,7 @@ ENGINES: Mapping[str, Engine] = _Engines(
         "onnxruntime-gpu": _Source("onnx", "OnnxRuntimeGpuEngine"),
         "onnxruntime-node": _Source("onnx", "OnnxRuntimeEngine", ("node",)),
         "onnxruntime-inlined": _Source("onnx", "OnnxRuntimeEngine", ("inlined",)),
+        "pytorch": _Source("aot_inductor", "AotInductorEngine"),
     }
 )
 """By the name that the option `--engine` takes."""

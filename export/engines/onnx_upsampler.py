@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelserve.models.upsampler import RGB, Upsampler
+from reelserve.export.stages import to_uint8
+from reelserve.models.upsampler import RGB, Upsampler, halved
 
 _WHITE = 255.0
 
@@ -43,7 +44,7 @@ class BlockedUpsamplerStage(nn.Module):
 
     def __init__(self, upsampler: Upsampler) -> None:
         super().__init__()
-        self.scale = upsampler.scale
+        self.scale, self.halves = upsampler.drawn_scale, upsampler.halves
         self.body = nn.Sequential(*_blocked_layers(upsampler))
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -53,8 +54,13 @@ class BlockedUpsamplerStage(nn.Module):
         # [N, colour, row in a pixel, column in a pixel, H, W], before the pixels are shuffled.
         residual = self.body(planes.to(self.body[0].weight.dtype)).float()
         residual = residual.reshape(batch * count, RGB, scale, scale, height, width)
-        pixels = (residual + planes[:, :, None, None]).clamp(0.0, _WHITE) + 0.5
-        shuffled = pixels.to(torch.uint8).permute(0, 4, 2, 5, 3, 1)
+        pixels = residual + planes[:, :, None, None]
+        if self.halves:
+            shuffled = pixels.permute(0, 1, 4, 2, 5, 3)
+            drawn = shuffled.reshape(batch * count, RGB, height * scale, width * scale)
+            frames = to_uint8(halved(drawn)).permute(0, 2, 3, 1)
+            return frames.reshape(batch, count, height * scale // 2, width * scale // 2, RGB)
+        shuffled = to_uint8(pixels).permute(0, 4, 2, 5, 3, 1)
         return shuffled.reshape(batch, count, height * scale, width * scale, RGB)
 
 

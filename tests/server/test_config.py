@@ -8,6 +8,8 @@ from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
 GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
+PACKAGES = "configs/pytorch.pbtxt"
+ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
 
 
 def config_of(stage: str, name: str = "config.pbtxt") -> protos.ModelConfig:
@@ -74,7 +76,7 @@ def test_config_says_where_an_instance_runs(stage):
 def test_every_engine_stage_has_a_config_for_onnx_runtime_on_a_gpu():
     stages = {path.parent.parent.name for path in GPU_CONFIGS}
 
-    assert stages == {name for name, stage in STAGES.items() if stage.engine}
+    assert stages == set(ENGINE_STAGES)
 
 
 @pytest.mark.parametrize("path", GPU_CONFIGS, ids=lambda path: path.parent.parent.name)
@@ -87,6 +89,47 @@ def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device(path):
         config.ClearField("instance_group")
         config.parameters.pop("intra_op_thread_count", None)
     assert gpu == cpu
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_of_a_package_has_a_batch_of_one_in_its_dimensions(stage):
+    config, contract = config_of(stage, PACKAGES), STAGES[stage]
+
+    assert (config.name, config.backend, config.max_batch_size) == (stage, "pytorch", 0)
+    assert config.default_model_filename == "model.pt2"
+    for found, specs in ((config.input, contract.inputs), (config.output, contract.outputs)):
+        assert described(found) == [(n, t, (1, *dims), o) for n, t, dims, o in expected(specs)]
+    kinds = [(group.count, group.kind) for group in config.instance_group]
+    assert kinds == [(1, protos.ModelInstanceGroup.KIND_AUTO)]
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_of_a_package_keeps_frames_on_the_gpu_and_nothing_else(stage):
+    parameters = config_of(stage, PACKAGES).parameters
+    frames_out = any(spec.dtype == "UINT8" for spec in STAGES[stage].outputs)
+    frames_in = any(spec.dtype == "UINT8" for spec in STAGES[stage].inputs)
+
+    assert parameters["output_device"].string_value == ("gpu" if frames_out else "cpu")
+    assert ("FORCE_CPU_ONLY_INPUT_TENSORS" in parameters) == frames_in
+
+
+def test_stages_with_large_peaks_share_one_resource():
+    for stage in ("denoiser", "vae_decoder", "upsampler"):
+        (group,) = config_of(stage, PACKAGES).instance_group
+        resources = [(r.name, r.count) for r in group.rate_limiter.resources]
+        assert resources == [("peak_memory", 1)]
+
+
+def test_configs_of_python_stages_beside_packages_differ_where_they_must():
+    names = {path.parent.parent.name for path in REPOSITORY.glob(f"*/{PACKAGES}")}
+    assert names == {*ENGINE_STAGES, "video_diffusion", "video_encoder"}
+    assert parameter(config_of("video_diffusion", PACKAGES), "denoiser_max_batch_size") == 1
+    for stage in ("video_diffusion", "video_encoder"):
+        usual, other = config_of(stage), config_of(stage, PACKAGES)
+        for config in (usual, other):
+            config.ClearField("parameters")
+            config.ClearField("instance_group")
+        assert usual == other
 
 
 def test_public_models_share_their_bounds():
@@ -110,14 +153,18 @@ def test_video_diffusion_bounds_fit_together():
     assert parameter(config, "denoiser_max_batch_size") == config_of("denoiser").max_batch_size
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_number_of_a_config_has_a_reason(stage):
+@pytest.mark.parametrize(
+    "path",
+    sorted((*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt"))),
+    ids=lambda path: "/".join(path.relative_to(REPOSITORY).parts),
+)
+def test_every_number_of_a_config_has_a_reason(path):
     """Above a number, in its block or at the head of it, stands a comment."""
-    lines = (REPOSITORY / stage / "config.pbtxt").read_text().splitlines()
+    lines = path.read_text().splitlines()
     tensors_or_steps = ("{ name:", "model_version", "input_map", "output_map", "model_name")
     for index, line in enumerate(lines):
         code = line.strip()
         if code.startswith(("#", *tensors_or_steps)) or not any(c.isdigit() for c in code):
             continue
         above = [text.strip() for text in lines[max(0, index - 5) : index]]
-        assert any(text.startswith("#") for text in above), f"{stage}: {code}"
+        assert any(text.startswith("#") for text in above), f"{path}: {code}"
