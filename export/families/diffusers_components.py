@@ -69,6 +69,8 @@ def load_component(
         raise MissingLibraryError(
             f"{library} is not installed; it comes with `pip install 'reelserve[families]'`"
         ) from None
+    # The export has a bar of its own.
+    module.utils.logging.disable_progress_bar()
     loader = getattr(module, class_name)
     component: nn.Module = loader.from_pretrained(
         checkpoint.folder / name, torch_dtype=target.dtype
