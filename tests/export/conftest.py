@@ -70,7 +70,7 @@ def exported(
     tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ModelRepository, ExportResult]:
     """The tiny checkpoint, exported once for all tests."""
-    repository = ModelRepository(tmp_path_factory.mktemp("repository"))
+    repository = ModelRepository(tmp_path_factory.mktemp("exported") / "repository")
     family = family_of(Checkpoint.open(tiny_checkpoint))
     return repository, Exporter(family, ENGINE, repository, case=SHORT_CLIP).run()
 
