@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reelserve.pipeline.aoti_package import Package
 from reelserve.pipeline.graph_spec import GraphInput, GraphOutput, GraphSpec
-from reelserve.server.device_memory import out_of_memory_named
+from reelserve.server.device_memory import device_errors_named
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.session_settings import Parameters, available_cores
 
@@ -99,7 +99,6 @@ class AotiSession:
 
     def __init__(self, graph: Path, config: Mapping[str, Any], settings: AotiSettings) -> None:
         self._settings = settings
-        self._name = str(config["name"])
         if settings.device.type == "cuda":
             torch.cuda.set_device(settings.device)
             _limit_memory(settings)
@@ -185,7 +184,7 @@ class AotiSession:
     def _torch_state(self) -> Iterator[None]:
         """No gradients; an exhausted GPU is named, and memory given back where that is wanted."""
         try:
-            with torch.inference_mode(), out_of_memory_named(self._name, self._settings.device):
+            with torch.inference_mode(), device_errors_named(self._settings.device):
                 yield
         finally:
             if self._settings.release_memory and self._gets_full():
