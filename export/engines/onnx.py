@@ -19,6 +19,7 @@ import onnxscript
 import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from reelserve.export.engines.onnx_modules import for_onnx_runtime
 from reelserve.export.engines.onnx_temporal_attention import (
@@ -79,30 +80,9 @@ class OnnxRuntimeEngine:
             stage: Its module is traced with its example inputs.
             path: The file to write.
         """
-        contract = stage.contract
-        names = [tensor.name for tensor in contract.inputs]
-        dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
-        with _quiet(), torch.no_grad():
-            fused = self.temporal_attention != "standard"
-            program = torch.onnx.export(
-                for_onnx_runtime(stage.module, fused=fused),
-                stage.example_inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=names,
-                output_names=[tensor.name for tensor in contract.outputs],
-                dynamic_shapes=_dynamic_dims(dynamic_shapes),
-                custom_translation_table=translation_table() if fused else None,
-                optimize=False,
-                verbose=False,
-            )
-            assert program is not None
-            onnx_ir.save(self._with_body(_tidy(program.model)), path)
-
-    def _with_body(self, model: onnx_ir.Model) -> onnx_ir.Model:
-        if DOMAIN not in model.opset_imports:
-            return model
-        return inlined(model) if self.temporal_attention == "inlined" else with_body(model)
+        form = self.temporal_attention
+        module = for_onnx_runtime(stage.module, fused=form != "standard")
+        onnx_ir.save(onnx_model(stage, module, form), path)
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.
@@ -112,6 +92,39 @@ class OnnxRuntimeEngine:
             inputs: By tensor name.
         """
         return _session(path, path.stat().st_mtime_ns).run(None, inputs)
+
+
+def onnx_model(
+    stage: ExportStage, module: nn.Module, temporal_attention: TemporalAttentionForm
+) -> onnx_ir.Model:
+    """Traces a module; the graph's tensors are named as in the contract.
+
+    Args:
+        stage: Gives example inputs and free dimensions.
+        module: With the stage's inputs and outputs.
+        temporal_attention: What becomes of the fused op where the module calls it.
+    """
+    names = [tensor.name for tensor in stage.contract.inputs]
+    dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
+    fused = temporal_attention != "standard"
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            stage.example_inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[tensor.name for tensor in stage.contract.outputs],
+            dynamic_shapes=_dynamic_dims(dynamic_shapes),
+            custom_translation_table=translation_table() if fused else None,
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None
+        model = _tidy(program.model)
+    if DOMAIN not in model.opset_imports:
+        return model
+    return inlined(model) if temporal_attention == "inlined" else with_body(model)
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,161 @@
+"""The ONNX graph of a stage as TensorRT's parser takes it.
+
+TensorRT has UINT8 at the ends of a network only, where it must be cast at once; a stage that
+moves frames as UINT8 inside gets its casts moved to the ends. Dimensions that have one size
+within the limits of a request are constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import onnx_ir
+from torch import nn
+
+from reelserve.export.engines.onnx import onnx_model
+from reelserve.export.families.latte_denoiser import LatteDenoiserStage
+from reelserve.export.stages import ExportStage
+
+_LAYOUT_OPS = {
+    "Concat",
+    "Expand",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
+"""Operators that move values and compute none, so that a cast may stand before or after them."""
+_UINT8 = onnx_ir.DataType.UINT8
+_FLOAT = onnx_ir.DataType.FLOAT
+
+
+def with_fixed_dims(stage: ExportStage) -> ExportStage:
+    """The stage with dimensions that have only one size no longer free.
+
+    A plan with constant shapes is smaller, quicker to build and keeps clear of
+    NVIDIA/TensorRT#4849, where every change of a shape leaks the kernels of a plugin.
+    """
+    free, sizes = {}, {}
+    for spec, example in zip(stage.contract.inputs, stage.example_inputs, strict=True):
+        dims = stage.free_dims.get(spec.name, {})
+        for axis, name in dims.items():
+            fixed = name in stage.ranges and stage.ranges[name].fixed
+            sizes[name] = stage.ranges[name].low if fixed else example.shape[axis]
+        free[spec.name] = {
+            axis: name
+            for axis, name in dims.items()
+            if name not in stage.ranges or not stage.ranges[name].fixed
+        }
+    inputs = stage.inputs_at(stage.example_inputs[0].shape[0], sizes)
+    return dataclasses.replace(stage, example_inputs=inputs, free_dims=free)
+
+
+def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> None:
+    """Writes the graph of a stage, its weights in a second file beside it.
+
+    Args:
+        stage: Its free dimensions are those of the graph.
+        path: The file to write; the weights go to the same name with `.data` after it.
+        plugin: Temporal attention is the node of our plugin; else standard operators.
+
+    Raises:
+        ValueError: If the stage computes on UINT8, which TensorRT cannot.
+    """
+    module: nn.Module = stage.module
+    if isinstance(module, LatteDenoiserStage):
+        # The node has one form, with norm and rotation; Latte's attention has neither.
+        module = LatteDenoiserStage(module.transformer, fused=False)
+    model = onnx_model(stage, module, "node" if plugin else "inlined")
+    cast_at_the_ends(model)
+    onnx_ir.save(model, path, external_data=path.name + ".data")
+
+
+def cast_at_the_ends(model: onnx_ir.Model) -> None:
+    """Keeps UINT8 out of a graph: frames are cast first of all, and last of all.
+
+    Args:
+        model: Changed in place. Its frames pass layout operators as FLOAT, which holds all of
+            their 256 levels.
+
+    Raises:
+        ValueError: If an operator computes on UINT8.
+    """
+    graph = model.graph
+    nodes = list(graph)
+    rounded = {_cast_input(graph, value) for value in graph.inputs if value.dtype == _UINT8}
+    frames = set(rounded)
+    for node in nodes:
+        if _target(node) == _UINT8:
+            # The cast at the end of the graph rounds.
+            node.attributes["to"] = onnx_ir.AttrInt64("to", _FLOAT)
+            moved = True
+        else:
+            moved = _moves_frames(node, frames, rounded)
+        if moved:
+            frames.update(node.outputs)
+            for value in node.outputs:
+                value.dtype = _FLOAT
+    for index, value in enumerate(graph.outputs):
+        if value in frames:
+            graph.outputs[index] = _cast_output(graph, value)
+
+
+def _target(node: onnx_ir.Node) -> int | None:
+    """The type that a node casts to, if it is a cast."""
+    return node.attributes["to"].as_int() if node.op_type == "Cast" else None
+
+
+def _moves_frames(
+    node: onnx_ir.Node, frames: set[onnx_ir.Value], rounded: set[onnx_ir.Value]
+) -> bool:
+    """Whether a node's outputs are frames because its inputs are.
+
+    Args:
+        node: To look at.
+        frames: What was UINT8 before.
+        rounded: Those of them that hold whole levels already, as the graph's inputs do; receives
+            the node's outputs where they do.
+    """
+    taken = [value for value in node.inputs if value in frames]
+    if not taken or node.op_type == "Shape":
+        return False
+    whole = rounded.issuperset(taken)
+    if node.op_type == "Cast" and whole:
+        return False
+    if node.op_type not in _LAYOUT_OPS:
+        raise ValueError(
+            f"operator {node.op_type} ({node.name}) computes on UINT8; TensorRT casts UINT8 at the "
+            "ends of a graph and computes nothing on it"
+        )
+    if whole:
+        rounded.update(node.outputs)
+    return True
+
+
+def _cast_input(graph: onnx_ir.Graph, value: onnx_ir.Value) -> onnx_ir.Value:
+    """Casts an input of a graph to FLOAT for all that use it."""
+    cast = _cast(value, _FLOAT, f"{value.name}_levels")
+    value.replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
+    cast.replace_input_with(0, value)
+    graph.insert_before(graph[0], cast)
+    return cast.outputs[0]
+
+
+def _cast_output(graph: onnx_ir.Graph, value: onnx_ir.Value) -> onnx_ir.Value:
+    """Casts an output of a graph to UINT8; the cast takes over its name."""
+    name, value.name = value.name, f"{value.name}_levels"
+    cast = _cast(value, _UINT8, name)
+    graph.append(cast)
+    return cast.outputs[0]
+
+
+def _cast(value: onnx_ir.Value, dtype: onnx_ir.DataType, name: str | None) -> onnx_ir.Node:
+    node = onnx_ir.node("Cast", [value], attributes={"to": dtype}, name=f"cast_{name}")
+    result = node.outputs[0]
+    result.name, result.shape, result.dtype = name, value.shape, dtype
+    return node
