@@ -1,0 +1,134 @@
+"""AOTInductor packages, with their weights inside or in a file beside them.
+
+The loader unpacks a package before it reads it: one with the 9.5 GB of a large text encoder inside
+takes more than a minute. Weights beside it go from the file to the device, once.
+
+Imports torch, which nothing else in this room does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reelserve.pipeline.graph_spec import METADATA_KEY, GraphSpec
+
+DEVICE_KEY = "AOTI_DEVICE_KEY"
+"""Of the device type in a package's metadata; the compiler writes it."""
+WEIGHTS_SUFFIX = ".safetensors"
+_LAYOUT = "layout"
+"""Of the file's metadata: JSON, by name: the device type, sizes and strides of every weight."""
+
+
+class Package:
+    """A loaded package.
+
+    Args:
+        path: Of the package, `*.pt2`.
+        device: That it runs on.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it was not written by the exporter, or is for another kind of device.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; export the checkpoint first")
+        self.device = device
+        # Without a second thread nothing needs the events by which the loader tells its runs
+        # apart, and which cannot be captured in a CUDA graph.
+        self._model = torch._inductor.aoti_load_package(
+            str(path),
+            run_single_threaded=True,
+            device_index=device.index or 0 if device.type == "cuda" else -1,
+        )
+        metadata = self._model.get_metadata()
+        if metadata.get(DEVICE_KEY) != device.type:
+            raise ValueError(
+                f"{path.name} is compiled for {metadata.get(DEVICE_KEY)} and is to run on "
+                f"{device.type}: export the checkpoint again on this machine"
+            )
+        if METADATA_KEY not in metadata:
+            raise ValueError(f"{path.name} does not say what it takes; export the checkpoint again")
+        self.spec = GraphSpec.from_json(metadata[METADATA_KEY])
+        # The loaded code reads them where they are.
+        self._weights = self._load_weights(weights_path(path))
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Runs the graph once, on the current stream.
+
+        Args:
+            inputs: On the device, contiguous, in the order of `spec`, which they must fit: this
+                does not check them.
+        """
+        outputs = self._model(*inputs)
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+    def _load_weights(self, path: Path) -> dict[str, Tensor]:
+        wanted = set(self._model.get_constant_fqns())
+        if not path.is_file():
+            return {}
+        weights = read_weights(path, self.device)
+        if not wanted <= set(weights):
+            raise ValueError(
+                f"{path.name} lacks {sorted(wanted - set(weights))}; export the checkpoint again"
+            )
+        self._model.load_constants(
+            {name: weights[name] for name in wanted}, check_full_update=True, user_managed=True
+        )
+        return weights
+
+
+def weights_path(package: Path) -> Path:
+    """Where the weights of a package are that has none inside."""
+    return package.with_suffix(WEIGHTS_SUFFIX)
+
+
+def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Writes weights with their strides, which compiled code relies on.
+
+    Args:
+        weights: By the name that the package gives them.
+        path: The file.
+    """
+    flat, layout, seen = {}, {}, set()
+    for name, weight in weights.items():
+        weight = weight.detach()
+        layout[name] = (weight.device.type, list(weight.shape), list(weight.stride()))
+        # As it lies in memory, dense or not: a stride of 0 has fewer values than the shape.
+        span = 1 + sum(
+            (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
+        )
+        values = weight.as_strided((span if weight.numel() else 0,), (1,))
+        # The format refuses two tensors in one memory.
+        flat[name] = values.clone() if values.data_ptr() in seen else values
+        seen.add(values.data_ptr())
+    save_file(flat, path, {_LAYOUT: json.dumps(layout)})
+
+
+def read_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
+    """Reads what `write_weights` wrote, straight to the device.
+
+    Args:
+        path: The file.
+        device: Where the weights go that were not on the CPU.
+    """
+    with safe_open(path, "pt", device="cpu") as file:
+        layout = json.loads(file.metadata()[_LAYOUT])
+    groups: dict[str, list[str]] = {}
+    for name, (kind, _, _) in layout.items():
+        groups.setdefault("cpu" if kind == "cpu" else str(device), []).append(name)
+    weights = {}
+    for place, names in groups.items():
+        with safe_open(path, "pt", device=place) as file:
+            for name in names:
+                _, shape, strides = layout[name]
+                weights[name] = file.get_tensor(name).as_strided(shape, strides)
+    return weights
