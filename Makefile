@@ -19,8 +19,8 @@ METRICS_PORT := 8002
 # Folders that are packages of the namespace `reelserve`.
 ROOMS := $(filter-out tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 
-# Files that `make export` writes: the graph of every engine stage.
-GRAPHS = $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
+# Files that `make export` writes: the graph of every engine stage, and last the lock.
+GRAPHS = $(REPOSITORY)/export.lock.json $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
 	$(REPOSITORY)/*/config.pbtxt 2>/dev/null))
 EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type f \
 	! -name '*.pyc' ! -name '*.md')
@@ -89,7 +89,8 @@ install-dev: $(VENV)/dev.stamp ## Add what tests, training and linters need
 
 clean: ## Remove the environment, exported graphs and build/
 	rm -rf $(VENV) build $(REPOSITORY)/*/1/*.onnx $(REPOSITORY)/*/1/*.onnx.data \
-		$(REPOSITORY)/*/1/*.json
+		$(REPOSITORY)/*/1/*.json $(REPOSITORY)/*/1/*.npz $(REPOSITORY)/*/1/*.partial \
+		$(REPOSITORY)/export.lock.json
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 13); \

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from reelserve.export.builds import BuildError
 from reelserve.export.engines import ENGINES, Engine
-from reelserve.export.exporter import Exporter, ExportResult, ParityError
+from reelserve.export.exporter import Exporter, ExportResult
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.parity import ParityError, StageParity, gives_frames
 from reelserve.export.repository import ModelRepository
+from reelserve.export.stages import DTYPES
 from reelserve.pipeline.provenance import provenance
 
 EXIT_OK = 0
@@ -33,26 +38,48 @@ def run(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     console, errors = Console(), Console(stderr=True)
-    engine = ENGINES[arguments.engine]
     try:
-        checkpoint = Checkpoint.open(arguments.checkpoint)
-        with console.status("") as status:
-            exporter = Exporter(
-                family_of(checkpoint, profile(arguments)),
-                engine,
-                ModelRepository(arguments.model_repository),
-                progress=lambda stage: status.update(f"exporting {stage}"),
-            )
-            result = exporter.run(force=arguments.force)
+        result = _export(arguments, errors)
         if arguments.parity_report:
-            _write_report(arguments.parity_report, result, engine)
-    except (OSError, ValueError, ParityError) as error:
-        errors.print(f"[red]export failed:[/red] {error}", highlight=False, soft_wrap=True)
+            _write_report(arguments.parity_report, result, ENGINES[arguments.engine])
+    except (OSError, ValueError, BuildError, ParityError) as error:
+        errors.print(f"[red]export failed:[/red] {escape(str(error))}", soft_wrap=True)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        errors.print("export stopped; the same command goes on with the stage that is not done")
+        return EXIT_FAILED
+    for name in result.updated:
+        console.print(f"updated {name}", highlight=False)
     console.print(_table(result))
     if result.frames_psnr_db is not None:
         console.print(f"frames against torch: {result.frames_psnr_db:.1f} dB", highlight=False)
     return EXIT_OK
+
+
+def _export(arguments: argparse.Namespace, console: Console) -> ExportResult:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("stages"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    checkpoint = Checkpoint.open(arguments.checkpoint)
+    with bar:
+        task = bar.add_task("", total=None)
+        exporter = Exporter(
+            family_of(checkpoint, profile(arguments)),
+            ENGINES[arguments.engine],
+            ModelRepository(arguments.model_repository),
+            progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total or None
+            ),
+            precision=arguments.precision,
+            jobs=arguments.jobs,
+        )
+        return exporter.run(force=arguments.force)
 
 
 def profile(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -92,9 +119,26 @@ def _parser() -> argparse.ArgumentParser:
         "--model-repository",
         type=Path,
         default=Path("model_repository"),
-        help="folder that Triton serves (default: %(default)s)",
+        help="folder for Triton to serve; made where it is missing (default: %(default)s)",
     )
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="onnxruntime")
+    parser.add_argument(
+        "--engine",
+        choices=sorted(ENGINES),
+        default="onnxruntime",
+        help="what runs the stages (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=list(DTYPES),
+        help="of weights and products (default: the engine's own)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_jobs,
+        default=1,
+        metavar="N",
+        help="stages that are built at once, each in memory (default: %(default)s)",
+    )
     parser.add_argument(
         "--profile",
         type=Path,
@@ -115,8 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"jobs is {text}; it must be at least 1")
+    return int(text)
+
+
 def _table(result: ExportResult) -> Table:
-    table = Table("stage", "parameters", "size", "seconds", "max error")
+    table = Table("stage", "parameters", "size", "seconds", "parity")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, record in result.records.items():
@@ -125,9 +175,16 @@ def _table(result: ExportResult) -> Table:
             f"{record.num_parameters / 1e6:.2f} M",
             f"{record.size_bytes / 1e6:.1f} MB",
             f"{record.seconds:.1f}" if name in result.exported else "up to date",
-            f"{record.parity.max_abs_error:.2g} of {record.parity.max_abs_value:.3g}",
+            _parity(name, record.parity),
         )
     return table
+
+
+def _parity(stage: str, parity: StageParity) -> str:
+    """The figure that a graph is judged on above all."""
+    if gives_frames(stage):
+        return f"{parity.max_abs_error:g} of 255"
+    return f"{parity.relative_error:.1e}"
 
 
 def _write_report(path: Path, result: ExportResult, engine: Engine) -> None:

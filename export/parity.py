@@ -10,18 +10,43 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from reelserve.export.stages import ExportStage
+from reelserve.export.fingerprints import combined
+from reelserve.export.stages import ExportStage, Precision
 from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
-from reelserve.pipeline.quality import psnr
+from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
+
+ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
+"""In the order in which a clip passes them."""
 
 StageRunner = Callable[..., NDArray[np.generic]]
 """Runs one stage on the contract's inputs, in order and with a batch dimension."""
 
 MIN_FRAMES_PSNR_DB = 45.0
-"""Of the finished clip, graphs against torch."""
+"""Of the finished clip in fp32, graphs against torch. In lower precisions both sides are as far
+from each other as each is from fp32, so it is measured and not judged."""
 USUAL_FRAMES = 16
 PROMPT = "a red circle moves across a plain background"
+
+MAX_RELATIVE_ERROR = 1e-3
+"""In fp32, of a graph with real-valued output: of every value, over the largest one."""
+MAX_LEVEL_ERROR: dict[Precision, int] = {"fp32": 2, "fp16": 8, "bf16": 60}
+"""Of a graph with frames as output, in levels of 255. In fp32 rounding may fall either way. Below,
+`MAX_ROUNDINGS` of a frame's range from black to white, and three times that for the one worst
+pixel of a clip."""
+ROUNDING: dict[Precision, float] = {"fp16": 2.0**-11, "bf16": 2.0**-8}
+"""Largest relative error of one rounding."""
+MAX_ROUNDINGS = 20
+"""Of a graph in a lower precision: the length of its error over that of torch's output, in units of
+`ROUNDING`. Two orders of the same hundred or so roundings in a row, which are independent and so
+add up as a root, differ by some 14; a wrong scale, a missing bias or a lost step by hundreds."""
+
+PART_SIZE = 2**22
+"""Values that are compared together."""
+
+
+class ParityError(Exception):
+    """A graph does not compute what torch computes."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +78,39 @@ class StageParity:
     Args:
         max_abs_error: In the unit of the stage's output; 1 of 255 for frames.
         max_abs_value: Largest value of torch's output, to read the error against.
+        relative_error: Euclidean length of the error over that of torch's output.
+        reference: What it was compared with, for example `torch fp32 on cpu`.
     """
 
     max_abs_error: float
     max_abs_value: float
+    relative_error: float
+    reference: str
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage's part of a clip.
+
+    Args:
+        inputs: Of the stage's last run.
+        output: Of that run.
+        result: What the next stage starts from; for the denoiser the finished latents.
+    """
+
+    inputs: tuple[NDArray[np.generic], ...]
+    output: NDArray[np.generic]
+    result: NDArray[np.generic]
 
 
 def torch_runner(stage: ExportStage) -> StageRunner:
-    """Runs a stage's module in eager mode."""
+    """Runs a stage's module in eager mode, on the device that it was loaded to."""
+    device = stage.example_inputs[0].device
 
     def run(*inputs: NDArray[np.generic]) -> NDArray[np.generic]:
         with torch.no_grad():
-            return stage.module(*(torch.from_numpy(value) for value in inputs)).numpy()
+            tensors = (torch.from_numpy(value).to(device) for value in inputs)
+            return stage.module(*tensors).cpu().numpy()
 
     return run
 
@@ -85,29 +131,50 @@ class ParityCheck:
         length = spec.limits.max_prompt_tokens
         self._tokenizer.enable_truncation(max_length=length)
         self._tokenizer.enable_padding(length=length)
+        self.key = combined(repr((spec, case)) + tokenizer.hex())
+        """Of all that shapes the clip, but for the stages."""
 
-    def generate(self, runners: Mapping[str, StageRunner]) -> dict[str, _Trace]:
+    def generate(self, runners: Mapping[str, StageRunner]) -> dict[str, StageRun]:
         """Generates the clip.
 
         Args:
             runners: By stage; all engine stages.
 
         Returns:
-            Inputs and output of each stage's last run.
+            By stage.
         """
-        traces: dict[str, _Trace] = {}
+        runs: dict[str, StageRun] = {}
+        before = None
+        for name in ENGINE_STAGES:
+            runs[name] = self.run_stage(name, runners[name], before)
+            before = runs[name].result
+        return runs
 
-        def call(name: str, *inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-            traces[name] = _Trace(inputs, runners[name](*inputs))
-            return traces[name].output
+    def run_stage(
+        self, name: str, runner: StageRunner, before: NDArray[np.generic] | None
+    ) -> StageRun:
+        """Generates one stage's part of the clip.
 
-        ids, mask = self._tokens()
-        embeds = call("text_encoder", ids, mask)[0]
-        latents = self._sample(embeds, mask[0], lambda *inputs: call("denoiser", *inputs))
-        frames = call("vae_decoder", latents)
-        frames = call("frame_consistency", frames)
-        call("upsampler", frames)
-        return traces
+        Args:
+            name: Of the stage.
+            runner: Of the stage.
+            before: Result of the stage before; None for the first.
+        """
+        last: tuple[tuple[NDArray[np.generic], ...], NDArray[np.generic]]
+
+        def call(*inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+            nonlocal last
+            last = inputs, runner(*inputs)
+            return last[1]
+
+        if name == "text_encoder":
+            result = call(*self._tokens())
+        elif name == "denoiser":
+            assert before is not None
+            result = self._sample(before[0], call)
+        else:
+            result = call(before)
+        return StageRun(*last, result)
 
     def _tokens(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         encodings = self._tokenizer.encode_batch([PROMPT, ""])
@@ -115,9 +182,7 @@ class ParityCheck:
         mask = np.array([[encoding.attention_mask for encoding in encodings]], np.int64)
         return ids, mask
 
-    def _sample(
-        self, embeds: NDArray[np.generic], mask: NDArray[np.int64], denoiser: StageRunner
-    ) -> NDArray[np.float32]:
+    def _sample(self, embeds: NDArray[np.generic], denoiser: StageRunner) -> NDArray[np.float32]:
         limits, case = self._spec.limits, self._case
         settings = SamplingSettings(
             seed=case.seed,
@@ -127,7 +192,7 @@ class ParityCheck:
             height=limits.height.low,
             width=limits.width.low,
         )
-        mask = self._spec.denoiser_mask(mask)
+        mask = self._spec.denoiser_mask(self._tokens()[1][0])
         sampler = Sampler(self._spec.latents, self._spec.scheduler, settings)
         while not sampler.done:
             rows = sampler.rows()
@@ -136,24 +201,87 @@ class ParityCheck:
         return sampler.latents[None]
 
 
-@dataclass(frozen=True)
-class _Trace:
-    inputs: tuple[NDArray[np.generic], ...]
-    output: NDArray[np.generic]
-
-
-def compare_stage(trace: _Trace, runner: StageRunner) -> StageParity:
+def compare_stage(run: StageRun, runner: StageRunner, reference: str) -> StageParity:
     """Runs a graph on the inputs that torch had.
 
     Args:
-        trace: Of the torch run.
+        run: Of torch.
         runner: Of the graph.
+        reference: What `run` is of.
+
+    Raises:
+        ParityError: If the shapes differ.
     """
-    expected = trace.output.astype(np.float64)
-    error = np.abs(runner(*trace.inputs).astype(np.float64) - expected)
-    return StageParity(float(error.max()), float(np.abs(expected).max()))
+    found, expected = runner(*run.inputs), run.output
+    if found.shape != expected.shape:
+        raise ParityError(
+            f"the exported graph gives {list(found.shape)}, {reference} {list(expected.shape)}"
+        )
+    largest_error, largest, squared_error, squared = [], [], 0.0, 0.0
+    # Part by part: in float64 all frames of a long clip would take gigabytes.
+    for part, wanted in zip(_parts(found), _parts(expected), strict=True):
+        error = part.astype(np.float64) - wanted
+        largest_error.append(np.abs(error).max())
+        largest.append(np.abs(wanted.astype(np.float64)).max())
+        squared_error += float(np.square(error).sum())
+        squared += float(np.square(wanted.astype(np.float64)).sum())
+    return StageParity(
+        # NumPy's, which keeps NaN.
+        max_abs_error=float(np.max(largest_error)),
+        max_abs_value=float(np.max(largest)),
+        relative_error=(squared_error / squared) ** 0.5 if squared else squared_error**0.5,
+        reference=reference,
+    )
 
 
-def frames_psnr(traces: Mapping[str, _Trace], reference: Mapping[str, _Trace]) -> float:
-    """PSNR in decibels between the finished clips of two runs."""
-    return psnr(traces["upsampler"].output, reference["upsampler"].output)
+def _parts(values: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    flat = values.reshape(-1)
+    return [flat[i : i + PART_SIZE] for i in range(0, flat.size, PART_SIZE)]
+
+
+def gives_frames(stage: str) -> bool:
+    """Whether a stage's output is frames, in levels of 255."""
+    return STAGES[stage].outputs[0].dtype == "UINT8"
+
+
+def require_parity(stage: str, parity: StageParity, precision: Precision) -> None:
+    """Judges a graph.
+
+    Args:
+        stage: Its name.
+        parity: Of the graph.
+        precision: Of both sides.
+
+    Raises:
+        ParityError: If the graph is further from torch than its precision explains.
+    """
+    frames = gives_frames(stage)
+    largest = parity.max_abs_error
+    limit = MAX_LEVEL_ERROR[precision] if frames else MAX_RELATIVE_ERROR * parity.max_abs_value
+    # Negated so that NaN fails too.
+    if (frames or precision == "fp32") and not largest <= limit:
+        raise ParityError(
+            f"stage {stage}: the exported graph differs from {parity.reference} by up to "
+            f"{largest:.3g}; the limit is {limit:.3g}"
+        )
+    if precision == "fp32":
+        return
+    limit = MAX_ROUNDINGS * ROUNDING[precision]
+    if not parity.relative_error <= limit:
+        raise ParityError(
+            f"stage {stage}: the exported graph's relative error against {parity.reference} is "
+            f"{parity.relative_error:.3g}; the limit is {limit:.3g}"
+        )
+
+
+def require_frames(psnr_db: float, precision: Precision) -> None:
+    """Judges the finished clip; see `MIN_FRAMES_PSNR_DB`.
+
+    Raises:
+        ParityError: If it is in fp32 and too far from torch's.
+    """
+    if precision == "fp32" and not psnr_db >= MIN_FRAMES_PSNR_DB:
+        raise ParityError(
+            f"frames from the exported graphs have {psnr_db:.1f} dB against torch; the limit "
+            f"is {MIN_FRAMES_PSNR_DB:g} dB"
+        )

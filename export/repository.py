@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import reelserve.export.engines
-import reelserve.export.families
-import reelserve.export.stages
-import reelserve.kernels.temporal_attention
-import reelserve.models
+import reelserve.export
 from reelserve.export.parity import StageParity
-from reelserve.export.stages import StageSource
+from reelserve.pipeline.export_lock import LOCK_FILE, ArtefactFile, ExportLock, LockError
 
 RECORD_FILE = "export.json"
 VERSION = "1"
-_PARTIAL_SUFFIX = ".partial"
+TEMPLATE = Path(str(reelserve.export.__file__)).parents[1] / "model_repository"
+"""Configs and Python stages: beside this package in a checkout and in an installation alike."""
+TEMPLATE_FILES = ("*/config.pbtxt", "*/configs/*.pbtxt", f"*/{VERSION}/model.py")
+PARTIAL_SUFFIX = ".partial"
+
+
+class RepositoryError(ValueError):
+    """The folder cannot be exported into; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,30 @@ class ExportRecord:
     Args:
         fingerprint: Of everything that it was made from.
         num_parameters: Weights of the stage.
-        size_bytes: Of the graph file.
         seconds: That the export took.
         parity: Against torch.
+        files: The graph, then what it refers to.
     """
 
     fingerprint: str
     num_parameters: int
-    size_bytes: int
     seconds: float
     parity: StageParity
+    files: tuple[ArtefactFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(file.size_bytes for file in self.files)
 
     @classmethod
     def load(cls, path: Path) -> ExportRecord | None:
         """Reads a record; None where there is none or it is from another version."""
         try:
             raw = json.loads(path.read_text())
-            return cls(**{**raw, "parity": StageParity(**raw["parity"])})
+            parity = StageParity(**raw["parity"])
+            files = tuple(ArtefactFile(**file) for file in raw["files"])
+            return cls(**{**raw, "parity": parity, "files": files})
         except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
             return None
 
@@ -55,11 +66,55 @@ class ModelRepository:
     """The folder that Triton serves: `<stage>/1/` for every stage.
 
     Args:
-        folder: Of the repository.
+        folder: Of the repository; made by `lay_out` where it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keeps other exports out of the folder until the block ends, however it ends.
+
+        Raises:
+            RepositoryError: If another export is in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RepositoryError(
+                    f"another export into {self.folder} is running; wait for its end"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def lay_out(self) -> tuple[str, ...]:
+        """Copies configs and Python stages from the package where they are missing or differ.
+
+        Returns:
+            Files that were there and differed, relative to the folder.
+
+        Raises:
+            RepositoryError: If the folder holds something else than a model repository.
+        """
+        if not list(self.folder.glob("*/config.pbtxt")) and any(self.folder.iterdir()):
+            raise RepositoryError(
+                f"{self.folder} holds files and is no model repository; name a new folder"
+            )
+        updated = []
+        for pattern in TEMPLATE_FILES:
+            for source in sorted(TEMPLATE.glob(pattern)):
+                name = source.relative_to(TEMPLATE)
+                path, content = self.folder / name, source.read_bytes()
+                existed = path.is_file()
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if write_file(path, content) and existed:
+                    updated.append(str(name))
+        return tuple(updated)
 
     def version_folder(self, stage: str) -> Path:
         """`<stage>/1`, created where missing."""
@@ -77,58 +132,80 @@ class ModelRepository:
         """
         folder = self.folder / stage / VERSION
         record = ExportRecord.load(folder / RECORD_FILE)
-        if record is None or record.fingerprint != fingerprint:
+        if record is None or record.fingerprint != fingerprint or not record.files:
             return None
-        path = folder / graph
-        return record if path.is_file() and path.stat().st_size == record.size_bytes else None
+        whole = all(
+            (path := folder / file.name).is_file() and path.stat().st_size == file.size_bytes
+            for file in record.files
+        )
+        return record if whole and record.files[0].name == graph else None
 
-    def save_record(self, stage: str, record: ExportRecord) -> None:
-        """Writes the record of a stage's graph."""
+    @contextlib.contextmanager
+    def partial(self, stage: str) -> Iterator[Path]:
+        """A folder to build a stage's graph in, removed with what was not moved out of it."""
+        folder = self.version_folder(stage) / f"graph{PARTIAL_SUFFIX}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def accept(self, stage: str, partial: Path, record: ExportRecord) -> None:
+        """Moves a stage's graph and record into place, and the old graph out of the way.
+
+        Until the whole export is done the repository has no lock, so what a cut in the middle of
+        this leaves is neither served nor taken for up to date.
+
+        Args:
+            stage: Name of the stage.
+            partial: Folder with the files of the record.
+            record: Of the new graph.
+        """
+        folder = self.version_folder(stage)
+        old = ExportRecord.load(folder / RECORD_FILE)
+        self.unlock()
+        (folder / RECORD_FILE).unlink(missing_ok=True)
+        kept = {file.name for file in record.files}
+        for file in old.files if old else ():
+            if file.name not in kept:
+                (folder / file.name).unlink(missing_ok=True)
+        for file in record.files:
+            os.replace(partial / file.name, folder / file.name)
         text = json.dumps(asdict(record), indent=2) + "\n"
-        write_file(self.version_folder(stage) / RECORD_FILE, text.encode())
+        write_file(folder / RECORD_FILE, text.encode())
+
+    def unlock(self) -> None:
+        """Removes the lock: the repository is not whole until the next one is written."""
+        (self.folder / LOCK_FILE).unlink(missing_ok=True)
+
+    def lock(self) -> ExportLock | None:
+        """The lock; None where there is none that can be read."""
+        try:
+            return ExportLock.load(self.folder)
+        except LockError:
+            return None
 
 
 @contextlib.contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
     """Path of a file to write beside `path`, removed at the end if it was not moved there."""
-    partial = path.with_name(path.name + _PARTIAL_SUFFIX)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Replaces a file at once: a reader sees the old content or the new one."""
+def write_file(path: Path, content: bytes) -> bool:
+    """Replaces a file at once: a reader sees the old content or the new one.
+
+    Returns:
+        Whether it was written; not where it held the content already.
+    """
     if path.is_file() and path.read_bytes() == content:
-        return
+        return False
     with partial_file(path) as partial:
         partial.write_bytes(content)
         os.replace(partial, path)
-
-
-def fingerprint(stage: str, source: StageSource, versions: Mapping[str, str]) -> str:
-    """Hash of everything that shapes a stage's graph.
-
-    Args:
-        stage: Name of the stage.
-        source: Its checkpoint files and settings.
-        versions: Of the engine's libraries.
-
-    Returns:
-        Hexadecimal SHA-256.
-    """
-    digest = hashlib.sha256()
-    digest.update(json.dumps([stage, source.settings, dict(sorted(versions.items()))]).encode())
-    for path in (*source.files, *_code_files()):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _code_files() -> list[Path]:
-    """Code that decides what a graph looks like."""
-    packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
-    folders = [Path(package.__file__).parent for package in packages if package.__file__]
-    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    modules = (reelserve.export.stages, reelserve.kernels.temporal_attention)
-    return [*files, *(Path(module.__file__) for module in modules if module.__file__)]
+    return True

@@ -73,6 +73,10 @@ class OnnxRuntimeEngine:
             "opset": str(OPSET),
         }
 
+    def bound_versions(self) -> dict[str, str]:
+        """A newer ONNX Runtime runs it as well."""
+        return {}
+
     def build(self, stage: ExportStage, path: Path) -> None:
         """Exports a stage; the graph's tensors are named as in the contract.
 
@@ -92,6 +96,10 @@ class OnnxRuntimeEngine:
             inputs: By tensor name.
         """
         return _session(path, path.stat().st_mtime_ns).run(None, inputs)
+
+    def release(self) -> None:
+        """Forgets the graph that `run` has loaded."""
+        _session.cache_clear()
 
 
 def onnx_model(
@@ -127,7 +135,7 @@ def onnx_model(
     return inlined(model) if temporal_attention == "inlined" else with_body(model)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
 def _session(path: Path, _changed_ns: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

@@ -16,7 +16,10 @@ __all__ = ["Family", "family_of"]
 
 
 class Family(Protocol):
-    """One checkpoint, seen as stages."""
+    """One checkpoint, seen as stages. It can be pickled, to load stages in another process."""
+
+    name: str
+    """Of the family."""
 
     def source(self, stage: str) -> StageSource:
         """What an engine stage is made from."""

@@ -44,6 +44,8 @@ class BundledFamily:
         profile: Changes of the request limits, see `limits_with`.
     """
 
+    name = "bundled"
+
     def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
         self._checkpoint, self._profile = checkpoint, profile or {}
 

@@ -49,6 +49,8 @@ class LatteFamily:
         profile: Changes of the request limits, see `limits_with`.
     """
 
+    name = "latte"
+
     def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
         self._checkpoint = checkpoint
         self._profile = profile or {}

@@ -56,6 +56,8 @@ class LTXFamily:
         profile: Changes of the request limits, see `limits_with`.
     """
 
+    name = "ltx"
+
     def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
         self._checkpoint = checkpoint
         self._limits = limits_with(LIMITS, profile or {})

@@ -8,16 +8,12 @@ import torch
 from tokenizers import Tokenizer
 
 from reelserve.export.engines.onnx import OnnxRuntimeEngine
-from reelserve.export.exporter import (
-    ENGINE_STAGES,
-    SPEC_STAGES,
-    Exporter,
-    ExportResult,
-    ParityError,
-)
+from reelserve.export.exporter import SPEC_STAGES, Exporter, ExportResult
 from reelserve.export.families.bundled import BundledFamily
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.repository import RECORD_FILE, ModelRepository, fingerprint
+from reelserve.export.fingerprints import fingerprint
+from reelserve.export.parity import ENGINE_STAGES, ParityError
+from reelserve.export.repository import RECORD_FILE, ModelRepository
 from reelserve.export.stages import StageSource
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from tests.export.conftest import SHORT_CLIP

@@ -7,7 +7,7 @@ import torch
 
 from reelserve.export.engines.onnx_denoiser import onnx_denoiser
 from reelserve.export.engines.onnx_upsampler import BlockedPReLU
-from reelserve.export.exporter import ENGINE_STAGES
+from reelserve.export.parity import ENGINE_STAGES
 from reelserve.pipeline.contract import ANY, STAGES
 from tests.export.conftest import ENGINE
 

@@ -16,11 +16,11 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 from diffusers import LattePipeline
 
 from reelserve.client import Client, InvalidArgumentError
-from reelserve.export.exporter import ENGINE_STAGES
 from reelserve.export.families import family_of
 from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import (
+    ENGINE_STAGES,
     MIN_FRAMES_PSNR_DB,
     PROMPT,
     ParityCase,

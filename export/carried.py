@@ -1,0 +1,52 @@
+"""Results of finished stages on the parity clip, kept for an export that goes on later."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelserve.export.repository import partial_file
+
+CARRIED_FILE = "export.parity.npz"
+"""Beside a stage's graph until the whole export is done."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What the next stage starts from.
+
+    Args:
+        torch: By torch, from the prompt on.
+        graph: By the graphs, from the prompt on.
+    """
+
+    torch: NDArray[np.generic]
+    graph: NDArray[np.generic]
+
+    def save(self, folder: Path, key: str) -> None:
+        """Keeps the results.
+
+        Args:
+            folder: Version folder of the stage.
+            key: Of all that they depend on.
+        """
+        path = folder / CARRIED_FILE
+        with partial_file(path) as partial:
+            with partial.open("wb") as file:
+                np.savez(file, torch=self.torch, graph=self.graph, key=np.array(key))
+            partial.replace(path)
+
+    @classmethod
+    def load(cls, folder: Path, key: str) -> Carried | None:
+        """Results that were kept under this key; None where there are none."""
+        try:
+            with np.load(folder / CARRIED_FILE) as found:
+                if str(found["key"]) != key:
+                    return None
+                return cls(found["torch"], found["graph"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None

@@ -1,0 +1,181 @@
+"""Takes a clip through the stages of an export, one of them in memory at a time.
+
+Two clips, in fact: torch's, whose every stage starts from torch's own result before it, and the
+graphs'. Each graph is judged on the inputs that torch had, the two finished clips on each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reelserve.export.builds import Build, Builder, build_together
+from reelserve.export.carried import Carried
+from reelserve.export.engines import Engine
+from reelserve.export.fingerprints import combined
+from reelserve.export.parity import (
+    ENGINE_STAGES,
+    ParityCheck,
+    StageParity,
+    StageRun,
+    StageRunner,
+    compare_stage,
+    require_parity,
+    torch_runner,
+)
+from reelserve.export.repository import ExportRecord, ModelRepository
+from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.export_lock import ArtefactFile
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the stages that are done and the stages to do."""
+
+
+class Chain:
+    """Builds stages where that is asked for, and checks them.
+
+    Args:
+        builder: Of the stages.
+        repository: Receives what has passed.
+        check: The clip.
+        prints: By stage, the hash of what it is made from.
+        progress: Told of every part of the work before it is done.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        repository: ModelRepository,
+        check: ParityCheck,
+        prints: Mapping[str, str],
+        progress: Progress,
+    ) -> None:
+        self._builder, self._repository, self._check = builder, repository, check
+        self._prints, self._progress = prints, progress
+        self._done, self._total = 0, 0
+
+    def run(
+        self, outdated: tuple[str, ...], records: dict[str, ExportRecord], jobs: int
+    ) -> Carried:
+        """Takes the clip through all stages.
+
+        Args:
+            outdated: Stages to build.
+            records: Of the other stages; those of the built ones are added.
+            jobs: Stages that are built at once.
+
+        Returns:
+            The finished clips.
+
+        Raises:
+            BuildError: If a stage cannot be built.
+            ParityError: If a graph differs from torch; those before it stay.
+        """
+        self._done, self._total = 0, len(outdated)
+        with contextlib.ExitStack() as stack:
+            folders = {
+                name: stack.enter_context(self._repository.partial(name)) for name in outdated
+            }
+            builds = self._built_together(folders, jobs) if jobs > 1 else {}
+            key, clips = self._check.key, None
+            for name in ENGINE_STAGES:
+                key = combined(key + self._prints[name])
+                version = self._repository.version_folder(name)
+                kept = None if name in folders else Carried.load(version, key)
+                if kept is None:
+                    kept = self._stage(name, clips, folders.get(name), builds.get(name), records)
+                    kept.save(version, key)
+                clips = kept
+        assert clips is not None
+        return clips
+
+    def _built_together(self, folders: Mapping[str, Path], jobs: int) -> dict[str, Build]:
+        def built(stage: str) -> None:
+            left.remove(stage)
+            if left:
+                self._say(f"building {', '.join(left)}")
+
+        left = list(folders)
+        self._say(f"building {', '.join(left)}")
+        return build_together(self._builder, folders, jobs, built)
+
+    def _stage(
+        self,
+        name: str,
+        before: Carried | None,
+        folder: Path | None,
+        build: Build | None,
+        records: dict[str, ExportRecord],
+    ) -> Carried:
+        """Builds a stage if it has a folder to build into, and takes both clips through it."""
+        run, build = self._torch_run(name, before, folder, build)
+        path = folder or self._repository.version_folder(name)
+        graph = _graph_runner(self._builder.engine, name, path)
+        try:
+            if folder is not None:
+                parity = compare_stage(run, graph, self._reference())
+                require_parity(name, parity, self._builder.target.precision)
+            other = self._check.run_stage(name, graph, before.graph if before else None)
+        finally:
+            self._builder.engine.release()
+        if folder is not None:
+            assert build is not None
+            records[name] = self._record(name, build, parity, folder)
+            self._repository.accept(name, folder, records[name])
+            self._done += 1
+        return Carried(run.result, other.result)
+
+    def _torch_run(
+        self, name: str, before: Carried | None, folder: Path | None, build: Build | None
+    ) -> tuple[StageRun, Build | None]:
+        """Loads a stage, builds it unless that is done, runs it; its weights are gone then."""
+        self._say(f"loading {name}")
+        start = time.perf_counter()
+        stage = self._builder.load(name)
+        if folder is not None and build is None:
+            num_parameters = stage.num_parameters
+            self._say(f"building {name}")
+            self._builder.build(stage, folder)
+            build = Build(num_parameters, round(time.perf_counter() - start, 2))
+        self._say(f"checking {name}")
+        run = self._check.run_stage(name, torch_runner(stage), before.torch if before else None)
+        del stage
+        # What an export leaves behind refers to itself in circles.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return run, build
+
+    def _record(self, name: str, build: Build, parity: StageParity, folder: Path) -> ExportRecord:
+        graph = folder / self._builder.engine.file_name
+        others = sorted(path for path in folder.iterdir() if path != graph)
+        return ExportRecord(
+            fingerprint=self._prints[name],
+            num_parameters=build.num_parameters,
+            seconds=build.seconds,
+            parity=parity,
+            files=tuple(ArtefactFile.of(path) for path in (graph, *others)),
+        )
+
+    def _reference(self) -> str:
+        target = self._builder.target
+        return f"torch {target.precision} on {target.device}"
+
+    def _say(self, what: str) -> None:
+        self._progress(what, self._done, self._total)
+
+
+def _graph_runner(engine: Engine, stage: str, folder: Path) -> StageRunner:
+    names = [tensor.name for tensor in STAGES[stage].inputs]
+
+    def run(*inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        return engine.run(folder / engine.file_name, dict(zip(names, inputs, strict=True)))[0]
+
+    return run

@@ -1,0 +1,56 @@
+"""Hashes of what graphs are made from, to know which of them are up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import reelserve.export.engines
+import reelserve.export.families
+import reelserve.export.stages
+import reelserve.kernels.temporal_attention
+import reelserve.models
+from reelserve.export.stages import StageSource
+from reelserve.pipeline.export_lock import file_sha256
+
+
+def fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str]) -> str:
+    """Hash of everything that shapes a stage's graph.
+
+    Args:
+        stage: Name of the stage.
+        source: Its checkpoint files and settings.
+        made_by: Engine, precision, versions of libraries.
+
+    Returns:
+        Hexadecimal SHA-256.
+    """
+    settings = json.dumps([stage, source.settings, dict(sorted(made_by.items()))])
+    return combined(settings, (*source.files, *_code_files()))
+
+
+def combined(text: str, files: Iterable[Path] = ()) -> str:
+    """Hash of a text and the content of files, in their order."""
+    digest = hashlib.sha256(text.encode())
+    for path in files:
+        state = path.stat()
+        digest.update(_content(path, state.st_size, state.st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, _size: int, _changed_ns: int) -> str:
+    """A checkpoint's gigabytes are read once a run, though stages and the lock both ask."""
+    return file_sha256(path)
+
+
+def _code_files() -> list[Path]:
+    """Code that decides what a graph looks like."""
+    packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
+    folders = [Path(package.__file__).parent for package in packages if package.__file__]
+    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    modules = (reelserve.export.stages, reelserve.kernels.temporal_attention)
+    return [*files, *(Path(module.__file__) for module in modules if module.__file__)]
