@@ -110,7 +110,7 @@ $(VENV)/loadtest.stamp: $(VENV)/runtime.stamp
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,families,commands,training,loadtest,dev]'
+	$(PIP) --editable '.[server,export,families,tensorrt,commands,training,loadtest,dev]'
 	touch $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \

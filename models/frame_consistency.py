@@ -99,13 +99,20 @@ class FrameConsistency(nn.Module):
         # A mixed difference in space is blind to smooth motion such as waves and fades.
         change = change[..., 1::2, :] - change[..., :-1:2, :]
         change = change[..., 1::2] - change[..., :-1:2]
-        samples = change.flatten(1).abs().sort(1).values
-        still = samples[:, int(config.noise_quantile * 100) * samples.shape[1] // 100]
-        # Eight terms were added; the quantile of the absolute normal distribution.
-        normal = NormalDist().inv_cdf(0.5 + config.noise_quantile / 2)
-        deviation = still / (normal * math.sqrt(8))
+        deviation = self._quantile(change.flatten(1).abs()) / quantile_over_deviation(config)
         deviation = deviation.clamp(config.min_noise, config.max_noise)
         return deviation.square()[:, None, None, None, None]
+
+    def _quantile(self, samples: Tensor) -> Tensor:
+        """The sample at `noise_quantile` of each clip.
+
+        Args:
+            samples: `[B, M]`, 0 or more.
+
+        Returns:
+            `[B]`.
+        """
+        return samples.sort(1).values[:, quantile_index(self.config, samples.shape[1])]
 
     def _attend(self, clip: Tensor, variance: Tensor) -> Tensor:
         """Average over neighbouring frames, weighted by the agreement of patches."""
@@ -133,6 +140,17 @@ class FrameConsistency(nn.Module):
             total = total + mutual * clip.index_select(1, before)
             weights = weights + agreement + mutual
         return total / weights
+
+
+def quantile_index(config: ConsistencyConfig, count: int) -> int:
+    """Place of the quantile among `count` sorted samples."""
+    return int(config.noise_quantile * 100) * count // 100
+
+
+def quantile_over_deviation(config: ConsistencyConfig) -> float:
+    """Quantile of the absolute differences that are measured, over the noise's deviation."""
+    # Eight terms are added; the quantile of the absolute normal distribution.
+    return NormalDist().inv_cdf(0.5 + config.noise_quantile / 2) * math.sqrt(8)
 
 
 def _neighbours(frames: int, offset: int, device: torch.device) -> Tensor:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
-from torch import nn
 
 from reelserve.export.engines.onnx import onnx_model
-from reelserve.export.families.latte_denoiser import LatteDenoiserStage
+from reelserve.export.engines.onnx_temporal_attention import DOMAIN
+from reelserve.export.engines.tensorrt_modules import for_tensorrt
 from reelserve.export.stages import ExportStage
 
 _LAYOUT_OPS = {
@@ -32,6 +33,7 @@ _LAYOUT_OPS = {
 """Operators that move values and compute none, so that a cast may stand before or after them."""
 _UINT8 = onnx_ir.DataType.UINT8
 _FLOAT = onnx_ir.DataType.FLOAT
+_BF16 = onnx_ir.DataType.BFLOAT16
 
 
 def with_fixed_dims(stage: ExportStage) -> ExportStage:
@@ -55,24 +57,34 @@ def with_fixed_dims(stage: ExportStage) -> ExportStage:
     return dataclasses.replace(stage, example_inputs=inputs, free_dims=free)
 
 
-def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> None:
+def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
     """Writes the graph of a stage, its weights in a second file beside it.
 
     Args:
         stage: Its free dimensions are those of the graph.
-        path: The file to write; the weights go to the same name with `.data` after it.
+        path: The file to write; the weights go to `data_file`.
         plugin: Temporal attention is the node of our plugin; else standard operators.
+
+    Returns:
+        Nodes of our plugin.
 
     Raises:
         ValueError: If the stage computes on UINT8, which TensorRT cannot.
     """
-    module: nn.Module = stage.module
-    if isinstance(module, LatteDenoiserStage):
-        # The node has one form, with norm and rotation; Latte's attention has neither.
-        module = LatteDenoiserStage(module.transformer, fused=False)
-    model = onnx_model(stage, module, "node" if plugin else "inlined")
+    model = onnx_model(stage, for_tensorrt(stage.module), "node" if plugin else "inlined")
     cast_at_the_ends(model)
-    onnx_ir.save(model, path, external_data=path.name + ".data")
+    give_masks_their_rows(model)
+    _save(model, path)
+    return sum(node.domain == DOMAIN for node in model.graph)
+
+
+def _save(model: onnx_ir.Model, path: Path) -> None:
+    onnx_ir.save(model, path, external_data=data_file(path).name)
+
+
+def data_file(graph: Path) -> Path:
+    """Where the weights of a graph are."""
+    return graph.with_name(graph.name + ".data")
 
 
 def cast_at_the_ends(model: onnx_ir.Model) -> None:
@@ -159,3 +171,71 @@ def _cast(value: onnx_ir.Value, dtype: onnx_ir.DataType, name: str | None) -> on
     result = node.outputs[0]
     result.name, result.shape, result.dtype = name, value.shape, dtype
     return node
+
+
+def give_masks_their_rows(model: onnx_ir.Model) -> None:
+    """Repeats attention masks for every query.
+
+    ONNX Runtime wants it so, and TensorRT-RTX 1.7 fails inside where its fused kernels get a mask
+    of one row.
+
+    Args:
+        model: Changed in place.
+    """
+    for node in list(model.graph):
+        if node.op_type != "Attention" or len(node.inputs) < 4 or node.inputs[3] is None:
+            continue
+        query, mask = node.inputs[0], node.inputs[3]
+        assert query is not None and query.shape is not None and mask.shape is not None
+        if mask.shape[-2] != 1:
+            continue
+        axis = len(query.shape) - 2
+        rows = onnx_ir.node("Shape", [query], attributes={"start": axis, "end": axis + 1})
+        one = onnx_ir.node("Constant", [], attributes={"value_ints": [1]})
+        sizes = [one.outputs[0]] * (len(mask.shape) - 2) + [rows.outputs[0], one.outputs[0]]
+        shape = onnx_ir.node("Concat", sizes, attributes={"axis": 0})
+        expand = onnx_ir.node("Expand", [mask, shape.outputs[0]])
+        model.graph.insert_before(node, (rows, one, shape, expand))
+        node.replace_input_with(3, expand.outputs[0])
+
+
+def widen_file(path: Path) -> None:
+    """Turns BF16, which ONNX Runtime's CPU kernels lack, into FP32 in a graph's file.
+
+    The weights stay as BF16 has rounded them.
+
+    Args:
+        path: As `write_graph` left it; written anew where there is BF16 in it.
+    """
+    model = onnx_ir.load(path)
+    if widen(model):
+        _save(model, path)
+
+
+def widen(model: onnx_ir.Model) -> bool:
+    """Turns BF16 into FP32 throughout a graph.
+
+    Returns:
+        Whether there was any.
+    """
+    found = False
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.dtype == _BF16:
+            value.const_value = onnx_ir.tensor(
+                value.const_value.numpy().astype(np.float32), name=value.name
+            )
+            value.dtype, found = _FLOAT, True
+    for node in model.graph:
+        if _target(node) == _BF16:
+            node.attributes["to"] = onnx_ir.AttrInt64("to", _FLOAT)
+            found = True
+        for name, attribute in node.attributes.items():
+            if attribute.type == onnx_ir.AttributeType.TENSOR:
+                tensor = attribute.as_tensor()
+                if tensor.dtype == _BF16:
+                    wide = onnx_ir.tensor(tensor.numpy().astype(np.float32))
+                    node.attributes[name] = onnx_ir.AttrTensor(name, wide)
+        for value in node.outputs:
+            if value.dtype == _BF16:
+                value.dtype = _FLOAT
+    return found
