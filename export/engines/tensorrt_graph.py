@@ -74,12 +74,8 @@ def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
     model = onnx_model(stage, for_tensorrt(stage.module), "node" if plugin else "inlined")
     cast_at_the_ends(model)
     give_masks_their_rows(model)
-    _save(model, path)
-    return sum(node.domain == DOMAIN for node in model.graph)
-
-
-def _save(model: onnx_ir.Model, path: Path) -> None:
     onnx_ir.save(model, path, external_data=data_file(path).name)
+    return sum(node.domain == DOMAIN for node in model.graph)
 
 
 def data_file(graph: Path) -> Path:
@@ -209,7 +205,9 @@ def widen_file(path: Path) -> None:
     """
     model = onnx_ir.load(path)
     if widen(model):
-        _save(model, path)
+        # In another file: the weights are read from the old one while they are written.
+        onnx_ir.save(model, path, external_data=f"{path.name}.fp32.data")
+        data_file(path).unlink(missing_ok=True)
 
 
 def widen(model: onnx_ir.Model) -> bool:
