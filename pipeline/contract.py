@@ -174,7 +174,7 @@ STAGES = {
             "video_encoder",
             inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_FPS, *_SIZE),
             outputs=(VIDEO, INFO),
-            batched=False,
+            batched=True,
             engine=False,
         ),
         StageContract(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.server.device_tensor import AnyTensor
 from reelserve.server.errors import StageError
 from reelserve.server.video import encode_mp4
 
@@ -21,6 +23,7 @@ VERSIONED_PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "torch",
     "av",
     "tokenizers",
 )
@@ -44,22 +47,27 @@ def installed_versions() -> dict[str, str]:
 
 
 def finish_clip(
-    inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec, versions: Mapping[str, str]
+    inputs: Mapping[str, Any],
+    spec: CheckpointSpec,
+    versions: Mapping[str, str],
+    threads: int = 1,
 ) -> dict[str, NDArray[Any]]:
     """Encodes a clip.
 
     Args:
-        inputs: Of the `video_encoder` stage by name, no batch dimension.
+        inputs: Of the `video_encoder` stage by name, batch dimension first; its frames in the
+            host's memory or on a GPU.
         spec: The served checkpoint.
         versions: Shown in INFO.
+        threads: Of the encoder.
 
     Returns:
-        VIDEO and INFO, one element each; the seconds of INFO are added by who called the stages.
+        VIDEO and INFO, `[1, 1]`; the seconds of INFO are added by who called the stages.
 
     Raises:
         StageError: If the frames have not the size that was asked for.
     """
-    frames = inputs["FRAMES"]
+    frames, encode = _frames_and_encoder(inputs["FRAMES"])
     fps, height, width, seed, steps = (
         int(inputs[name].item())
         for name in ("FPS", "HEIGHT", "WIDTH", "SEED", "NUM_INFERENCE_STEPS")
@@ -69,7 +77,7 @@ def finish_clip(
             f"upsampler gave frames of {frames.shape[1]} rows and {frames.shape[2]} columns; "
             f"asked for were {height} and {width}: the exported stages do not fit together"
         )
-    video = encode_mp4(frames, fps)
+    video = encode(frames, fps, threads)
     info = {
         "seed": seed,
         "num_inference_steps": steps,
@@ -83,6 +91,15 @@ def finish_clip(
         "versions": dict(versions),
     }
     return {
-        "VIDEO": np.array([video], np.object_),
-        "INFO": np.array([json.dumps(info).encode()], np.object_),
+        "VIDEO": np.array([[video]], np.object_),
+        "INFO": np.array([[json.dumps(info).encode()]], np.object_),
     }
+
+
+def _frames_and_encoder(frames: AnyTensor) -> tuple[Any, Callable[[Any, int, int], bytes]]:
+    """The frames of one clip, `[F, H, W, 3]`, and what encodes them where they are."""
+    if isinstance(frames, np.ndarray):
+        return frames[0], encode_mp4
+    # Needs torch, which a server whose stages compute on a CPU does without.
+    device_video = importlib.import_module("reelserve.server.device_video")
+    return device_video.frames_of(frames), device_video.encode_mp4

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,13 @@ RETRY_AFTER_S = 5.0
 BEFORE_STEPS = STAGE_ORDER[: STAGE_ORDER.index("video_diffusion")]
 
 
+class CallFor(Protocol):
+    """Gives, for a clip's key, how to call a stage."""
+
+    def __call__(self, key: str, *, in_place: bool = True) -> StageCall:
+        """`in_place` leaves on a GPU what a stage leaves there."""
+
+
 @dataclass(frozen=True)
 class ConductorSettings:
     """Bounds of the service; the same for every conductor of a server.
@@ -51,7 +58,7 @@ class Conductor:
     """The clips in flight of one process.
 
     Args:
-        call_for: Gives, for a clip's key, how to call a stage; called from many threads.
+        call_for: How to call a stage for a clip; called from many threads.
         board: Shared with `video_diffusion` and the other conductors.
         settings: Bounds.
         recorder: Told what happens, for the metrics.
@@ -60,7 +67,7 @@ class Conductor:
 
     def __init__(
         self,
-        call_for: Callable[[str], StageCall],
+        call_for: CallFor,
         board: Board,
         settings: ConductorSettings,
         recorder: Recorder,
@@ -255,7 +262,8 @@ class Conductor:
 
     def _draw_preview(self, job: ClipJob, latents: NDArray[np.float32]) -> None:
         stage = STAGES["vae_decoder"]
-        frames = call_stage(stage, {"LATENTS": latents}, self._call_for(job.key))["FRAMES"]
+        call = self._call_for(job.key, in_place=False)
+        frames = np.asarray(call_stage(stage, {"LATENTS": latents}, call)["FRAMES"])
         job.previews.append(encode_png(frames[len(frames) // 2]))
 
     def _answer(self, listener: Listener, outputs: Tensors, seconds: float) -> None:

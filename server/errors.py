@@ -21,6 +21,10 @@ class StageError(RuntimeError):
     """Another stage failed; INTERNAL."""
 
 
+class OutOfDeviceMemoryError(StageError):
+    """A request took more memory than the GPU has; INTERNAL. Other requests are served on."""
+
+
 def described(error: Exception) -> str:
     """An error in one line, for callers: without paths and without lines of anybody's code."""
     if isinstance(error, OSError) and error.strerror:

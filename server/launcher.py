@@ -42,6 +42,8 @@ MALLOC = {
 }
 """For glibc: large buffers go back to the system when they are freed. By its defaults the threshold
 grows with the largest buffer seen, and tens of megabytes stay in the pools of every thread."""
+SCHEDULING = ("--rate-limit=execution_count",)
+"""Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
@@ -263,6 +265,7 @@ class TritonServer:
             "--strict-readiness=true",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            *SCHEDULING,
             *installation.arguments,
             *options.extra_arguments,
         ]

@@ -7,16 +7,20 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from reelserve.pipeline.contract import StageContract
 from reelserve.server.board import Board
 from reelserve.server.clip_run import StageCall
 from reelserve.server.conductor import Conductor, ConductorSettings
+from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.listeners import StreamListener
 from reelserve.server.metrics import TritonRecorder
 from reelserve.server.session_settings import Parameters
-from reelserve.server.triton_io import call_model, check_not_sequence, input_arrays
+from reelserve.server.triton_io import (
+    call_model,
+    call_model_in_place,
+    check_not_sequence,
+    input_arrays,
+)
 
 THREADS_PER_CLIP = 4
 """One watches, one calls the stages; a cancelled clip leaves one of each for a while."""
@@ -60,12 +64,16 @@ class PublicModel:
         self._conductor.close()
 
 
-def call_for(key: str) -> StageCall:
-    """How to call the stages for the clip with this key."""
+def call_for(key: str, *, in_place: bool = True) -> StageCall:
+    """How to call the stages for the clip with this key.
 
-    def call(
-        stage: StageContract, inputs: Mapping[str, NDArray[Any]]
-    ) -> Mapping[str, NDArray[Any]]:
-        return call_model(stage.name, inputs, [spec.name for spec in stage.outputs], key=key)
+    Args:
+        key: Of the clip.
+        in_place: Leaves on a GPU what a stage leaves there.
+    """
+    model = call_model_in_place if in_place else call_model
+
+    def call(stage: StageContract, inputs: AnyTensors) -> AnyTensors:
+        return model(stage.name, inputs, [spec.name for spec in stage.outputs], key=key)
 
     return call

@@ -7,7 +7,7 @@ Config Options". `rows_per_run` is ours; the official backend ignores it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,8 @@ class SessionSettings:
         return cls(
             provider=PROVIDERS[kind][0],
             device_id=device_id,
-            intra_op_threads=parameters.integer("intra_op_thread_count", 0) or _cores(),
-            inter_op_threads=parameters.integer("inter_op_thread_count", 0) or _cores(),
+            intra_op_threads=parameters.integer("intra_op_thread_count", 0) or available_cores(),
+            inter_op_threads=parameters.integer("inter_op_thread_count", 0) or available_cores(),
             parallel=parameters.switch("execution_mode", default=False),
             graph_level=_graph_level(config),
             mem_arena=parameters.switch("enable_mem_arena", default=True),
@@ -116,6 +116,17 @@ class Parameters:
             raise ValueError(f"parameter {key} is {value!r}; it must be 0 or 1")
         return value == "1"
 
+    def choice(self, key: str, known: Sequence[str], default: str) -> str:
+        """One of a few words.
+
+        Raises:
+            ValueError: If it is anything else.
+        """
+        value = self.text(key, default)
+        if value not in known:
+            raise ValueError(f"parameter {key} is {value!r}; it must be one of {list(known)}")
+        return value
+
 
 def _graph_level(config: Mapping[str, Any]) -> str:
     graph = (config.get("optimization") or {}).get("graph") or {}
@@ -130,6 +141,6 @@ def _graph_level(config: Mapping[str, Any]) -> str:
     return GRAPH_LEVELS[level]
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use; a container's share can be less than the machine's."""
     return len(os.sched_getaffinity(0))

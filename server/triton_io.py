@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from reelserve.server.device_tensor import AnyTensor, AnyTensors
 from reelserve.server.errors import CancelledError, StageError, UnavailableError, described
 
 _CODES = (
@@ -34,11 +35,33 @@ def input_arrays(request: Any) -> dict[str, NDArray[Any]]:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def response(outputs: Mapping[str, NDArray[Any]]) -> Any:
+def input_tensors(request: Any) -> dict[str, AnyTensor]:
+    """Every input of a request by name; those that lie on a GPU stay there."""
+    return {tensor.name(): _read(tensor) for tensor in request.inputs()}
+
+
+def response(outputs: AnyTensors) -> Any:
     """A response that holds `outputs`."""
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()]
-    )
+    return pb_utils.InferenceResponse(_written(outputs))
+
+
+def _read(tensor: Any) -> AnyTensor:
+    """Triton's tensor itself where it lies on a GPU, since NumPy cannot see it there."""
+    read: AnyTensor = tensor.as_numpy() if tensor.is_cpu() else tensor
+    return read
+
+
+def _written(tensors: AnyTensors) -> list[Any]:
+    """Triton's tensors. One on a GPU is not copied: both have it until the last of them goes."""
+    return [
+        pb_utils.Tensor(name, np.ascontiguousarray(tensor))
+        if isinstance(tensor, np.ndarray)
+        # From a capsule where there is one: then no call of CUDA is made here.
+        else pb_utils.Tensor.from_dlpack(
+            name, tensor.to_dlpack() if hasattr(tensor, "to_dlpack") else tensor
+        )
+        for name, tensor in tensors.items()
+    ]
 
 
 def error_response(error: Exception, *, code_in_text: bool = False) -> Any:
@@ -96,11 +119,7 @@ def check_not_sequence(request: Any) -> None:
 
 
 def call_model(
-    name: str,
-    inputs: Mapping[str, NDArray[Any]],
-    outputs: Sequence[str],
-    *,
-    key: str = "",
+    name: str, inputs: AnyTensors, outputs: Sequence[str], *, key: str = ""
 ) -> dict[str, NDArray[Any]]:
     """Calls another model of the repository and waits for it.
 
@@ -110,25 +129,50 @@ def call_model(
         outputs: Names of those that are wanted.
         key: On the board, of what the call is for.
 
+    Returns:
+        By name, in the host's memory, wherever the model has computed.
+
     Raises:
         ValueError: If the model refuses its inputs.
         UnavailableError: If it is full, or the server is shutting down.
         CancelledError: If it found the request cancelled.
         StageError: If it fails.
     """
-    reply = model_request(name, inputs, outputs, key).exec()
-    if reply.has_error():
-        raise_error(name, reply.error().message())
+    memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+    reply = _exec(name, model_request(name, inputs, outputs, key, preferred_memory=memory))
     # Copies: the arrays of a reply live in shared memory that ends with it.
     return {tensor.name(): tensor.as_numpy().copy() for tensor in reply.output_tensors()}
 
 
+def call_model_in_place(
+    name: str, inputs: AnyTensors, outputs: Sequence[str], *, key: str = ""
+) -> dict[str, AnyTensor]:
+    """As `call_model`, but what the model leaves on a GPU stays there.
+
+    It is freed when the last reference to it goes.
+    """
+    reply = _exec(name, model_request(name, inputs, outputs, key))
+    read = {tensor.name(): _read(tensor) for tensor in reply.output_tensors()}
+    return {
+        key: tensor.copy() if isinstance(tensor, np.ndarray) else tensor
+        for key, tensor in read.items()
+    }
+
+
+def _exec(name: str, request: Any) -> Any:
+    reply = request.exec()
+    if reply.has_error():
+        raise_error(name, reply.error().message())
+    return reply
+
+
 def model_request(
     name: str,
-    inputs: Mapping[str, NDArray[Any]],
+    inputs: AnyTensors,
     outputs: Sequence[str],
     key: str,
     timeout_us: int = 0,
+    **options: Any,
 ) -> Any:
     """A request to another model of the repository.
 
@@ -138,13 +182,15 @@ def model_request(
         outputs: Names of those that are wanted.
         key: On the board, of what the call is for.
         timeout_us: Handed to the model, microseconds; 0 is none.
+        options: More of `InferenceRequest`.
     """
     return pb_utils.InferenceRequest(
         model_name=name,
         request_id=CALL_ID_PREFIX + key,
         timeout=timeout_us,
         requested_output_names=list(outputs),
-        inputs=[pb_utils.Tensor(key, np.ascontiguousarray(array)) for key, array in inputs.items()],
+        inputs=_written(inputs),
+        **options,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ ENCODER_OPTIONS = {
     "crf": "18",
     # Files as small as with the default on flat pictures, in half the time.
     "preset": "veryfast",
-    # Bytes depend on the number of threads: one, so that they are the same on every machine.
-    "threads": "1",
 }
 CONTAINER_OPTIONS = {
     # The index first, so that a browser plays before it has the whole file.
@@ -33,35 +32,50 @@ CHROMA_SUBSAMPLING = 2
 """yuv420p halves rows and columns of the colour planes."""
 
 
-def encode_mp4(frames: NDArray[np.uint8], fps: int) -> bytes:
-    """Encodes a clip as H.264 in MP4; the same frames give the same bytes.
+def encode_mp4(frames: NDArray[np.uint8], fps: int, threads: int = 1) -> bytes:
+    """Encodes a clip as H.264 in MP4; the same frames and threads give the same bytes.
 
     Args:
         frames: `[F, H, W, 3]`, RGB, F ≥ 1, H and W even.
         fps: Frames per second.
+        threads: Of the encoder. The bytes depend on their number.
 
     Raises:
         ValueError: If `frames` has another shape.
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"FRAMES has shape {list(frames.shape)}; it must be [F, H, W, 3], F ≥ 1")
-    _, height, width, _ = frames.shape
+    check_frames(frames.shape)
+    reformatter = VideoReformatter()
+    converted = (_yuv_frame(frame, reformatter) for frame in frames)
+    return encode_yuv(converted, frames.shape[1], frames.shape[2], fps, threads)
+
+
+def check_frames(shape: tuple[int, ...]) -> None:
+    """Raises `ValueError` unless frames of a shape can be encoded."""
+    if len(shape) != 4 or shape[-1] != 3 or not shape[0]:
+        raise ValueError(f"FRAMES has shape {list(shape)}; it must be [F, H, W, 3], F ≥ 1")
+    _, height, width, _ = shape
     if height % CHROMA_SUBSAMPLING or width % CHROMA_SUBSAMPLING:
         raise ValueError(f"FRAMES has {height} rows and {width} columns; both must be even")
+
+
+def encode_yuv(
+    frames: Iterable[av.VideoFrame], height: int, width: int, fps: int, threads: int
+) -> bytes:
+    """Encodes frames that are yuv420p, BT.709, limited range already."""
     # The index is moved to the front by reading the finished file again, which needs a file.
     with tempfile.TemporaryDirectory(prefix="reelserve-") as folder:
         file = Path(folder) / "clip.mp4"
         with av.open(str(file), "w", format="mp4", options=CONTAINER_OPTIONS) as container:
-            stream = _add_stream(container, width, height, fps)
-            reformatter = VideoReformatter()
+            stream = _add_stream(container, width, height, fps, threads)
             for frame in frames:
-                container.mux(stream.encode(_yuv_frame(frame, reformatter)))
+                container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return file.read_bytes()
 
 
-def _add_stream(container: Any, width: int, height: int, fps: int) -> Any:
-    stream = container.add_stream(CODEC, rate=Fraction(fps), options=ENCODER_OPTIONS)
+def _add_stream(container: Any, width: int, height: int, fps: int, threads: int) -> Any:
+    options = {**ENCODER_OPTIONS, "threads": str(threads)}
+    stream = container.add_stream(CODEC, rate=Fraction(fps), options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     # Players guess the colours of an untagged file from its size, each in its own way.
     context = stream.codec_context

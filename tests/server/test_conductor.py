@@ -25,7 +25,7 @@ class Stages:
     errors: dict[str, Exception] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
-    def call_for(self, key):
+    def call_for(self, key, *, in_place=True):
         def call(stage, inputs):
             self.calls.append(stage.name)
             if stage.name in self.gates:
@@ -38,9 +38,9 @@ class Stages:
 
     def _output(self, stage, spec):
         if spec.name == "INFO":
-            return np.array([json.dumps({"num_frames": 16, "fps": 8}).encode()], object)
+            return np.array([[json.dumps({"num_frames": 16, "fps": 8}).encode()]], object)
         if spec.name == "VIDEO":
-            return np.array([b"mp4"], object)
+            return np.array([[b"mp4"]], object)
         array = np.full([1] * len(spec.dims), FIELDS.get(spec.name, 0))
         if spec.name.endswith("FRAMES") and stage.engine:
             array = np.zeros((4, 8, 8, 3), np.uint8)

@@ -1,21 +1,23 @@
 """Encodes the frames of a clip as MP4; the last stage of `text_to_video`."""
 
+import json
 from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.clip_output import finish_clip, installed_versions
+from reelserve.server.session_settings import Parameters
 from reelserve.server.triton_io import (
     check_not_cancelled,
-    input_arrays,
+    input_tensors,
     response,
     stage_error_response,
 )
 
 
 class TritonPythonModel:
-    """In: FRAMES `[F, H, W, 3]` UINT8; the resolved fields, `[1]`.
+    """In: FRAMES `[1, F, H, W, 3]` UINT8, on the host or a GPU; the resolved fields, `[1, 1]`.
 
-    Out: VIDEO `[1]` STRING, the bytes of an MP4 file; INFO `[1]` STRING, JSON.
+    Out: VIDEO `[1, 1]` STRING, the bytes of an MP4 file; INFO `[1, 1]` STRING, JSON.
     """
 
     def initialize(self, args):
@@ -23,6 +25,8 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         self._spec = CheckpointSpec.load(folder)
         self._versions = installed_versions()
+        parameters = Parameters(json.loads(args["model_config"]))
+        self._threads = parameters.integer("encoder_threads", 1)
 
     def execute(self, requests):
         """Answers every request by itself."""
@@ -31,6 +35,7 @@ class TritonPythonModel:
     def _answer(self, request):
         try:
             check_not_cancelled(request)
-            return response(finish_clip(input_arrays(request), self._spec, self._versions))
+            inputs = input_tensors(request)
+            return response(finish_clip(inputs, self._spec, self._versions, self._threads))
         except Exception as error:
             return stage_error_response(error, request)

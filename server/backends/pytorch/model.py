@@ -1,0 +1,23 @@
+"""Serves `1/model.pt2` of any model whose config says `backend: "pytorch"`.
+
+A Python-based Triton backend with the name, the platform `torch_aoti` and the files of NVIDIA's C++
+one, for servers that lack it. Its parameters are described in `server/aoti_session.py`.
+"""
+
+from __future__ import annotations
+
+from reelserve.server.aoti_session import AotiSession, AotiSettings
+from reelserve.server.engine_backend import EngineBackend, Instance
+
+DEFAULT_GRAPH = "model.pt2"
+
+
+class TritonPythonModel(EngineBackend):
+    """Inputs and outputs are those of the model's config, which must be those of its package."""
+
+    takes_device_tensors = True
+
+    def open_session(self, instance: Instance) -> AotiSession:
+        """Loads the package, compares it with the config and warms it up."""
+        settings = AotiSettings.from_config(instance.config, instance.kind, instance.device_id)
+        return AotiSession(instance.graph(DEFAULT_GRAPH), instance.config, settings)

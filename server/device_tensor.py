@@ -1,0 +1,22 @@
+"""Tensors of a request: NumPy arrays, and what stays in a GPU's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+class DeviceTensor(Protocol):
+    """A tensor in a GPU's memory, Triton's or torch's; others read it by DLPack."""
+
+    def __dlpack__(self) -> Any:
+        """The capsule."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Kind and number of its device, as DLPack counts them."""
+
+
+AnyTensor = NDArray[Any] | DeviceTensor
+AnyTensors = Mapping[str, AnyTensor]
