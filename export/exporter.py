@@ -10,10 +10,12 @@ from reelserve.export.carried import CARRIED_FILE
 from reelserve.export.chain import Chain, Progress
 from reelserve.export.engines import Engine, EngineError
 from reelserve.export.families import Family
+from reelserve.export.families.ranges import check_limits
 from reelserve.export.fingerprints import fingerprint
 from reelserve.export.lock import lock_of
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, require_frames
 from reelserve.export.repository import ExportRecord, ModelRepository, write_file
+from reelserve.export.resources import check_resources
 from reelserve.export.stages import Precision
 from reelserve.pipeline.checkpoint import FILE_NAME as SPEC_FILE
 from reelserve.pipeline.export_lock import LOCK_FILE
@@ -84,11 +86,13 @@ class Exporter:
             EngineError: If the engine is not installed or has not this precision.
             FileNotFoundError: If a component is missing.
             RepositoryError: If the folder cannot be exported into.
+            ResourceError: If there is not enough memory or disk.
             ValueError: If a component does not fit its configuration.
             BuildError: If a stage cannot be built.
             ParityError: If a graph differs from torch; the repository keeps the old graph.
         """
         self._check_engine()
+        check_limits(self._family.spec(self._engine.name))
         self._progress("reading the checkpoint", 0, 0)
         prints = self._fingerprints()
         with self._repository.exclusive():
@@ -139,9 +143,12 @@ class Exporter:
         self, outdated: tuple[str, ...], prints: Mapping[str, str], records: dict[str, ExportRecord]
     ) -> float:
         """Builds and checks stages; completes `records`; returns the finished clip's PSNR."""
+        target = self._engine.target(self._precision)
+        sources = {name: self._family.source(name) for name in outdated}
+        check_resources(sources, target, self._jobs, self._repository.folder)
         spec = self._family.spec(self._engine.name)
         check = ParityCheck(spec, self._family.tokenizer(), self._case)
-        builder = Builder(self._family, self._engine, self._engine.target(self._precision))
+        builder = Builder(self._family, self._engine, target)
         chain = Chain(builder, self._repository, check, prints, self._progress)
         clips = chain.run(outdated, records, self._jobs)
         psnr_db = psnr(clips.graph, clips.torch)

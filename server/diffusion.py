@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,6 +165,25 @@ class ClipTable:
         oldest = time.monotonic() - self.max_idle_s
         for key in [key for key, seen in self._seen_s.items() if seen < oldest]:
             self.drop(key)
+
+
+def denoise_step_apart(
+    clips: Sequence[Clip], denoise: Denoise, max_rows: int, pool: Executor
+) -> list[Exception | None]:
+    """Takes one step of every clip, each in a thread of its own.
+
+    One clip's latents are moved while the device computes another's.
+
+    Args:
+        clips: Not done yet.
+        denoise: The denoiser; called from many threads.
+        max_rows: Rows that one call of it may have.
+        pool: Of the threads.
+
+    Returns:
+        For every clip None, or why its step failed.
+    """
+    return list(pool.map(lambda clip: denoise_step([clip], denoise, max_rows)[0], clips))
 
 
 def denoise_step(clips: Sequence[Clip], denoise: Denoise, max_rows: int) -> list[Exception | None]:

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from reelserve.server.board import SHARED_MEMORY, remove_board
 from reelserve.server.installation import Installation, native_installation, pip_installation
+from reelserve.server.repository import RepositoryError, check_repository
 from reelserve.server.stage_processes import stage_processes
 
 READY_POLL_S = 0.1
@@ -68,6 +69,7 @@ class ServerOptions:
         tritonserver: NVIDIA's own binary; None uses the pip-installed one.
         log_file: Where the server's log goes; None keeps it until the server is stopped.
         ready_timeout_s: Bound on the start.
+        verify: Whether every exported file is read and compared with the hash of its export.
         extra_arguments: Passed to `tritonserver` as they are, last.
     """
 
@@ -79,6 +81,7 @@ class ServerOptions:
     tritonserver: Path | None = None
     log_file: Path | None = None
     ready_timeout_s: float = 120.0
+    verify: bool = False
     extra_arguments: tuple[str, ...] = ()
 
 
@@ -100,6 +103,7 @@ class TritonServer:
     ready_s: float = field(default=0.0, init=False)
     log_file: Path = field(default=Path(), init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _config_name: str = field(default="", init=False)
     _shm_prefix: str = field(default="", init=False)
     _stages: set[str] = field(default_factory=set, init=False)
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
@@ -132,7 +136,11 @@ class TritonServer:
             ServerError: If it ends, or is not ready in time; the message holds its own errors.
             InstallationError: If there is no usable Triton server.
         """
-        check_repository(self.options.model_repository)
+        try:
+            lock = check_repository(self.options.model_repository, verify=self.options.verify)
+        except RepositoryError as error:
+            raise ServerError(str(error)) from None
+        self._config_name = lock.config_name
         check_shared_memory()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
@@ -266,6 +274,8 @@ class TritonServer:
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             *SCHEDULING,
+            # Models without a config of that name have their `config.pbtxt`.
+            *([f"--model-config-name={self._config_name}"] if self._config_name else []),
             *installation.arguments,
             *options.extra_arguments,
         ]
@@ -304,18 +314,6 @@ def error_lines(log: str, limit: int = 12) -> str:
         if not any(harmless in match["message"] for harmless in HARMLESS_ERRORS)
     )
     return "\n".join((list(errors) or log.splitlines())[-limit:])
-
-
-def check_repository(repository: Path) -> None:
-    """Raises `ServerError` unless `repository` holds models, all of them exported."""
-    configs = sorted(repository.glob("*/config.pbtxt"))
-    if not configs:
-        raise ServerError(f"{repository} is no model repository: it holds no */config.pbtxt")
-    for config in configs:
-        needs_graph = 'backend: "onnxruntime"' in config.read_text()
-        graph = config.parent / "1" / "model.onnx"
-        if needs_graph and not graph.exists():
-            raise ServerError(f"{graph} is missing: run `reelserve export` (make export) first")
 
 
 def check_shared_memory() -> None:

@@ -72,6 +72,11 @@ def parse_options(argv: Sequence[str]) -> ServerOptions:
         help="NVIDIA's own tritonserver, by path or by its name on PATH, with its own backends "
         "(default: the one that nvidia-pytriton contains)",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every exported file and compare it with the hash of its export first",
+    )
     parser.add_argument("--ready-timeout", type=float, default=120.0, metavar="SECONDS")
     arguments = parser.parse_args(argv)
     return ServerOptions(
@@ -83,6 +88,7 @@ def parse_options(argv: Sequence[str]) -> ServerOptions:
         tritonserver=arguments.tritonserver,
         log_file=arguments.log_file,
         ready_timeout_s=arguments.ready_timeout,
+        verify=arguments.verify,
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.pipeline.export_lock import LOCK_FILE
 from reelserve.server.launcher import ServerOptions, TritonServer
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
@@ -27,7 +28,7 @@ def tiny_server(tiny_repository: Path) -> Iterator[TritonServer]:
 @pytest.fixture(scope="session")
 def exported_server() -> Iterator[TritonServer]:
     """A running server over the exported checkpoint."""
-    if not (REPOSITORY / "denoiser" / "1" / "model.onnx").exists():
-        pytest.skip("model_repository/ holds no graphs: run `make export`")
+    if not (REPOSITORY / LOCK_FILE).exists():
+        pytest.skip("model_repository/ is not exported: run `make export`")
     with TritonServer(ServerOptions(REPOSITORY)) as server:
         yield server

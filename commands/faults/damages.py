@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from reelserve.commands.faults.load import (
     under_load,
 )
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.export_lock import ArtefactFile, ExportLock
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
 from reelserve.server.stage_processes import stage_processes
 
@@ -54,6 +56,7 @@ def _raise_in_batch(repository: Path) -> Fault:
     with _copied(repository) as copy:
         timestep = float(timesteps[RAISING_STEPS // 2])
         raise_at(copy / "denoiser" / "1" / "model.onnx", timestep)
+        relock(copy)
         with TritonServer(ServerOptions(copy)) as server, Client(server.grpc_url) as client:
             with under_load(client) as futures, ThreadPoolExecutor(1) as pool:
                 raising = pool.submit(draw, client, RAISING_STEPS)
@@ -94,6 +97,7 @@ def _fill_disk(repository: Path) -> Fault:
 def _corrupt_graph(repository: Path) -> Fault:
     with _copied(repository) as copy:
         (copy / "upsampler" / "1" / "model.onnx").write_bytes(b"no graph")
+        relock(copy)
         try:
             with TritonServer(ServerOptions(copy)):
                 error = ""
@@ -132,6 +136,20 @@ def _never_read(repository: Path) -> Fault:
 def _copied(repository: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="reelserve-faults-") as folder:
         yield Path(shutil.copytree(repository, Path(folder) / "model_repository"))
+
+
+def relock(repository: Path) -> None:
+    """Lets the launcher take the graphs as they are, so that a damage is met behind it."""
+    lock = ExportLock.load(repository)
+    assert lock is not None, "the server was started over the original"
+    stages = {
+        name: replace(
+            stage,
+            files=tuple(ArtefactFile.of(repository / name / "1" / f.name) for f in stage.files),
+        )
+        for name, stage in lock.stages.items()
+    }
+    replace(lock, stages=stages).save(repository)
 
 
 def raise_at(graph: Path, timestep: float) -> None:

@@ -137,6 +137,7 @@ ENGINES: Mapping[str, Engine] = _Engines(
         "onnxruntime": _Source("onnx", "OnnxRuntimeEngine"),
         "onnxruntime-node": _Source("onnx", "OnnxRuntimeEngine", ("node",)),
         "onnxruntime-inlined": _Source("onnx", "OnnxRuntimeEngine", ("inlined",)),
+        "pytorch": _Source("aot_inductor", "AotInductorEngine"),
         "tensorrt": _Source("tensorrt", "TensorRTEngine"),
     }
 )

@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir
 
 from reelserve.export.engines.onnx import onnx_model
+from reelserve.export.engines.onnx_modules import for_any_graph
 from reelserve.export.engines.onnx_temporal_attention import DOMAIN
-from reelserve.export.engines.tensorrt_modules import for_tensorrt
 from reelserve.export.stages import ExportStage
 
 _LAYOUT_OPS = {
@@ -71,7 +71,7 @@ def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
     Raises:
         ValueError: If the stage computes on UINT8, which TensorRT cannot.
     """
-    model = onnx_model(stage, for_tensorrt(stage.module), "node" if plugin else "inlined")
+    model = onnx_model(stage, for_any_graph(stage.module), "node" if plugin else "inlined")
     cast_at_the_ends(model)
     give_masks_their_rows(model)
     onnx_ir.save(model, path, external_data=data_file(path).name)

@@ -44,6 +44,36 @@ def frame_ranges(spec: CheckpointSpec, scale: int = 1) -> dict[str, DimRange]:
     }
 
 
+def check_limits(spec: CheckpointSpec) -> None:
+    """Refuses limits of a request that the stages cannot keep.
+
+    Args:
+        spec: Of the checkpoint, with what the command line has changed.
+
+    Raises:
+        ValueError: If a size is not positive, or is none that latents can stand for.
+    """
+    latents = spec.latents
+    compression = {
+        "num_frames": (latents.temporal_compression, int(latents.causal)),
+        "height": (latents.spatial_compression, 0),
+        "width": (latents.spatial_compression, 0),
+    }
+    for name, (multiple, offset) in compression.items():
+        range_: IntRange = getattr(spec.limits, name)
+        plus = f" plus {offset}" if offset else ""
+        for value in (range_.low, range_.high, range_.default):
+            if value < 1 or (value - offset) % multiple:
+                raise ValueError(
+                    f"{name} is {value}; this checkpoint takes positive multiples of "
+                    f"{multiple}{plus}"
+                )
+        if range_.low < range_.high and range_.multiple_of % multiple:
+            raise ValueError(
+                f"{name} has multiple_of {range_.multiple_of}; it must be a multiple of {multiple}"
+            )
+
+
 def _sizes(range_: IntRange) -> tuple[int, int, int]:
     """Low, high, usual: the arguments of `DimRange`."""
     return range_.low, range_.high, range_.default

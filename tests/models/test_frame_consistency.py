@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reelserve.models.frame_consistency import FrameConsistency
+from reelserve.models.frame_consistency import FrameConsistency, _quantile
 from reelserve.pipeline.quality import flicker_energy, psnr
 from reelserve.training.measure_consistency import apply_filter, disturb
 
@@ -89,3 +89,16 @@ def test_rows_of_a_batch_do_not_meet(consistency: FrameConsistency) -> None:
     clips = torch.rand(3, 6, 3, 16, 24)
     alone = torch.cat([consistency(clip[None]) for clip in clips])
     torch.testing.assert_close(consistency(clips), alone)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.4, 0.99])
+def test_quantile_is_that_of_sorted_samples(share: float) -> None:
+    torch.manual_seed(0)
+    samples = torch.stack([torch.rand(1001), torch.rand(1001) * 1e-3, torch.zeros(1001)])
+    exact = samples.sort(1).values[:, round(share * 100) * 1001 // 100]
+    found = _quantile(samples, share, 1.0)[:, 0]
+    assert ((found >= exact) & (found - exact <= 2**-15)).all()
+
+
+def test_quantile_is_the_bound_when_it_lies_above() -> None:
+    assert _quantile(torch.full((1, 9), 3.0), 0.4, 1.0).item() == 1.0

@@ -1,9 +1,16 @@
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step
+from reelserve.server.diffusion import (
+    ClipTable,
+    clip_from_inputs,
+    denoise_step,
+    denoise_step_apart,
+)
 from reelserve.server.errors import StageError, UnavailableError
 from tests.server.tiny_repository import SPEC
 
@@ -89,6 +96,24 @@ def test_denoise_step_gives_the_same_latents_alone_and_together():
     assert all(one.sampler.done for one in together)
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_array_equal(one.sampler.latents, other.sampler.latents)
+
+
+def test_denoise_step_apart_calls_for_every_clip_at_the_same_time():
+    clips = [clip(seed=seed) for seed in range(3)]
+    together = threading.Barrier(3, timeout=30)
+
+    def denoise(arrays):
+        together.wait()
+        assert len(arrays["LATENTS"]) == 2
+        if (arrays["LATENTS"][0] == clips[1].sampler.latents).all():
+            raise StageError("denoiser: out of memory")
+        return {"VELOCITY": arrays["LATENTS"]}
+
+    with ThreadPoolExecutor(3) as pool:
+        failures = denoise_step_apart(clips, denoise, 16, pool)
+
+    assert [str(failure) for failure in failures] == ["None", "denoiser: out of memory", "None"]
+    assert [one.sampler.step for one in clips] == [1, 0, 1]
 
 
 def test_clip_from_inputs_refuses_when_a_request_has_two_rows():

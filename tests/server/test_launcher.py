@@ -18,7 +18,6 @@ from reelserve.server.launcher import (
     ServerError,
     ServerOptions,
     TritonServer,
-    check_repository,
     error_lines,
 )
 from reelserve.server.stage_processes import stage_processes
@@ -130,20 +129,6 @@ def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
     assert (command.returncode, rest) == (0, "")
     assert time.monotonic() - started < 10
     assert processes_of_group(server) == []
-
-
-def test_check_repository_refuses_when_there_are_no_models(tmp_path):
-    with pytest.raises(ServerError, match="is no model repository"):
-        check_repository(tmp_path)
-
-
-def test_check_repository_says_what_to_do_when_a_graph_is_missing(tiny_repository, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_repository, copy)
-    (copy / "upsampler" / "1" / "model.onnx").unlink()
-
-    with pytest.raises(ServerError, match=r"upsampler/1/model.onnx is missing: .*make export"):
-        check_repository(copy)
 
 
 def test_check_shared_memory_says_what_to_do_when_it_is_small(monkeypatch):

@@ -21,7 +21,7 @@ from reelserve.client import (
 )
 from reelserve.server.clip_run import STAGE_ORDER
 from reelserve.server.launcher import ServerOptions, TritonServer
-from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
+from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
 
 pytestmark = pytest.mark.server
 LONG = {"num_inference_steps": 50, "num_frames": 64, "height": 128, "width": 128}
@@ -222,7 +222,10 @@ def test_equal_requests_are_drawn_once_when_answers_are_shared(tmp_path):
             r'(share_answers_seconds" value \{ string_value: )"0"', r'\1"60"', config.read_text()
         )
         assert count == 1
-        config.write_text(text)
+        # As the configs of an engine: chosen by the lock, where a model has them.
+        (repository / model / "configs").mkdir()
+        (repository / model / "configs" / "shared.pbtxt").write_text(text)
+    write_lock(repository, config_name="shared")
     with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
         with ThreadPoolExecutor(3) as pool:
             futures = [pool.submit(client.generate, "a red star", seed=1, **LONG) for _ in range(3)]

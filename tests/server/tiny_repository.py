@@ -5,6 +5,7 @@ the wiring shows in the frames; a clip takes a fraction of a second.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from reelserve.pipeline.checkpoint import (
     LatentSpec,
     RequestLimits,
 )
+from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.export_lock import ArtefactFile, ExportLock, LockedStage
 from reelserve.pipeline.scheduler import FlowMatchSpec
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -69,7 +72,34 @@ def write_tiny_repository(folder: Path) -> Path:
     }
     for stage, graph in graphs.items():
         onnx.save(graph, folder / stage / "1" / "model.onnx")
+    write_lock(folder)
     return folder
+
+
+def write_lock(folder: Path, **changes: object) -> None:
+    """Locks the repository's graphs as they are.
+
+    Args:
+        folder: The repository.
+        changes: Of the lock.
+    """
+    lock = ExportLock(
+        checkpoint="tiny",
+        checkpoint_sha256="0",
+        family="bundled",
+        engine="onnxruntime",
+        config_name="",
+        precision="fp32",
+        architecture="",
+        versions={},
+        bound_versions={},
+        stages={
+            name: LockedStage("0", (ArtefactFile.of(folder / name / "1" / "model.onnx"),))
+            for name, stage in STAGES.items()
+            if stage.engine
+        },
+    )
+    replace(lock, **changes).save(folder)
 
 
 def tiny_tokenizer() -> Tokenizer:

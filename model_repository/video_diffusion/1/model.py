@@ -3,13 +3,14 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.board import Board
-from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step
+from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step, denoise_step_apart
 from reelserve.server.errors import CancelledError
 from reelserve.server.metrics import StepRecorder
 from reelserve.server.places import Places
@@ -54,6 +55,9 @@ class TritonPythonModel:
             max_in_flight=parameters.integer("max_requests_in_flight", 1),
             max_idle_s=idle / MICROSECONDS_PER_SECOND,
         )
+        self._pool = None
+        if not parameters.switch("join_requests", default=True):
+            self._pool = ThreadPoolExecutor(self._clips.max_active)
         places = Places(self._board.folder, self._clips.max_in_flight)
         places.share_among(self._clips.max_active)
 
@@ -101,7 +105,10 @@ class TritonPythonModel:
     def _step(self, clips):
         """Takes one step of every clip."""
         started = time.monotonic()
-        failures = denoise_step(clips, self._denoise, self._max_rows)
+        if self._pool is None:
+            failures = denoise_step(clips, self._denoise, self._max_rows)
+        else:
+            failures = denoise_step_apart(clips, self._denoise, self._max_rows, self._pool)
         if clips:
             self._recorder.step(len(clips), time.monotonic() - started)
         return failures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,11 @@ from reelserve.export.families.layout import Checkpoint
 from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.contract import STAGES
 
-REPOSITORY = Path(__file__).parents[3] / "model_repository"
 TIMEOUT_S = 120
 
 
 def export(checkpoint: Path, profile: Mapping[str, Any], folder: Path) -> ExportResult:
-    """Exports into a copy of the repository's configs and Python stages."""
-    shutil.copytree(
-        REPOSITORY,
-        folder,
-        ignore=shutil.ignore_patterns("*.onnx", "*.onnx.data", "*.json", "__pycache__"),
-    )
+    """Exports into a new repository."""
     family = family_of(Checkpoint.open(checkpoint), profile)
     return Exporter(family, ENGINES["onnxruntime"], ModelRepository(folder)).run()
 
