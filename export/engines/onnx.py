@@ -88,6 +88,10 @@ class OnnxRuntimeEngine:
         module = for_onnx_runtime(stage.module, fused=form != "standard")
         onnx_ir.save(onnx_model(stage, module, form), path)
 
+    def checked_file(self) -> str:
+        """The graph itself."""
+        return self.file_name
+
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.
 

@@ -173,6 +173,10 @@ class TensorRTEngine:
         edition = "rtx" if self._library.rtx else "trt"
         return f"{stage.name}_{precision}_{architecture}_{edition}{self._library.version}"
 
+    def checked_file(self) -> str:
+        """The plan, or without a GPU that runs it the graph that it was built from."""
+        return self.file_name if self.runs_here() else GRAPH_FILE
+
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a plan once, or where it cannot run the graph that it was built from.
 
