@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -42,12 +43,13 @@ class Package:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; export the checkpoint first")
         self.device = device
+        # The class behind `torch._inductor.aoti_load_package`, which imports the whole compiler.
         # Without a second thread nothing needs the events by which the loader tells its runs
         # apart, and which cannot be captured in a CUDA graph.
-        self._model = torch._inductor.aoti_load_package(
-            str(path),
-            run_single_threaded=True,
-            device_index=device.index or 0 if device.type == "cuda" else -1,
+        single_threaded, runners = True, 1
+        device_index = (device.index or 0) if device.type == "cuda" else -1
+        self._model: Any = torch._C._aoti.AOTIModelPackageLoader(
+            str(path), "model", single_threaded, runners, device_index
         )
         metadata = self._model.get_metadata()
         if metadata.get(DEVICE_KEY) != device.type:
@@ -68,8 +70,8 @@ class Package:
             inputs: On the device, contiguous, in the order of `spec`, which they must fit: this
                 does not check them.
         """
-        outputs = self._model(*inputs)
-        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        outputs: list[Tensor] = self._model.run(list(inputs))
+        return outputs
 
     def _load_weights(self, path: Path) -> dict[str, Tensor]:
         wanted = set(self._model.get_constant_fqns())
@@ -80,8 +82,9 @@ class Package:
             raise ValueError(
                 f"{path.name} lacks {sorted(wanted - set(weights))}; export the checkpoint again"
             )
+        in_use, all_of_them, not_copied = False, True, True
         self._model.load_constants(
-            {name: weights[name] for name in wanted}, check_full_update=True, user_managed=True
+            {name: weights[name] for name in wanted}, in_use, all_of_them, not_copied
         )
         return weights
 

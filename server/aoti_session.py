@@ -28,8 +28,7 @@ TORCH_TYPES = {
     "FP32": torch.float32,
 }
 """Triton data types that a package's tensors can have."""
-PLATFORM = "torch_aoti"
-WARM_UP_RUNS = 2
+RUNS_BEFORE_CAPTURE = 2
 """The second one finds every library set up, as a capture must."""
 
 
@@ -67,8 +66,6 @@ class AotiSettings:
         Raises:
             ValueError: If a setting has a value that this backend does not know.
         """
-        if config.get("platform") != PLATFORM:
-            raise ValueError(f"platform is {config.get('platform')!r}; it must be {PLATFORM!r}")
         if kind not in ("CPU", "GPU"):
             raise ValueError(f"instance kind is {kind}; it must be CPU or GPU")
         parameters = Parameters(config)
@@ -167,8 +164,7 @@ class AotiSession:
             if self._settings.cuda_graphs:
                 self._recording = _Recording(self._package, tensors)
             else:
-                for _ in range(WARM_UP_RUNS):
-                    self._package.run(tensors)
+                self._package.run(tensors)
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
@@ -197,7 +193,7 @@ class _Recording:
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_RUNS):
+            for _ in range(RUNS_BEFORE_CAPTURE):
                 package.run(inputs)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()

@@ -25,7 +25,7 @@ from reelserve.server.stage_processes import stage_processes
 READY_POLL_S = 0.1
 WATCH_S = 0.5
 """Between two looks whether every stage lives."""
-EXIT_TIMEOUT_S = 5
+EXIT_TIMEOUT_S = 10
 """How long the server waits for requests in flight once it was told to end."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """Stages end after the last request; what still lives then is killed."""

@@ -1,7 +1,7 @@
 """Serves `1/model.pt2` of any model whose config says `backend: "pytorch"`.
 
-A Python-based Triton backend with the name, the platform `torch_aoti` and the files of NVIDIA's C++
-one, for servers that lack it. Its parameters are described in `server/aoti_session.py`.
+A Python-based Triton backend with the name and the files of NVIDIA's C++ one (its platform
+`torch_aoti`), for servers that lack it. `AotiSettings` describes the parameters.
 """
 
 from __future__ import annotations
