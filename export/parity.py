@@ -204,9 +204,7 @@ class ParityCheck:
         return sampler.latents[None]
 
 
-def compare_stage(
-    run: StageRun, runner: StageRunner, reference: str, checked: str
-) -> StageParity:
+def compare_stage(run: StageRun, runner: StageRunner, reference: str, checked: str) -> StageParity:
     """Runs a graph on the inputs that torch had.
 
     Args:

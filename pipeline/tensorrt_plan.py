@@ -70,6 +70,12 @@ class TensorRTLibrary:
         return str(self.trt.__version__)
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        """GPUs that the edition for RTX GPUs builds for without them, for example `SM89`."""
+        known = self.trt.ComputeCapability.__members__ if self.rtx else ()
+        return frozenset(name for name in known if name.startswith("SM"))
+
+    @property
     def distribution(self) -> str:
         """Name of the installed package that the module comes from."""
         found = metadata.packages_distributions().get(self.trt.__name__)
@@ -164,7 +170,7 @@ class Plan:
         if self._context is None:
             raise library.refusal(f"{path}: no room to run it")
         # On the default stream TensorRT waits for every other one.
-        self._stream = torch.cuda.Stream(device)
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Runs the plan once and waits for its end.

@@ -8,26 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reelserve.pipeline.aoti_package import Package
-from reelserve.pipeline.graph_spec import GraphInput, GraphOutput, GraphSpec
+from reelserve.pipeline.graph_spec import GraphSpec
 from reelserve.server.device_memory import out_of_memory_named
 from reelserve.server.device_tensor import AnyTensors
+from reelserve.server.graph_check import check_spec
 from reelserve.server.session_settings import Parameters, available_cores
+from reelserve.server.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 
-OUTPUT_DEVICES = ("cpu", "gpu")
-TORCH_TYPES = {
-    "BOOL": torch.bool,
-    "UINT8": torch.uint8,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "FP16": torch.float16,
-    "FP32": torch.float32,
-}
-"""Triton data types that a package's tensors can have."""
 RUNS_BEFORE_CAPTURE = 2
 """The second one finds every library set up, as a capture must."""
 
@@ -123,7 +114,7 @@ class AotiSession:
             OutOfDeviceMemoryError: If the GPU's memory does not suffice.
         """
         with self._torch_state():
-            tensors = [_tensor(inputs, spec) for spec in self.spec.inputs]
+            tensors = [read_tensor(inputs, spec) for spec in self.spec.inputs]
             self.spec.check(
                 {s.name: t.shape for s, t in zip(self.spec.inputs, tensors, strict=True)}
             )
@@ -147,11 +138,7 @@ class AotiSession:
             kept = [output.clone() if self._recording else output for output in outputs]
             torch.cuda.current_stream().synchronize()
             return [output.contiguous() for output in kept]
-        pinned = [torch.empty(o.shape, dtype=o.dtype, pin_memory=True) for o in outputs]
-        for target, output in zip(pinned, outputs, strict=True):
-            target.copy_(output, non_blocking=True)
-        torch.cuda.current_stream().synchronize()
-        return [target.numpy() for target in pinned]
+        return on_host(outputs)
 
     def _warm_up(self) -> None:
         """The usual shapes, so that the first request meets nothing that is done only once."""
@@ -217,58 +204,11 @@ def check_package(config: Mapping[str, Any], spec: GraphSpec) -> None:
     """Compares a package with the config that serves it.
 
     Raises:
-        ValueError: If names, data types or dimensions differ; it names all of the differences.
+        ValueError: If the config batches, or they disagree, see `check_spec`.
     """
-    faults = []
     if int(config.get("max_batch_size", 0)) > 0:
-        faults.append("max_batch_size is above 0; a package has a batch of 1 in its dimensions")
-    for side, graph in (("input", spec.inputs), ("output", spec.outputs)):
-        tensors: dict[str, GraphInput | GraphOutput] = {tensor.name: tensor for tensor in graph}
-        given = {str(entry["name"]): entry for entry in config[side]}
-        faults += [
-            f"{side} {name} is in one of them only" for name in sorted(given ^ tensors.keys())
-        ]
-        for name in sorted(given.keys() & tensors.keys()):
-            faults += _tensor_faults(side, given[name], tensors[name])
-    if faults:
-        raise ValueError(f"the config and model.pt2 disagree: {'; '.join(faults)}")
-
-
-def _tensor_faults(
-    side: str, entry: Mapping[str, Any], tensor: GraphInput | GraphOutput
-) -> list[str]:
-    faults = []
-    if entry["data_type"] != f"TYPE_{tensor.dtype}":
-        faults.append(
-            f"{side} {tensor.name} is {entry['data_type']} in the config and {tensor.dtype} in the "
-            "package"
-        )
-    dims = [int(dim) for dim in entry["dims"]]
-    rank = len(tensor.usual) if isinstance(tensor, GraphInput) else tensor.rank
-    if len(dims) != rank:
-        faults.append(
-            f"{side} {tensor.name} has dims {dims} in the config and {rank} dimensions in the "
-            "package, the batch dimension first"
-        )
-    elif isinstance(tensor, GraphInput):
-        faults += [
-            f"{side} {tensor.name} has dims {dims} in the config; the package takes "
-            f"{low} to {high} in dimension {axis}"
-            for axis, (dim, low, high) in enumerate(zip(dims, tensor.low, tensor.high, strict=True))
-            if dim != -1 and not low <= dim <= high
-        ]
-    return faults
-
-
-def _tensor(inputs: AnyTensors, spec: GraphInput) -> Tensor:
-    """An input as torch sees it, where it is."""
-    if spec.name not in inputs:
-        raise ValueError(f"input {spec.name} is missing")
-    value = inputs[spec.name]
-    if isinstance(value, np.ndarray):
-        # A copy where Triton's array cannot be written: torch has no such tensors.
-        return torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    return torch.utils.dlpack.from_dlpack(value)
+        raise ValueError("max_batch_size is above 0; a package has a batch of 1 in its dimensions")
+    check_spec(config, spec, "model.pt2")
 
 
 def _limit_memory(settings: AotiSettings) -> None:

@@ -69,7 +69,7 @@ class Engine(Protocol):
         ...
 
     def checked_file(self) -> str:
-        """File that `run` runs: `file_name`, or what that was made from where it cannot run here."""
+        """File that `run` runs: `file_name`, or what it was made from where it cannot run here."""
         ...
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:

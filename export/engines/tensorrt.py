@@ -37,7 +37,6 @@ PORTABLE = ("SM80", "SM89")
 MAX_BATCH = {"denoiser": 2}
 """Rows of a batch; 1 where left out. One guided clip; a step of a large model fills the GPU."""
 CACHE_FOLDER = Path("build") / "tensorrt"
-_NOT_RTX = (9, 0)
 
 
 class TensorRTEngine:
@@ -52,7 +51,7 @@ class TensorRTEngine:
     name = "tensorrt"
     config_name = "tensorrt"
     file_name = "model.plan"
-    precisions: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+    precisions: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 
     def __init__(
         self, capabilities: tuple[str, ...] | None = None, cache_folder: Path = CACHE_FOLDER
@@ -63,17 +62,23 @@ class TensorRTEngine:
 
     def check(self, precision: Precision) -> None:
         """Refuses what the installed library cannot build here."""
-        library = self._library
+        library, capabilities = self._library, self.capabilities()
         if precision not in self.precisions:
             raise EngineError(
                 f"precision is {precision}; engine tensorrt has {', '.join(self.precisions)}"
             )
-        if not library.rtx and not torch.cuda.is_available():
+        if not library.rtx and gpu_capability() is None:
             raise EngineError(
                 "tensorrt builds for the GPU at hand, and torch sees none; tensorrt-rtx builds "
                 "without one"
             )
-        if precision == "bf16" and "SM75" in self.capabilities():
+        unknown = set(capabilities) - library.capabilities
+        if unknown:
+            raise EngineError(
+                f"compute capability is {', '.join(sorted(unknown))}; {library.name} "
+                f"{library.version} has {', '.join(sorted(library.capabilities))}"
+            )
+        if precision == "bf16" and "SM75" in capabilities:
             raise EngineError("precision is bf16; GPUs of sm_75 have none: use fp16 or fp32")
 
     @property
@@ -89,9 +94,8 @@ class TensorRTEngine:
 
     def runs_here(self) -> bool:
         """Whether there is a GPU that runs the plans."""
-        if not torch.cuda.is_available():
-            return False
-        return not self._library.rtx or torch.cuda.get_device_capability() != _NOT_RTX
+        gpu = gpu_capability()
+        return gpu is not None and (not self._library.rtx or gpu in self._library.capabilities)
 
     def capabilities(self) -> tuple[str, ...]:
         """What to ask the edition for RTX GPUs for; empty with full TensorRT."""
@@ -99,13 +103,13 @@ class TensorRTEngine:
             return ()
         if self._capabilities is not None:
             return self._capabilities
-        if self.runs_here():
-            return ("SM{}{}".format(*torch.cuda.get_device_capability()),)
-        return PORTABLE
+        gpu = gpu_capability()
+        return (gpu,) if gpu and self.runs_here() else PORTABLE
 
     def architecture(self) -> str:
         """Of the GPU, for example `sm_90`; several are joined, `sm_80+sm_89`."""
-        names = self.capabilities() or ("SM{}{}".format(*torch.cuda.get_device_capability()),)
+        gpu = gpu_capability()
+        names = self.capabilities() or ((gpu,) if gpu else ())
         return "+".join(f"sm_{name.removeprefix('SM')}" for name in names)
 
     def versions(self) -> dict[str, str]:
@@ -200,6 +204,14 @@ class TensorRTEngine:
         """Gives the memory of what `run` has loaded back."""
         self._plan = None
         self._graphs.release()
+
+
+def gpu_capability() -> str | None:
+    """Of the first GPU, for example `SM90`; None where torch sees none."""
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"SM{major}{minor}"
 
 
 def plan_spec(stage: ExportStage) -> GraphSpec:

@@ -113,15 +113,10 @@ class PlanBuilder:
     def _set_capabilities(self, config: Any) -> None:
         if not self._capabilities:
             return
-        known = self._trt.ComputeCapability.__members__
         config.num_compute_capabilities = len(self._capabilities)
         for index, capability in enumerate(self._capabilities):
-            if capability not in known:
-                raise TensorRTError(
-                    f"compute capability is {capability}; {self._library.name} "
-                    f"{self._library.version} has {', '.join(sorted(known))}"
-                )
-            config.set_compute_capability(known[capability], index)
+            known = self._trt.ComputeCapability.__members__[capability]
+            config.set_compute_capability(known, index)
 
     def _add_profile(self, builder: Any, config: Any, spec: GraphSpec) -> Any:
         profile = builder.create_optimization_profile()
@@ -156,7 +151,7 @@ class PlanBuilder:
             raise self._library.refusal(f"{network.name}: the plan that was built does not load")
         return PlanReport(
             name=str(network.name if engine is None else engine.name),
-            spec=_network_spec(network, profile)
+            spec=network_spec(network, profile)
             if engine is None
             else engine_spec(self._library, engine),
             num_layers=int(network.num_layers if engine is None else engine.num_layers),
@@ -196,7 +191,7 @@ def _allow_decomposition(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _network_spec(network: Any, profile: Any) -> GraphSpec:
+def network_spec(network: Any, profile: Any) -> GraphSpec:
     """Inputs, with the shapes of a profile, and outputs of a network."""
     inputs, outputs = [], []
     for index in range(network.num_inputs):

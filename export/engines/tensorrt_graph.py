@@ -17,6 +17,7 @@ from reelserve.export.engines.onnx import onnx_model
 from reelserve.export.engines.onnx_modules import for_any_graph
 from reelserve.export.engines.onnx_temporal_attention import DOMAIN
 from reelserve.export.stages import ExportStage
+from reelserve.pipeline.tensorrt_plan import TensorRTError
 
 _LAYOUT_OPS = {
     "Concat",
@@ -69,7 +70,7 @@ def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
         Nodes of our plugin.
 
     Raises:
-        ValueError: If the stage computes on UINT8, which TensorRT cannot.
+        TensorRTError: If the stage computes on UINT8.
     """
     model = onnx_model(stage, for_any_graph(stage.module), "node" if plugin else "inlined")
     cast_at_the_ends(model)
@@ -91,7 +92,7 @@ def cast_at_the_ends(model: onnx_ir.Model) -> None:
             their 256 levels.
 
     Raises:
-        ValueError: If an operator computes on UINT8.
+        TensorRTError: If an operator computes on UINT8.
     """
     graph = model.graph
     nodes = list(graph)
@@ -136,7 +137,7 @@ def _moves_frames(
     if node.op_type == "Cast" and whole:
         return False
     if node.op_type not in _LAYOUT_OPS:
-        raise ValueError(
+        raise TensorRTError(
             f"operator {node.op_type} ({node.name}) computes on UINT8; TensorRT casts UINT8 at the "
             "ends of a graph and computes nothing on it"
         )

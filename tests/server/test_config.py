@@ -8,8 +8,8 @@ from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
 
-def config_of(stage: str) -> protos.ModelConfig:
-    text = (REPOSITORY / stage / "config.pbtxt").read_text()
+def config_of(stage: str, name: str = "config.pbtxt") -> protos.ModelConfig:
+    text = (REPOSITORY / stage / name).read_text()
     return text_format.Parse(text, protos.ModelConfig())
 
 
