@@ -89,7 +89,7 @@ def measure(arguments: argparse.Namespace, command: str) -> Outcome:
         console.print(f"one clip to warm up and to see its shape, from {server}")
         video = _first_clip(url, arguments)
         plan = _plan(arguments, url, video)
-        measurement = _make_load(plan)
+        measurement = make_load(plan)
     origin = _origin(arguments, server, command)
     goals = Goals(arguments.goal_videos_per_s, arguments.goal_p95_s, arguments.max_error_share)
     return outcome(plan, measurement, goals, video.info, arguments.gpus, origin)
@@ -135,8 +135,12 @@ def _plan(arguments: argparse.Namespace, url: str, video: Video) -> Plan:
     )
 
 
-def _make_load(plan: Plan) -> Measurement:
-    """Runs the plan in a process of its own, since Locust changes the one that it is in."""
+def make_load(plan: Plan) -> Measurement:
+    """Runs the plan in a process of its own, since Locust changes the one that it is in.
+
+    Raises:
+        LoadError: If that process fails.
+    """
     with tempfile.TemporaryDirectory(prefix="reelserve-loadtest-") as folder:
         plan_file, measurement_file = Path(folder, "plan.json"), Path(folder, "measurement.json")
         plan_file.write_text(plan.to_json())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reelserve.export.builds import Build, Builder, build_together
+from reelserve.export.builds import Build, Builder, BuildError, build_together
 from reelserve.export.carried import Carried
 from reelserve.export.engines import Engine
 from reelserve.export.fingerprints import combined
@@ -177,6 +177,13 @@ def _graph_runner(engine: Engine, stage: str, folder: Path) -> StageRunner:
     names = [tensor.name for tensor in STAGES[stage].inputs]
 
     def run(*inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        return engine.run(folder / engine.file_name, dict(zip(names, inputs, strict=True)))[0]
+        try:
+            return engine.run(folder / engine.file_name, dict(zip(names, inputs, strict=True)))[0]
+        except (OSError, ValueError):
+            raise
+        except Exception as error:
+            raise BuildError(
+                f"stage {stage}: its graph does not run: {type(error).__name__}: {error}"
+            ) from error
 
     return run

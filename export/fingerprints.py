@@ -14,6 +14,7 @@ import reelserve.export.families
 import reelserve.export.stages
 import reelserve.kernels.temporal_attention
 import reelserve.models
+import reelserve.pipeline.graph_spec
 from reelserve.export.stages import StageSource
 from reelserve.pipeline.export_lock import file_sha256
 
@@ -59,5 +60,9 @@ def _code_files() -> list[Path]:
     packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
     folders = [Path(package.__file__).parent for package in packages if package.__file__]
     files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    modules = (reelserve.export.stages, reelserve.kernels.temporal_attention)
+    modules = (
+        reelserve.export.stages,
+        reelserve.kernels.temporal_attention,
+        reelserve.pipeline.graph_spec,
+    )
     return [*files, *(Path(module.__file__) for module in modules if module.__file__)]

@@ -18,6 +18,8 @@ from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.contract import STAGES, StageContract
 
 _WHITE = 255.0
+PART_PIXELS = 2**24
+"""That the upsampler takes at once: 2 GiB for each of its hidden layers in 16 bits."""
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {
@@ -195,13 +197,25 @@ class FrameConsistencyStage(nn.Module):
 
 
 class UpsamplerStage(nn.Module):
-    """FRAMES to UPSAMPLED_FRAMES, both uint8 `[B, F, H, W, 3]`."""
+    """FRAMES to UPSAMPLED_FRAMES, both uint8 `[B, F, H, W, 3]`.
+
+    Frames are independent of each other: a long clip goes through in parts, so that its memory is
+    bounded. A graph whose sizes are not fixed takes it whole.
+    """
 
     def __init__(self, upsampler: Upsampler) -> None:
         super().__init__()
         self.upsampler = upsampler
 
     def forward(self, frames: Tensor) -> Tensor:
+        batch, count, height, width, _ = frames.shape
+        fixed = all(isinstance(size, int) for size in frames.shape)
+        part = max(1, PART_PIXELS // (batch * height * width)) if fixed else count
+        if not fixed or count <= part:
+            return self._upsampled(frames)
+        return torch.cat([self._upsampled(some) for some in frames.split(part, dim=1)], dim=1)
+
+    def _upsampled(self, frames: Tensor) -> Tensor:
         batch, count, height, width, _ = frames.shape
         planes = frames.permute(0, 1, 4, 2, 3).reshape(batch * count, RGB, height, width)
         planes = (planes.float() / _WHITE).to(self.upsampler.body[0].weight.dtype)

@@ -96,6 +96,7 @@ class Load:
                 for error in self.environment.stats.errors.values()
             },
             unfinished=self.sweep.unfinished,
+            started_s=self._start_s,
         )
 
     def _outcome(self, number: int) -> tuple[str, str]:

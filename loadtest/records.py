@@ -90,6 +90,8 @@ class Measurement:
         in_flight: Moment and requests in flight from then on.
         errors: Message to number of requests that ended so, those that count only; by Locust.
         unfinished: Why the test ended before its last level; empty if it did not.
+        started_s: When the test started, on the machine's monotonic clock, for who measures
+            something else meanwhile.
     """
 
     stages: tuple[StageRecord, ...]
@@ -97,6 +99,7 @@ class Measurement:
     in_flight: tuple[tuple[float, int], ...]
     errors: dict[str, int]
     unfinished: str = ""
+    started_s: float = 0.0
 
     def to_json(self) -> str:
         """For `from_json` in another process."""
@@ -122,4 +125,5 @@ class Measurement:
             in_flight=tuple((at_s, count) for at_s, count in raw["in_flight"]),
             errors=raw["errors"],
             unfinished=raw["unfinished"],
+            started_s=raw["started_s"],
         )

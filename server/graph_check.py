@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reelserve.pipeline.graph_spec import GraphInput, GraphOutput, GraphSpec
 
 
-def check_spec(config: Mapping[str, Any], spec: GraphSpec, graph: str) -> None:
-    """Compares a graph with the config that serves it.
+def differences(config: Mapping[str, Any], spec: GraphSpec) -> list[str]:
+    """What a config says of a graph and is not so: names, data types, dimensions, rows of a batch.
 
     Args:
         config: Triton's model config, parsed from its JSON.
         spec: Of the graph.
-        graph: Name of its file.
-
-    Raises:
-        ValueError: If names, data types or dimensions differ, or the config allows more rows in a
-            batch than the graph takes; it names all of the differences.
     """
     rows = int(config.get("max_batch_size", 0))
     faults = []
     for side, found in (("input", spec.inputs), ("output", spec.outputs)):
         tensors: dict[str, GraphInput | GraphOutput] = {tensor.name: tensor for tensor in found}
         given = {str(entry["name"]): entry for entry in config[side]}
-        faults += [
-            f"{side} {name} is in one of them only" for name in sorted(given ^ tensors.keys())
-        ]
+        places = {"config": given.keys(), "graph": tensors.keys()}
+        for here, other in (("config", "graph"), ("graph", "config")):
+            faults += [
+                f"{side} {name} is in the {here} but not in the {other}"
+                for name in sorted(places[here] - places[other])
+            ]
         for name in sorted(given.keys() & tensors.keys()):
             faults += _tensor_faults(side, given[name], tensors[name], rows)
+    return faults
+
+
+def require_none(faults: Sequence[str], name: str) -> None:
+    """Raises `ValueError` with all differences between a config and a graph.
+
+    Args:
+        faults: From `differences`.
+        name: Of the graph's file.
+    """
     if faults:
-        raise ValueError(f"the config and {graph} disagree: {'; '.join(faults)}")
+        raise ValueError(f"the config and {name} disagree: {'; '.join(faults)}")
 
 
 def _tensor_faults(

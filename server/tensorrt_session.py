@@ -12,7 +12,7 @@ import torch
 from reelserve.pipeline.tensorrt_plan import Plan, find_library
 from reelserve.server.device_memory import out_of_memory_named
 from reelserve.server.device_tensor import AnyTensors
-from reelserve.server.graph_check import check_spec
+from reelserve.server.graph_check import differences, require_none
 from reelserve.server.session_settings import Parameters
 from reelserve.server.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 
@@ -64,7 +64,7 @@ class TensorRTSession:
         self._name, self._settings = str(config["name"]), settings
         self._plan = Plan(find_library(), graph, settings.device)
         self.spec = self._plan.spec
-        check_spec(config, self.spec, graph.name)
+        require_none(differences(config, self.spec), graph.name)
         self._plan.run(
             {
                 spec.name: torch.ones(

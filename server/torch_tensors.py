@@ -30,15 +30,22 @@ def read_tensor(inputs: AnyTensors, spec: GraphInput) -> Tensor:
     """An input as torch sees it, where it is.
 
     Raises:
-        ValueError: If it is missing.
+        ValueError: If it is missing or of another type.
     """
     if spec.name not in inputs:
         raise ValueError(f"input {spec.name} is missing")
-    value = inputs[spec.name]
+    value: Any = inputs[spec.name]
     if isinstance(value, np.ndarray):
         # A copy where Triton's array cannot be written: torch has no such tensors.
-        return torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    return torch.utils.dlpack.from_dlpack(value)
+        tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+    else:
+        tensor = torch.utils.dlpack.from_dlpack(
+            value.to_dlpack() if hasattr(value, "to_dlpack") else value
+        )
+    if tensor.dtype != TORCH_TYPES[spec.dtype]:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{spec.name} is {kind}; the graph takes {spec.dtype}")
+    return tensor
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:

@@ -139,6 +139,7 @@ class _Engines(Mapping[str, Engine]):
 ENGINES: Mapping[str, Engine] = _Engines(
     {
         "onnxruntime": _Source("onnx", "OnnxRuntimeEngine"),
+        "onnxruntime-gpu": _Source("onnx", "OnnxRuntimeGpuEngine"),
         "onnxruntime-node": _Source("onnx", "OnnxRuntimeEngine", ("node",)),
         "onnxruntime-inlined": _Source("onnx", "OnnxRuntimeEngine", ("inlined",)),
         "pytorch": _Source("aot_inductor", "AotInductorEngine"),

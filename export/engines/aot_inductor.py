@@ -34,9 +34,6 @@ Below, they are inside, and NVIDIA's own PyTorch backend serves the package as i
 MAX_AUTOTUNE = False
 """Whether the compiler tries its own matrix products and convolutions against the libraries': hours
 for a large denoiser."""
-CHANNELS_LAST_3D = False
-"""Whether the compiler may turn 3-D convolutions to channels last. On an H100 a decoder of
-LTX-Video's kind took 642 ms that way and 360 ms as it is."""
 ATTENTION = (
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -57,6 +54,10 @@ class AotInductorEngine:
 
     def __init__(self) -> None:
         self._loaded: tuple[tuple[Path, int], Package] | None = None
+
+    def __reduce__(self) -> tuple[type[AotInductorEngine], tuple[()]]:
+        # To build in another process; what is loaded here is of no use there.
+        return type(self), ()
 
     def check(self, precision: Precision) -> None:
         """Refuses a precision that this machine has no use for."""
@@ -97,11 +98,7 @@ class AotInductorEngine:
                 written beside it.
         """
         spec = graph_spec(stage)
-        beside = _weight_bytes(stage.module) > EMBED_LIMIT_BYTES
-        options = _options(stage.module, spec)
-        if beside:
-            options["aot_inductor.package_constants_in_so"] = False
-            options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
+        options = _options(spec)
         with torch.no_grad(), _attention():
             program = exported(stage, spec)
             args, kwargs = program.example_inputs
@@ -168,7 +165,11 @@ def graph_spec(stage: ExportStage) -> GraphSpec:
         inputs.append(
             GraphInput(spec.name, spec.dtype, tuple(low), tuple(high), tuple(usual.shape))
         )
-    return GraphSpec(tuple(inputs), tuple(_output(spec) for spec in stage.contract.outputs))
+    return GraphSpec(
+        tuple(inputs),
+        tuple(_output(spec) for spec in stage.contract.outputs),
+        weights_beside=_weight_bytes(stage.module) > EMBED_LIMIT_BYTES,
+    )
 
 
 def _output(spec: TensorSpec) -> GraphOutput:
@@ -190,7 +191,7 @@ def exported(stage: ExportStage, spec: GraphSpec) -> ExportedProgram:
     )
 
 
-def _options(module: nn.Module, spec: GraphSpec) -> dict[str, Any]:
+def _options(spec: GraphSpec) -> dict[str, Any]:
     """Settings of the compiler.
 
     Weights are not frozen: freezing folds them into copies of its own in other layouts, which a
@@ -203,8 +204,9 @@ def _options(module: nn.Module, spec: GraphSpec) -> dict[str, Any]:
         # As many threads as the process that loads it has, not the one that compiles it.
         "cpp.dynamic_threads": True,
     }
-    if not CHANNELS_LAST_3D and any(isinstance(part, nn.Conv3d) for part in module.modules()):
-        options["layout_optimization"] = False
+    if spec.weights_beside:
+        options["aot_inductor.package_constants_in_so"] = False
+        options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
     return options
 
 

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from reelserve.export.engines import EngineError
+from reelserve.export.engines.onnx_files import save_graph
 from reelserve.export.engines.onnx_modules import for_onnx_runtime
 from reelserve.export.engines.onnx_temporal_attention import (
     DOMAIN,
@@ -46,15 +48,23 @@ class OnnxRuntimeEngine:
 
     config_name = ""
     file_name = "model.onnx"
-    precisions: tuple[Precision, ...] = ("fp32",)
+    provider = "CPUExecutionProvider"
 
     def __init__(self, temporal_attention: TemporalAttentionForm = "standard") -> None:
         self.temporal_attention = temporal_attention
-        form = temporal_attention
-        self.name = "onnxruntime" if form == "standard" else f"onnxruntime-{form}"
+        standard = temporal_attention == "standard"
+        self.name = "onnxruntime" if standard else f"onnxruntime-{temporal_attention}"
+        # On a CPU, ONNX Runtime computes fp16 in fp32 and bf16 not at all, so that such a graph
+        # could not be checked.
+        self.precisions: tuple[Precision, ...] = ("fp32", "fp16") if standard else ("fp32",)
 
     def check(self, precision: Precision) -> None:
-        """Nothing is missing: this module would not import without its libraries."""
+        """Raises `EngineError` if this ONNX Runtime has not the provider."""
+        if self.provider not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"engine {self.name}: this onnxruntime has no {self.provider}; "
+                "`pip install onnxruntime-gpu` in its place, on a machine with an NVIDIA GPU"
+            )
 
     def target(self, precision: Precision) -> Target:
         """Traced on the CPU whatever runs the graph."""
@@ -86,7 +96,7 @@ class OnnxRuntimeEngine:
         """
         form = self.temporal_attention
         module = for_onnx_runtime(stage.module, fused=form != "standard")
-        onnx_ir.save(onnx_model(stage, module, form), path)
+        save_graph(onnx_model(stage, module, form), path)
 
     def checked_file(self) -> str:
         """The graph itself."""
@@ -99,11 +109,22 @@ class OnnxRuntimeEngine:
             path: Of the graph.
             inputs: By tensor name.
         """
-        return _session(path, path.stat().st_mtime_ns).run(None, inputs)
+        return _session(path, path.stat().st_mtime_ns, self.provider).run(None, inputs)
 
     def release(self) -> None:
         """Forgets the graph that `run` has loaded."""
         _session.cache_clear()
+
+
+class OnnxRuntimeGpuEngine(OnnxRuntimeEngine):
+    """Builds the same graphs, and checks and serves them on an NVIDIA GPU."""
+
+    config_name = "onnxruntime_gpu"
+    provider = "CUDAExecutionProvider"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "onnxruntime-gpu"
 
 
 def onnx_model(
@@ -140,8 +161,10 @@ def onnx_model(
 
 
 @lru_cache(maxsize=1)
-def _session(path: Path, _changed_ns: int) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _session(path: Path, _changed_ns: int, provider: str) -> onnxruntime.InferenceSession:
+    # What the GPU has no kernel for, the CPU computes.
+    providers = list(dict.fromkeys((provider, OnnxRuntimeEngine.provider)))
+    return onnxruntime.InferenceSession(path, providers=providers)
 
 
 def _tidy(model: onnx_ir.Model) -> onnx_ir.Model:

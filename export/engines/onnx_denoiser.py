@@ -172,9 +172,11 @@ class OnnxTemporalAttention(nn.Module):
 
     def _rotate(self, heads: Tensor, like: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         frames = torch.arange(like.shape[1], device=like.device).expand(like.shape[:2])
-        return torch.onnx.ops.rotary_embedding(
-            heads.reshape(like.shape), cos, sin, frames, num_heads=self.num_heads
+        # In fp32, as the plain module: the tables are of it in every precision.
+        rotated = torch.onnx.ops.rotary_embedding(
+            heads.reshape(like.shape).float(), cos, sin, frames, num_heads=self.num_heads
         )
+        return rotated.to(heads.dtype)
 
 
 class OnnxFusedTemporalAttention(nn.Module):

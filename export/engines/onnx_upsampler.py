@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelserve.models.upsampler import RGB, Upsampler
+from reelserve.export.stages import to_uint8
+from reelserve.models.upsampler import RGB, Upsampler, halved
 
 _WHITE = 255.0
 
@@ -26,7 +27,7 @@ class BlockedPReLU(nn.Module):
         self.rectified = nn.Parameter(1 - self.linear, requires_grad=False)
         # A convolution without a bias is exported with one computed at run time, which keeps it
         # out of the blocked layout.
-        self.no_bias = nn.Parameter(torch.zeros(len(slopes)), requires_grad=False)
+        self.no_bias = nn.Parameter(torch.zeros_like(slopes), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         groups = len(self.linear)
@@ -43,7 +44,7 @@ class BlockedUpsamplerStage(nn.Module):
 
     def __init__(self, upsampler: Upsampler) -> None:
         super().__init__()
-        self.scale = upsampler.scale
+        self.scale, self.halves = upsampler.drawn_scale, upsampler.halves
         self.body = nn.Sequential(*_blocked_layers(upsampler))
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -51,16 +52,22 @@ class BlockedUpsamplerStage(nn.Module):
         planes = frames.permute(0, 1, 4, 2, 3).reshape(batch * count, RGB, height, width).float()
         scale = self.scale
         # [N, colour, row in a pixel, column in a pixel, H, W], before the pixels are shuffled.
-        residual = self.body(planes).reshape(batch * count, RGB, scale, scale, height, width)
-        pixels = (residual + planes[:, :, None, None]).clamp(0.0, _WHITE) + 0.5
-        shuffled = pixels.to(torch.uint8).permute(0, 4, 2, 5, 3, 1)
+        residual = self.body(planes.to(self.body[0].weight.dtype)).float()
+        residual = residual.reshape(batch * count, RGB, scale, scale, height, width)
+        pixels = residual + planes[:, :, None, None]
+        if self.halves:
+            shuffled = pixels.permute(0, 1, 4, 2, 5, 3)
+            drawn = shuffled.reshape(batch * count, RGB, height * scale, width * scale)
+            frames = to_uint8(halved(drawn)).permute(0, 2, 3, 1)
+            return frames.reshape(batch, count, height * scale // 2, width * scale // 2, RGB)
+        shuffled = to_uint8(pixels).permute(0, 4, 2, 5, 3, 1)
         return shuffled.reshape(batch, count, height * scale, width * scale, RGB)
 
 
 def _blocked_layers(upsampler: Upsampler) -> list[nn.Module]:
     """The chain with signs folded into its convolutions, on the 0 to 255 scale."""
     layers: list[nn.Module] = []
-    signs = torch.ones(RGB)
+    signs = torch.ones(RGB, dtype=upsampler.body[0].weight.dtype)
     for index, layer in enumerate(upsampler.body):
         if isinstance(layer, nn.PReLU):
             layers.append(BlockedPReLU(layer.weight))
@@ -68,7 +75,7 @@ def _blocked_layers(upsampler: Upsampler) -> list[nn.Module]:
         assert isinstance(layer, nn.Conv2d) and layer.bias is not None
         last = index + 1 == len(upsampler.body)
         slopes = torch.zeros(layer.out_channels) if last else upsampler.body[index + 1].weight
-        flips = torch.where(slopes > 1, -1.0, 1.0)
+        flips = torch.where(slopes > 1, -1.0, 1.0).to(layer.weight.dtype)
         folded = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1)
         folded.weight.data = layer.weight * flips[:, None, None, None] * signs[None, :, None, None]
         # The chain is linear up to its biases: scaling those scales the brightness.

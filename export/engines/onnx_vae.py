@@ -113,8 +113,9 @@ class FrameVAEDecoderStage(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Decodes a batch of clips."""
         x = (latents * self.latents_std + self.latents_mean).transpose(1, 2)
+        x = x.to(self.low[0].conv.weight.dtype)
         x = self.middle(unfold_frames(self.low(x), 2, 2))
-        x = self.high(unfold_frames(x, 2, 2))
+        x = self.high(unfold_frames(x, 2, 2)).float()
         frames = to_uint8(x * (_WHITE / 2) + _WHITE / 2)
         return unfold_frames(frames, 1, 2).permute(0, 1, 3, 4, 2)
 

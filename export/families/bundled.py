@@ -1,4 +1,8 @@
-"""The bundled checkpoint: our denoiser and autoencoder, packaged text encoder and upsampler."""
+"""Checkpoints around our denoiser, the bundled one first.
+
+That has our autoencoder and a packaged text encoder. A larger one may have a T5 text encoder and
+LTX-Video's autoencoder instead, as folders of the public libraries.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,15 @@ from typing import Any
 
 import torch
 
-from reelserve.export.families.diffusers_components import limits_with
+from reelserve.export.families.diffusers_components import (
+    T5,
+    limits_with,
+    t5_source,
+    t5_stage,
+    tokenizer_json,
+)
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.families.ltx import LTX_DECODER, ltx_decoder, ltx_decoder_source
 from reelserve.export.families.ranges import frame_ranges, latent_ranges, window_ranges
 from reelserve.export.stages import (
     CPU_FP32,
@@ -72,7 +83,9 @@ class BundledFamily:
             raise ValueError(f"{checkpoint.folder / INDEX_FILE}: {error}") from None
 
     def tokenizer(self) -> bytes:
-        """Content of the text encoder's `tokenizer.json`."""
+        """Content of the `tokenizer.json`: the T5 checkpoint's, or that of the packaged encoder."""
+        if self._has("text_encoder", T5):
+            return tokenizer_json(self._checkpoint)
         return self._checkpoint.packaged_file("text_encoder", "tokenizer.json").read_bytes()
 
     def source(self, stage: str) -> StageSource:
@@ -81,8 +94,12 @@ class BundledFamily:
         Raises:
             FileNotFoundError: If a component is missing.
         """
-        checkpoint = self._checkpoint
-        limits = json.dumps([checkpoint.setting("latents"), checkpoint.setting("limits")])
+        checkpoint, spec = self._checkpoint, self.spec("")
+        limits = repr((spec.latents, spec.limits))
+        if stage == "text_encoder" and self._has("text_encoder", T5):
+            return t5_source(checkpoint, spec.limits.max_prompt_tokens, masked=True)
+        if stage == "vae_decoder" and self._has("vae", LTX_DECODER):
+            return ltx_decoder_source(checkpoint, latent_ranges(spec))
         if stage == "text_encoder":
             names = ("config.json", "model.safetensors")
             files = tuple(checkpoint.packaged_file(stage, name) for name in names)
@@ -96,7 +113,7 @@ class BundledFamily:
             files = tuple(checkpoint.packaged_file(stage, suffix=suffix) for suffix in suffixes)
             return StageSource(files, limits)
         if stage == "frame_consistency":
-            return StageSource((), repr(ConsistencyConfig()))
+            return StageSource((), repr((ConsistencyConfig(), spec.limits)))
         raise ValueError(f"stage {stage!r} is not an engine stage")
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
@@ -122,15 +139,17 @@ class BundledFamily:
         return builders[stage](target)
 
     def _text_encoder(self, target: Target) -> ExportStage:
-        encoder = load_text_encoder(*self._checkpoint.packaged("text_encoder"))
         tokens = self.spec("").limits.max_prompt_tokens
+        if self._has("text_encoder", T5):
+            return t5_stage(self._checkpoint, tokens, target, masked=True)
+        encoder = load_text_encoder(*self._checkpoint.packaged("text_encoder"))
         mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
         mask[:, 1, 2:] = 0
         module = TextEncoderStage(target.place(encoder))
         return ExportStage("text_encoder", module, (mask * 101, mask))
 
     def _denoiser(self, target: Target) -> ExportStage:
-        denoiser = target.place(self._load("transformer", SpaceTimeDenoiser))
+        denoiser = self._load("transformer", SpaceTimeDenoiser, target)
         latents = self._example_latents()
         tokens = self.spec("").limits.max_prompt_tokens
         embeds = torch.randn(len(latents), tokens, denoiser.config.text_dim)
@@ -145,11 +164,13 @@ class BundledFamily:
         )
 
     def _vae_decoder(self, target: Target) -> ExportStage:
-        vae = self._load("vae", VideoVAE)
+        if self._has("vae", LTX_DECODER):
+            return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec("")))
+        vae = self._load("vae", VideoVAE, target)
         del vae.encoder
         return ExportStage(
             "vae_decoder",
-            VAEDecoderStage(target.place(vae)),
+            VAEDecoderStage(vae),
             (self._example_latents().to(target.device),),
             {"LATENTS": {2: "frames"}},
             _frames_of(latent_ranges(self.spec(""))),
@@ -178,7 +199,10 @@ class BundledFamily:
             _frames_of(frame_ranges(self.spec(""), scale)),
         )
 
-    def _load(self, component: str, module_class: type[Component]) -> Component:
+    def _has(self, component: str, kind: tuple[str, str]) -> bool:
+        return self._checkpoint.component(component) == kind
+
+    def _load(self, component: str, module_class: type[Component], target: Target) -> Component:
         library, name = self._checkpoint.component(component)
         expected = (module_class.__module__, module_class.__name__)
         if (library, name) != expected:
@@ -187,7 +211,9 @@ class BundledFamily:
                 f"class {library}.{name}; known is {'.'.join(expected)}"
             )
         self._checkpoint.component_files(component)
-        return load_component(self._checkpoint.folder / component, module_class)
+        folder = self._checkpoint.folder / component
+        module = load_component(folder, module_class, target.dtype, target.device)
+        return module.requires_grad_(False)
 
     def _example_latents(self) -> torch.Tensor:
         spec = self.spec("")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
-from reelserve.export.stages import CPU_FP32, Target
+from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target
 from reelserve.pipeline.checkpoint import FloatRange, IntRange, RequestLimits
 from reelserve.pipeline.ddim import BetaSchedule, DDIMSpec, Prediction, TimestepSpacing
 from reelserve.pipeline.request import check_float, check_int
@@ -212,6 +212,30 @@ def limits_with(defaults: RequestLimits, profile: Mapping[str, Any]) -> RequestL
         elif isinstance(range_, FloatRange):
             check_float(f"profile: {field.name}", range_.default, range_)
     return limits
+
+
+T5 = ("transformers", "T5EncoderModel")
+
+
+def t5_stage(checkpoint: Checkpoint, tokens: int, target: Target, *, masked: bool) -> ExportStage:
+    """The `text_encoder` stage of a checkpoint with a T5 encoder.
+
+    Args:
+        checkpoint: The opened folder.
+        tokens: `L` of a prompt.
+        target: Device and precision.
+        masked: See `T5Stage`.
+    """
+    encoder = load_component(checkpoint, "text_encoder", *T5, target)
+    mask = torch.ones(2, TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
+    # Two tensors: the export takes one that is given twice for one input.
+    return ExportStage("text_encoder", T5Stage(encoder, masked=masked), (mask, mask.clone()))
+
+
+def t5_source(checkpoint: Checkpoint, tokens: int, *, masked: bool) -> StageSource:
+    """What `t5_stage` makes the stage from; no other limit of a request shapes it."""
+    settings = repr((checkpoint.component("text_encoder"), tokens, masked))
+    return StageSource(checkpoint.component_files("text_encoder"), settings)
 
 
 class T5Stage(nn.Module):

@@ -13,13 +13,13 @@ from tokenizers import Tokenizer, normalizers
 from torch import Tensor, nn
 
 from reelserve.export.families.diffusers_components import (
-    TEXT_ROWS,
-    T5Stage,
     Unchanged,
     component_config,
     ddim_spec,
     limits_with,
     load_component,
+    t5_source,
+    t5_stage,
     tokenizer_json,
 )
 from reelserve.export.families.latte_denoiser import LatteDenoiserStage
@@ -95,8 +95,9 @@ class LatteFamily:
 
     def source(self, stage: str) -> StageSource:
         """What an engine stage is made from."""
-        components = {"text_encoder": "text_encoder", "denoiser": "transformer"}
-        components["vae_decoder"] = "vae"
+        if stage == "text_encoder":
+            return t5_source(self._checkpoint, self._limits().max_prompt_tokens, masked=True)
+        components = {"denoiser": "transformer", "vae_decoder": "vae"}
         if stage not in components:
             return StageSource((), "unchanged")
         settings = repr((self._limits(), self._checkpoint.component(components[stage])))
@@ -152,13 +153,8 @@ class LatteFamily:
         return int(2 ** (len(blocks) - 1))
 
     def _text_encoder(self, target: Target) -> ExportStage:
-        encoder = load_component(
-            self._checkpoint, "text_encoder", "transformers", "T5EncoderModel", target
-        )
-        mask = torch.ones(2, TEXT_ROWS, self._limits().max_prompt_tokens, dtype=torch.int64)
-        mask = mask.to(target.device)
-        # Two tensors: the export takes one that is given twice for one input.
-        return ExportStage("text_encoder", T5Stage(encoder, masked=True), (mask, mask.clone()))
+        tokens = self._limits().max_prompt_tokens
+        return t5_stage(self._checkpoint, tokens, target, masked=True)
 
     def _denoiser(self, target: Target) -> ExportStage:
         transformer = load_component(

@@ -13,18 +13,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reelserve.export.families.diffusers_components import (
-    TEXT_ROWS,
-    T5Stage,
     Unchanged,
     component_config,
     flow_match_spec,
     limits_with,
     load_component,
+    t5_source,
+    t5_stage,
     tokenizer_json,
 )
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ranges import frame_ranges, latent_ranges
-from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target, to_uint8
+from reelserve.export.stages import (
+    CPU_FP32,
+    DimRange,
+    ExportStage,
+    StageSource,
+    Target,
+    to_uint8,
+)
 from reelserve.pipeline.checkpoint import (
     CheckpointSpec,
     FloatRange,
@@ -98,12 +105,15 @@ class LTXFamily:
 
     def source(self, stage: str) -> StageSource:
         """What an engine stage is made from."""
-        components = {"text_encoder": "text_encoder", "denoiser": "transformer"}
-        components["vae_decoder"] = "vae"
-        if stage not in components:
-            return StageSource((), "unchanged")
-        settings = repr((self._limits, self._checkpoint.component(components[stage])))
-        return StageSource(self._checkpoint.component_files(components[stage]), settings)
+        checkpoint = self._checkpoint
+        if stage == "text_encoder":
+            return t5_source(checkpoint, self._limits.max_prompt_tokens, masked=False)
+        if stage == "denoiser":
+            settings = repr((self._limits, checkpoint.component("transformer")))
+            return StageSource(checkpoint.component_files("transformer"), settings)
+        if stage == "vae_decoder":
+            return ltx_decoder_source(checkpoint, latent_ranges(self.spec("")))
+        return StageSource((), f"unchanged {frame_ranges(self.spec(''))}")
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
@@ -128,13 +138,8 @@ class LTXFamily:
         return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec("")))
 
     def _text_encoder(self, target: Target) -> ExportStage:
-        encoder = load_component(
-            self._checkpoint, "text_encoder", "transformers", "T5EncoderModel", target
-        )
-        mask = torch.ones(2, TEXT_ROWS, self._limits.max_prompt_tokens, dtype=torch.int64)
-        mask = mask.to(target.device)
-        # Two tensors: the export takes one that is given twice for one input.
-        return ExportStage("text_encoder", T5Stage(encoder, masked=False), (mask, mask.clone()))
+        tokens = self._limits.max_prompt_tokens
+        return t5_stage(self._checkpoint, tokens, target, masked=False)
 
     def _denoiser(self, target: Target) -> ExportStage:
         transformer = load_component(
@@ -158,18 +163,7 @@ class LTXFamily:
         )
 
     def _vae_decoder(self, target: Target) -> ExportStage:
-        if any(component_config(self._checkpoint, "vae").get("decoder_inject_noise", ())):
-            raise ValueError(
-                "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
-                "own gives other frames each time and cannot be served"
-            )
-        vae = load_component(self._checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo", target)
-        del vae.encoder
-        latents = self._example_latents().to(target.device)
-        ranges = latent_ranges(self.spec(""))
-        return ExportStage(
-            "vae_decoder", LTXDecoderStage(vae), (latents,), {"LATENTS": FREE}, ranges
-        )
+        return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec("")))
 
     def _example_latents(self) -> Tensor:
         config = component_config(self._checkpoint, "transformer")
@@ -177,6 +171,38 @@ class LTXFamily:
 
 
 FREE = {2: "frames", 3: "height", 4: "width"}
+LTX_DECODER = ("diffusers", "AutoencoderKLLTXVideo")
+
+
+def ltx_decoder(
+    checkpoint: Checkpoint, target: Target, ranges: Mapping[str, DimRange]
+) -> ExportStage:
+    """The `vae_decoder` stage of a checkpoint with LTX-Video's autoencoder.
+
+    Args:
+        checkpoint: The opened folder.
+        target: Device and precision.
+        ranges: Of the latents' frames, height and width.
+
+    Raises:
+        ValueError: If the decoder adds noise.
+    """
+    if any(component_config(checkpoint, "vae").get("decoder_inject_noise", ())):
+        raise ValueError(
+            "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
+            "own gives other frames each time and cannot be served"
+        )
+    vae = load_component(checkpoint, "vae", *LTX_DECODER, target)
+    del vae.encoder
+    latents = torch.randn(2, int(vae.config.latent_channels), *EXAMPLE_LATENTS)
+    inputs = (latents.to(target.device),)
+    return ExportStage("vae_decoder", LTXDecoderStage(vae), inputs, {"LATENTS": FREE}, ranges)
+
+
+def ltx_decoder_source(checkpoint: Checkpoint, ranges: Mapping[str, DimRange]) -> StageSource:
+    """What `ltx_decoder` makes the stage from."""
+    settings = repr((checkpoint.component("vae"), sorted(ranges.items())))
+    return StageSource(checkpoint.component_files("vae"), settings)
 
 
 class LTXDenoiserStage(nn.Module):

@@ -68,3 +68,21 @@ def exported(
     repository = ModelRepository(tmp_path_factory.mktemp("repository"))
     family = family_of(Checkpoint.open(tiny_checkpoint))
     return repository, Exporter(family, ENGINE, repository, case=SHORT_CLIP).run()
+
+
+@pytest.fixture(scope="session")
+def compiled_family(tiny_checkpoint: Path) -> BundledFamily:
+    """The tiny checkpoint, for clips of 16 to 24 frames."""
+    limits = {"num_frames": {"low": 16, "high": 24, "default": 16}}
+    return BundledFamily(Checkpoint.open(tiny_checkpoint), limits)
+
+
+@pytest.fixture(scope="session")
+def compiled(
+    compiled_family: BundledFamily, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelRepository, ExportResult]:
+    """The tiny checkpoint as AOTInductor packages, made once for all tests."""
+    repository = ModelRepository(tmp_path_factory.mktemp("compiled") / "model_repository")
+    case = ParityCase(num_frames=16, num_inference_steps=1)
+    engine = ENGINES["pytorch"]
+    return repository, Exporter(compiled_family, engine, repository, case=case).run()

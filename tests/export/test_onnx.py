@@ -5,9 +5,11 @@ import onnx
 import pytest
 import torch
 
+from reelserve.export import stages
 from reelserve.export.engines.onnx_denoiser import onnx_denoiser
-from reelserve.export.engines.onnx_upsampler import BlockedPReLU
+from reelserve.export.engines.onnx_upsampler import BlockedPReLU, BlockedUpsamplerStage
 from reelserve.export.parity import ENGINE_STAGES
+from reelserve.models.upsampler import load_upsampler
 from reelserve.pipeline.contract import ANY, STAGES
 from tests.export.conftest import ENGINE
 
@@ -116,3 +118,26 @@ def test_blocked_prelu_equals_prelu_when_slopes_are_at_most_one() -> None:
     x = torch.randn(2, 4, 5, 5)
     with torch.no_grad():
         torch.testing.assert_close(BlockedPReLU(slopes)(x), torch.prelu(x, slopes))
+
+
+def test_blocked_upsampler_agrees_where_the_network_halves_what_it_draws() -> None:
+    upsampler = load_upsampler(model="models/realesr-animevideov3-x2")
+    frames = torch.randint(0, 256, (1, 2, 12, 8, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        plain = stages.UpsamplerStage(upsampler)(frames)
+        blocked = BlockedUpsamplerStage(upsampler)(frames)
+    assert blocked.shape == (1, 2, 24, 16, 3)
+    assert (blocked.int() - plain.int()).abs().max() <= 1
+
+
+def test_upsampler_takes_a_long_clip_in_parts(monkeypatch) -> None:
+    stage = stages.UpsamplerStage(load_upsampler())
+    frames = torch.randint(0, 256, (2, 5, 8, 6, 3), dtype=torch.uint8)
+    seen = []
+    stage.upsampler.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        whole = stage(frames)
+        monkeypatch.setattr(stages, "PART_PIXELS", 2 * 2 * 8 * 6)
+        parts = stage(frames)
+    assert seen == [10, 4, 4, 2]
+    assert (parts.int() - whole.int()).abs().max() <= 1

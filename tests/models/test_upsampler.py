@@ -6,7 +6,14 @@ import torch
 from torch.nn import functional
 
 from reelserve.models.packages import package_path
-from reelserve.models.upsampler import MODEL, PACKAGE, Upsampler, load_upsampler, read_upsampler
+from reelserve.models.upsampler import (
+    MODEL,
+    PACKAGE,
+    Upsampler,
+    halved,
+    load_upsampler,
+    read_upsampler,
+)
 
 WEIGHTS_IN_FILE = 621_424
 
@@ -40,6 +47,26 @@ def test_upsampler_keeps_colours_and_sharpens_edges(upsampler: Upsampler) -> Non
     assert np.abs(large[4:12, 4:12] - truth[4:12, 4:12]).max() < 0.03
     red_step = np.abs(np.diff(large[58, :, 0])).max()
     assert red_step > 1.5 * blurred[0, 58].diff().abs().max().item()
+
+
+def test_halved_is_bicubic_interpolation() -> None:
+    images = torch.rand(2, 3, 6, 10, dtype=torch.float64)
+    expected = functional.interpolate(images, scale_factor=0.5, mode="bicubic")
+    assert torch.allclose(halved(images), expected, atol=1e-12)
+
+
+def test_load_upsampler_halves_where_its_file_says_so(upsampler: Upsampler) -> None:
+    twice = load_upsampler(model="models/realesr-animevideov3-x2")
+    assert (twice.scale, twice.halves) == (2, True)
+    frames = torch.rand(1, 3, 6, 8)
+    with torch.no_grad():
+        assert torch.equal(twice(frames), halved(upsampler(frames)))
+
+
+def test_read_upsampler_fails_when_it_ends_in_another_scale() -> None:
+    param = package_path(PACKAGE, "models/realesr-animevideov3-x3.param")
+    with pytest.raises(ValueError, match="Resize_40 does not halve"):
+        read_upsampler(param, package_path(PACKAGE, f"{MODEL}.bin"))
 
 
 def test_read_upsampler_fails_when_weights_are_left_over(tmp_path: Path) -> None:

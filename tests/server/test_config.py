@@ -7,6 +7,8 @@ from tritonclient.grpc import model_config_pb2 as protos
 from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
+GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
+
 
 def config_of(stage: str, name: str = "config.pbtxt") -> protos.ModelConfig:
     text = (REPOSITORY / stage / name).read_text()
@@ -67,6 +69,24 @@ def test_config_says_where_an_instance_runs(stage):
     assert [(group.count, group.kind) for group in groups] == [
         (1, protos.ModelInstanceGroup.KIND_CPU)
     ]
+
+
+def test_every_engine_stage_has_a_config_for_onnx_runtime_on_a_gpu():
+    stages = {path.parent.parent.name for path in GPU_CONFIGS}
+
+    assert stages == {name for name, stage in STAGES.items() if stage.engine}
+
+
+@pytest.mark.parametrize("path", GPU_CONFIGS, ids=lambda path: path.parent.parent.name)
+def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device(path):
+    stage = path.parent.parent.name
+    cpu, gpu = config_of(stage), config_of(stage, "configs/onnxruntime_gpu.pbtxt")
+
+    assert [group.kind for group in gpu.instance_group] == [protos.ModelInstanceGroup.KIND_GPU]
+    for config in (cpu, gpu):
+        config.ClearField("instance_group")
+        config.parameters.pop("intra_op_thread_count", None)
+    assert gpu == cpu
 
 
 def test_public_models_share_their_bounds():

@@ -1,0 +1,1 @@
+"""Measures sized models through the real server on one GPU, phase by phase."""

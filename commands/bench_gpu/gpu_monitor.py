@@ -1,0 +1,117 @@
+"""Samples how busy the GPU is and how much of its memory is used, while something runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+PERIOD_MS = 100
+MIB = 2**20
+COLUMNS = "utilization.gpu,memory.used"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One reading.
+
+    Args:
+        at_s: When, on the machine's monotonic clock.
+        utilisation: Share of the last moments in which a kernel ran.
+        memory_bytes: In use on the whole GPU.
+    """
+
+    at_s: float
+    utilisation: float
+    memory_bytes: int
+
+
+def parse_sample(line: str, at_s: float) -> Sample | None:
+    """Reads `37, 1234`: percent and MiB; None of a line that holds no numbers."""
+    try:
+        percent, mib = (float(part) for part in line.split(","))
+    except ValueError:
+        return None
+    return Sample(at_s, percent / 100, int(mib * MIB))
+
+
+class GpuMonitor:
+    """Reads `nvidia-smi` while the block runs; samples nothing where there is none."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> GpuMonitor:
+        binary = shutil.which("nvidia-smi")
+        if binary is not None:
+            self._process = subprocess.Popen(
+                [
+                    binary,
+                    f"--id={_first_gpu()}",
+                    f"--query-gpu={COLUMNS}",
+                    "--format=csv,noheader,nounits",
+                    f"--loop-ms={PERIOD_MS}",
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            self._thread = threading.Thread(target=self._read, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None and self._thread is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._thread.join()
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a GPU to sample."""
+        return self._process is not None
+
+    def utilisation(self, opened_s: float, closed_s: float) -> float | None:
+        """Mean over a window of the monotonic clock; None without samples in it."""
+        shares = [s.utilisation for s in self.samples if opened_s <= s.at_s <= closed_s]
+        return statistics.fmean(shares) if shares else None
+
+    def peak_memory_bytes(self) -> int | None:
+        """The largest reading above the first one; None without samples."""
+        if not self.samples:
+            return None
+        used = [sample.memory_bytes for sample in self.samples]
+        return max(used) - used[0]
+
+    def _read(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        for line in self._process.stdout:
+            sample = parse_sample(line, time.monotonic())
+            if sample is not None:
+                self.samples.append(sample)
+
+
+def gpu_query(column: str) -> str | None:
+    """A property of the first GPU by its name in `nvidia-smi`; None without a GPU."""
+    binary = shutil.which("nvidia-smi")
+    if binary is None:
+        return None
+    command = [binary, f"--id={_first_gpu()}", f"--query-gpu={column}", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else None
+
+
+def _first_gpu() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"

@@ -1,0 +1,85 @@
+"""Puts what the phases have measured together: the results file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reelserve.commands.bench_gpu.cases import Case
+from reelserve.commands.bench_gpu.phases import CURVES, EXPORT, IN_PROCESS, SERVE
+from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS
+from reelserve.commands.bench_gpu.state import Result, State
+from reelserve.loadtest.results import number
+
+
+def collect(cases: Sequence[Case], state: State, where: Result) -> Result:
+    """The results file, of all that has been measured so far.
+
+    Args:
+        cases: In the order of the file.
+        state: Holds what was measured.
+        where: GPU, versions, engine, and the origin of the run.
+    """
+    models = [found for case in cases if (found := model_results(case, state)) is not None]
+    curves = [
+        curve for case in cases for curve in (state.find(case, CURVES) or {"curves": []})["curves"]
+    ]
+    return {"models": models, "curves": curves, **where}
+
+
+def model_results(case: Case, state: State) -> Result | None:
+    """Figures of one model, null where they are not measured yet; None before its export."""
+    exported = state.find(case, EXPORT)
+    if exported is None:
+        return None
+    alone = state.find(case, IN_PROCESS)
+    levels = [found for n in LEVEL_CLIPS if (found := state.find(case, f"{SERVE} {n}"))]
+    best = max(levels, key=lambda level: level["videos_per_s"] or 0.0, default={})
+    single = next((level for level in levels if level["concurrency"] == 1), {})
+    peaks = [level["peak_memory_bytes"] for level in levels if level["peak_memory_bytes"]]
+    stages = exported["stages"]
+    height, width = case.decoded
+    return {
+        "model": case.name,
+        "weights": case.weights,
+        "parameters": sum(stage["num_parameters"] for stage in stages.values()),
+        "denoiser_parameters": stages["denoiser"]["num_parameters"],
+        "steps": case.steps,
+        "guidance_scale": case.guidance,
+        "frames": case.num_frames,
+        "fps": case.fps,
+        "height": case.height,
+        "width": case.width,
+        "decoded_height": height,
+        "decoded_width": width,
+        "videos_per_s": best.get("videos_per_s"),
+        "concurrency": best.get("concurrency"),
+        "p95_s": best.get("p95_s"),
+        "idle_share": best.get("idle_share"),
+        "seconds_at_1": single.get("mean_s"),
+        "stages_s": single.get("stages_s"),
+        "peak_memory_bytes": max(peaks, default=None),
+        "server_overhead_share": overhead_share(alone, single),
+        "in_process": alone,
+        "served": state.find(case, f"{SERVE} first"),
+        "levels": levels,
+        "export": exported,
+        "commits": sorted({origin["commit"] for origin in state.origins(case)}),
+    }
+
+
+def overhead_share(alone: Result | None, single: Result) -> float | None:
+    """Share of a served clip's seconds that the same stages do not take in one process."""
+    if alone is None or not single.get("mean_s"):
+        return None
+    return number(1 - alone["seconds"] / single["mean_s"])
+
+
+def missing(cases: Sequence[Case], state: State, *, curves: bool) -> list[str]:
+    """Phases that have not been run."""
+    wanted = [EXPORT, IN_PROCESS, *(f"{SERVE} {level}" for level in LEVEL_CLIPS)]
+    found: list[str] = []
+    for case in cases:
+        own: list[Any] = [*wanted, CURVES] if curves and case.weights == "random" else wanted
+        found += [f"{case.name}: {phase}" for phase in own if state.find(case, phase) is None]
+    return found

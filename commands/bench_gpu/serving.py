@@ -1,0 +1,143 @@
+"""Serves a case with the real server and loads it, level by level."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reelserve.client import Client, GenerateOptions, Video
+from reelserve.commands.bench_gpu.cases import Case
+from reelserve.commands.bench_gpu.gpu_monitor import GpuMonitor
+from reelserve.commands.bench_gpu.state import Result
+from reelserve.commands.loadtest_command import MODEL, make_load
+from reelserve.commands.process_memory import PeakMemory
+from reelserve.loadtest.figures import ServerTime, stage_figures
+from reelserve.loadtest.plan import CLOSED, PROMPTS_FILE, Plan, read_prompts, request_name
+from reelserve.loadtest.results import number
+from reelserve.server.launcher import ServerOptions, TritonServer
+
+LEVEL_CLIPS = {1: 3, 2: 6, 4: 8}
+"""Requests at once to clips that are counted; few, since a GPU's seconds are dear. The 95th
+percentile of so few is the slowest one."""
+SETTLE_S = 3.0
+"""Between two levels, for clips that the last one has cancelled to leave the server."""
+PROMPT = "a large yellow star spins on a starry night"
+
+
+@dataclass
+class Served:
+    """A server over a case's repository, measured while it runs.
+
+    Args:
+        case: What it draws.
+        server: Running.
+        gpu: Sampling.
+        host: Sampling the memory of the server's processes; None where there is a GPU.
+    """
+
+    case: Case
+    server: TritonServer
+    gpu: GpuMonitor
+    host: PeakMemory | None
+
+    def first_clip(self) -> tuple[Video, float]:
+        """Draws a clip to warm up; gives its seconds too."""
+        started = time.monotonic()
+        with Client(self.server.grpc_url) as client:
+            video = client.generate(PROMPT, **request_of(self.case))
+        return video, time.monotonic() - started
+
+    def level(self, callers: int, video: Video, most_s: float) -> Result:
+        """Loads the server with so many callers at once.
+
+        Args:
+            callers: Each sends a request when its last one has ended.
+            video: Of the first clip, for the name of the requests.
+            most_s: The level ends after so long, unfinished.
+
+        Returns:
+            An entry of `levels` in the results.
+        """
+        plan = Plan(
+            url=self.server.grpc_url,
+            name=request_name(MODEL, video.info),
+            loop=CLOSED,
+            levels=(float(callers),),
+            prompts=read_prompts(PROMPTS_FILE),
+            request={name: v for name, v in request_of(self.case).items() if name != "seed"},
+            clips=LEVEL_CLIPS[callers],
+            rounds=1,
+            max_stage_s=most_s,
+        )
+        measured = make_load(plan)
+        if not measured.stages:
+            raise RuntimeError(f"{callers} at once: {measured.unfinished}")
+        window = measured.stages[0]
+        figures = stage_figures(window, measured.requests, CLOSED)
+        busy = self.gpu.utilisation(
+            measured.started_s + window.opened_s, measured.started_s + window.closed_s
+        )
+        time.sleep(SETTLE_S)
+        return {
+            "concurrency": callers,
+            "videos_per_s": number(figures.clips_per_s),
+            **{name: number(getattr(figures, name)) for name in ("mean_s", "p50_s", "p95_s")},
+            "clips": figures.clips,
+            "errors": figures.errors,
+            "refused": figures.refused,
+            "littles_law_ratio": number(figures.law_ratio),
+            "peak_memory_bytes": self.gpu.peak_memory_bytes() or self._host_bytes(),
+            "idle_share": None if busy is None else number(1 - busy),
+            "stages_s": stage_times(figures.server),
+            "queue_s": {name: number(times.queue_s) for name, times in figures.server.items()},
+            "error_messages": measured.errors,
+        }
+
+    def _host_bytes(self) -> int | None:
+        return None if self.host is None else self.host.peak_bytes
+
+
+@contextlib.contextmanager
+def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> Iterator[Served]:
+    """Starts a server, and ends it whatever happens.
+
+    Args:
+        case: What it draws.
+        repository: Exported.
+        log: Of the server.
+        ready_timeout_s: Bound on the start.
+
+    Raises:
+        ServerError: If it does not start.
+    """
+    options = ServerOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s)
+    with contextlib.ExitStack() as stack:
+        gpu = stack.enter_context(GpuMonitor())
+        host = None if gpu.runs else stack.enter_context(PeakMemory(os.getpid()))
+        yield Served(case, stack.enter_context(TritonServer(options)), gpu, host)
+
+
+def request_of(case: Case) -> GenerateOptions:
+    """Fields of a case's request."""
+    return {
+        "seed": 0,
+        "num_inference_steps": case.steps,
+        "guidance_scale": case.guidance,
+        "num_frames": case.num_frames,
+        "fps": case.fps,
+        "height": case.height,
+        "width": case.width,
+    }
+
+
+def stage_times(server: Mapping[str, ServerTime]) -> dict[str, Any]:
+    """Seconds of computing by stage for each clip, `denoiser` taken out of `video_diffusion`."""
+    seconds = {name: times.compute_s for name, times in server.items()}
+    if {"denoiser", "video_diffusion"} <= seconds.keys():
+        seconds["video_diffusion"] = max(0.0, seconds["video_diffusion"] - seconds["denoiser"])
+    return {name: number(value) for name, value in seconds.items()}

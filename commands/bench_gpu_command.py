@@ -1,0 +1,157 @@
+"""Measure sized models on one NVIDIA GPU through the server: docs/results/bench_gpu_<gpu>.json."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import shlex
+from pathlib import Path
+from typing import Any
+
+from reelserve.client.cli import FAILURE, OK, USAGE, error_console
+from reelserve.commands.argument_types import real_number, whole_number
+from reelserve.commands.bench_gpu.cases import CASES, DRY_CASES, chosen
+from reelserve.commands.bench_gpu.gpu_monitor import gpu_query
+from reelserve.commands.bench_gpu.phases import PHASES, Options, Runner
+from reelserve.commands.bench_gpu.results import collect, missing
+from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State, write_json
+from reelserve.export.engines import ENGINES
+from reelserve.export.stages import DTYPES
+from reelserve.kernels.benchmarks.timing import results_file
+from reelserve.pipeline.provenance import provenance
+
+INCOMPLETE = 3
+"""Exit status: what was measured is kept, and the same command goes on."""
+DRY = "cpu"
+EPILOG = """\
+Every phase is kept on disk as soon as it ends; the same command goes on with the next one. Exit
+status: 0 if all is measured, 1 if something failed, 2 if the command is wrong, 3 if the budget
+ended before the last phase.
+"""
+PACKAGES = ("torch", "triton", "diffusers", "transformers", "nvidia-pytriton")
+
+
+def run(argv: list[str]) -> int:
+    """Runs `reelserve bench-gpu` and returns its exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    console = error_console()
+    table = DRY_CASES if arguments.dry_run else CASES
+    try:
+        cases = chosen(arguments.only, table)
+    except ValueError as error:
+        parser.error(str(error))
+    if not arguments.dry_run and gpu_query("name") is None:
+        console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
+        return USAGE
+    options = _options(arguments)
+    state = State(options.work / "state.json", _settings(options))
+    for phase in arguments.redo:
+        for case in cases:
+            state.forget(case, phase)
+    where = _where(options, shlex.join(["reelserve", "bench-gpu", *argv]))
+    output = arguments.output or _output(options.tiny)
+
+    def write() -> None:
+        write_json(output, collect(table, state, where))
+
+    curves = not arguments.no_curves
+    runner = Runner(options, table, state, Budget(arguments.budget_seconds), console.print, write)
+    try:
+        failed = runner.run(cases, curves=curves)
+    except OutOfBudgetError as error:
+        console.print(f"reelserve bench-gpu: {error}")
+        for phase in missing(cases, state, curves=curves):
+            console.print(f"not measured yet: {phase}")
+        return INCOMPLETE
+    write()
+    for message in failed:
+        console.print(f"reelserve bench-gpu: {message}")
+    console.print(f"{output}")
+    return FAILURE if failed else OK
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    work: Path = arguments.work_dir.resolve()
+    return Options(
+        work=work,
+        checkpoints=(arguments.checkpoint_dir or work).resolve(),
+        engine=arguments.engine,
+        precision=arguments.precision or ("fp32" if arguments.dry_run else "bf16"),
+        jobs=arguments.jobs,
+        tiny=arguments.dry_run,
+        ready_timeout_s=arguments.ready_timeout,
+        keep=arguments.keep,
+    )
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    names = ("engine", "precision", "tiny")
+    return {name: getattr(options, name) for name in names}
+
+
+def _where(options: Options, command: str) -> dict[str, Any]:
+    engine = ENGINES[options.engine]
+    return {
+        "gpu": gpu_query("name") or DRY,
+        "driver": gpu_query("driver_version"),
+        "engine": options.engine,
+        "precision": options.precision,
+        "compute_capability": gpu_query("compute_cap"),
+        "versions": {**_versions(), **engine.versions()},
+        "command": command,
+        **provenance(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _output(tiny: bool) -> Path:
+    if tiny:
+        return Path("build/bench_gpu_dry.json")
+    return results_file("bench_gpu", gpu_query("name") or DRY).with_suffix(".json")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reelserve bench-gpu",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = ", ".join(case.name for case in CASES)
+    parser.add_argument("--only", metavar="CASE[,CASE]", help=f"some of {names}")
+    parser.add_argument(
+        "--budget-seconds",
+        type=real_number(0, above=True),
+        metavar="N",
+        help="end before a phase that would not fit; status 3",
+    )
+    parser.add_argument("--work-dir", type=Path, default=Path("build/bench_gpu"), metavar="FOLDER")
+    parser.add_argument(
+        "--checkpoint-dir", type=Path, metavar="FOLDER", help="for checkpoints (the work folder)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="pytorch")
+    parser.add_argument("--precision", choices=list(DTYPES), help="bf16; of a dry run fp32")
+    parser.add_argument("--jobs", type=whole_number(1), default=1, help="stages built at once")
+    parser.add_argument(
+        "--ready-timeout", type=real_number(1), default=600.0, metavar="S", help="of the server"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep checkpoints and graphs")
+    parser.add_argument("--no-curves", action="store_true")
+    parser.add_argument(
+        "--redo", nargs="+", choices=PHASES, default=[], metavar="PHASE", help="measure again"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tiny models, without a GPU, to show that it runs"
+    )
+    return parser
