@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir
 
 from reelserve.export.engines.onnx import onnx_model
+from reelserve.export.engines.onnx_files import save_graph
 from reelserve.export.engines.onnx_modules import for_any_graph
 from reelserve.export.engines.onnx_temporal_attention import DOMAIN
 from reelserve.export.stages import ExportStage
@@ -59,11 +60,11 @@ def with_fixed_dims(stage: ExportStage) -> ExportStage:
 
 
 def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
-    """Writes the graph of a stage, its weights in a second file beside it.
+    """Writes the graph of a stage.
 
     Args:
         stage: Its free dimensions are those of the graph.
-        path: The file to write; the weights go to `data_file`.
+        path: The file to write; large weights go to `data_file`.
         plugin: Temporal attention is the node of our plugin; else standard operators.
 
     Returns:
@@ -75,12 +76,12 @@ def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
     model = onnx_model(stage, for_any_graph(stage.module), "node" if plugin else "inlined")
     cast_at_the_ends(model)
     give_masks_their_rows(model)
-    onnx_ir.save(model, path, external_data=data_file(path).name)
+    save_graph(model, path)
     return sum(node.domain == DOMAIN for node in model.graph)
 
 
 def data_file(graph: Path) -> Path:
-    """Where the weights of a graph are."""
+    """Where the weights of a graph are that are not in it."""
     return graph.with_name(graph.name + ".data")
 
 

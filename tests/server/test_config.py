@@ -4,9 +4,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
+from reelserve.export.engines.tensorrt import MAX_BATCH
 from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
+TENSORRT = "configs/tensorrt.pbtxt"
+ENGINE_STAGES = [name for name, stage in STAGES.items() if stage.engine]
 GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
 
 
@@ -89,6 +92,42 @@ def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device(path):
     assert gpu == cpu
 
 
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_for_tensorrt_fits_contract_and_plan(stage):
+    config = config_of(stage, TENSORRT)
+
+    assert config.name == stage
+    assert config.backend == "tensorrt"
+    assert described(config.input) == expected(STAGES[stage].inputs)
+    assert described(config.output) == expected(STAGES[stage].outputs)
+    assert config.max_batch_size == MAX_BATCH.get(stage, 1)
+    assert [group.kind for group in config.instance_group] == [protos.ModelInstanceGroup.KIND_GPU]
+
+
+def test_frames_stay_on_the_gpu_between_plans():
+    for stage in ENGINE_STAGES:
+        config = config_of(stage, TENSORRT)
+        gives_frames = any(output.data_type == protos.TYPE_UINT8 for output in config.output)
+        takes_frames = any(given.data_type == protos.TYPE_UINT8 for given in config.input)
+
+        kept = config.parameters["output_device"].string_value
+        assert kept == ("gpu" if gives_frames else "cpu")
+        forced = config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value
+        assert forced == ("no" if takes_frames else "")
+
+
+@pytest.mark.parametrize("stage", ["video_diffusion", "video_encoder"])
+def test_python_stages_beside_plans_are_those_beside_packages(stage):
+    """But for the rows of a denoising step."""
+    plans, packages = config_of(stage, TENSORRT), config_of(stage, "configs/pytorch.pbtxt")
+
+    if stage == "video_diffusion":
+        rows = plans.parameters.pop("denoiser_max_batch_size").string_value
+        assert int(rows) == config_of("denoiser", TENSORRT).max_batch_size
+        packages.parameters.pop("denoiser_max_batch_size")
+    assert plans == packages
+
+
 def test_public_models_share_their_bounds():
     unary, stream = config_of("text_to_video"), config_of("text_to_video_stream")
 
@@ -110,14 +149,18 @@ def test_video_diffusion_bounds_fit_together():
     assert parameter(config, "denoiser_max_batch_size") == config_of("denoiser").max_batch_size
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_number_of_a_config_has_a_reason(stage):
+@pytest.mark.parametrize(
+    "path",
+    [*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt")],
+    ids=lambda path: str(path.relative_to(REPOSITORY)),
+)
+def test_every_number_of_a_config_has_a_reason(path):
     """Above a number, in its block or at the head of it, stands a comment."""
-    lines = (REPOSITORY / stage / "config.pbtxt").read_text().splitlines()
+    lines = path.read_text().splitlines()
     tensors_or_steps = ("{ name:", "model_version", "input_map", "output_map", "model_name")
     for index, line in enumerate(lines):
         code = line.strip()
         if code.startswith(("#", *tensors_or_steps)) or not any(c.isdigit() for c in code):
             continue
         above = [text.strip() for text in lines[max(0, index - 5) : index]]
-        assert any(text.startswith("#") for text in above), f"{stage}: {code}"
+        assert any(text.startswith("#") for text in above), f"{path}: {code}"
