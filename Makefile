@@ -88,7 +88,7 @@ install: $(VENV)/runtime.stamp ## Make .venv with all that the demo needs
 install-dev: $(VENV)/dev.stamp ## Add what tests, training and linters need
 
 clean: ## Remove the environment, exported graphs and build/
-	rm -rf $(VENV) build $(REPOSITORY)/*/1/*.onnx $(REPOSITORY)/*/1/*.onnx.data \
+	rm -rf $(VENV) build $(REPOSITORY)/*/1/*.onnx $(REPOSITORY)/*/1/*.onnx.*data $(REPOSITORY)/*/1/*.plan \
 		$(REPOSITORY)/*/1/*.json $(REPOSITORY)/*/1/*.npz $(REPOSITORY)/*/1/*.partial \
 		$(REPOSITORY)/export.lock.json
 

@@ -172,7 +172,8 @@ class TensorRTEngine:
         Kept in the plan; its file has the name that Triton's backend looks for.
         """
         dtypes = {parameter.dtype for parameter in stage.module.parameters()}
-        precision = next((name for name, dtype in DTYPES.items() if dtype in dtypes), "fp32")
+        # The lowest: some layers of a stage may keep FP32.
+        precision = next((name for name in self.precisions if DTYPES[name] in dtypes), "fp32")
         architecture = self.architecture().replace("_", "")
         edition = "rtx" if self._library.rtx else "trt"
         return f"{stage.name}_{precision}_{architecture}_{edition}{self._library.version}"
