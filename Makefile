@@ -26,7 +26,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-gpu bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,10 @@ export: build/export.stamp ## Export the checkpoint into model_repository/ where
 
 bench-cpu: build/export.stamp ## Measure the server on this machine: docs/results/bench_cpu.json
 	$(REELSERVE) bench-cpu --model-repository $(REPOSITORY) --output docs/results/bench_cpu.json
+
+# GPU_ARGUMENTS: a part of it, for example GPU_ARGUMENTS="--only bundled --budget-seconds 600".
+bench-gpu: $(VENV)/gpu.stamp ## Measure sized models on an NVIDIA GPU: docs/results/bench_gpu_<gpu>.json
+	$(REELSERVE) bench-gpu $(GPU_ARGUMENTS)
 
 bench-serving: build/export.stamp ## Measure cancels, refusals and progress: docs/results/serving.json
 	$(REELSERVE) bench-serving --model-repository $(REPOSITORY) --output docs/results/serving.json
@@ -107,6 +111,10 @@ $(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | 
 
 $(VENV)/loadtest.stamp: $(VENV)/runtime.stamp
 	$(PIP) --editable '.[server,export,commands,loadtest]'
+	touch $@
+
+$(VENV)/gpu.stamp: $(VENV)/runtime.stamp
+	$(PIP) --editable '.[server,export,families,commands,loadtest]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp

@@ -23,6 +23,7 @@ from reelserve.pipeline.provenance import provenance
 INCOMPLETE = 3
 """Exit status: what was measured is kept, and the same command goes on."""
 DRY = "cpu"
+PLOTS = Path("docs/images")
 EPILOG = """\
 Every phase is kept on disk as soon as it ends; the same command goes on with the next one. Exit
 status: 0 if all is measured, 1 if something failed, 2 if the command is wrong, 3 if the budget
@@ -51,9 +52,13 @@ def run(argv: list[str]) -> int:
             state.forget(case, phase)
     where = _where(options, shlex.join(["reelserve", "bench-gpu", *argv]))
     output = arguments.output or _output(options.tiny)
+    plot = arguments.plot or (None if options.tiny else PLOTS / f"{output.stem}.png")
 
     def write() -> None:
-        write_json(output, collect(table, state, where))
+        results = collect(table, state, {**where, "plot": plot.name if plot else None})
+        write_json(output, results)
+        if plot is not None:
+            _draw(results, plot)
 
     curves = not arguments.no_curves
     runner = Runner(options, table, state, Budget(arguments.budget_seconds), console.print, write)
@@ -69,6 +74,14 @@ def run(argv: list[str]) -> int:
         console.print(f"reelserve bench-gpu: {message}")
     console.print(f"{output}")
     return FAILURE if failed else OK
+
+
+def _draw(results: dict[str, Any], plot: Path) -> None:
+    # Here, because matplotlib takes a second to import, which `--help` need not wait for.
+    from reelserve.commands.bench_gpu.plots import draw
+    from reelserve.loadtest.plots import save_png
+
+    save_png(draw(results), plot)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -140,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint-dir", type=Path, metavar="FOLDER", help="for checkpoints (the work folder)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, named after the output")
     parser.add_argument("--engine", choices=sorted(ENGINES), default="pytorch")
     parser.add_argument("--precision", choices=list(DTYPES), help="bf16; of a dry run fp32")
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="stages built at once")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.commands.figures import WRITERS
+from reelserve.commands.gpu_figures import GPU_WRITERS
 from reelserve.commands.kernel_figures import KERNEL_WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
@@ -87,7 +88,10 @@ def _figures(name: str, results: Path) -> str:
         # One file for each GPU.
         rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in _rows(file)]
         return KERNEL_WRITERS[name](rows) if rows else NOT_MEASURED
-    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS}))
+    if name in GPU_WRITERS:
+        found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
+        return GPU_WRITERS[name](found) if found else NOT_MEASURED
+    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS, *GPU_WRITERS}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
 
 

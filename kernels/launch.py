@@ -145,18 +145,20 @@ def kernel_constants(
     qk_norm: bool,
     rope: bool,
     element_bytes: int,
+    exact: bool = True,
 ) -> dict[str, int | float | bool | str]:
     """Compile-time arguments of the kernel that `config` names.
 
     Args:
         config: From `launch_config`.
-        num_frames: `F`.
+        num_frames: `F`, or the largest where a graph leaves it free.
         head_dim: `D`.
         scale: Of the logits.
         eps: Of the norm.
         qk_norm: Whether queries and keys are normalised.
         rope: Whether they are rotated.
         element_bytes: 2 or 4.
+        exact: Whether there are so many frames, not fewer.
     """
     constants: dict[str, int | float | bool | str] = {
         "SCALE_LOG2": scale * math.log2(math.e),
@@ -171,7 +173,7 @@ def kernel_constants(
         "DOT_PRECISION": "tf32x3" if element_bytes == 4 else "ieee",
     }
     if config.num_stages:
-        full = num_frames == padded_frames(num_frames)
+        full = exact and num_frames == padded_frames(num_frames)
         constants |= {"PACK": config.pack, "FULL": full, "NUM_STAGES": config.num_stages}
     elif not config.blocked:
         constants |= {"PACK": config.pack, "BLOCK_Q": config.block_q}

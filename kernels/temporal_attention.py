@@ -168,7 +168,7 @@ def temporal_attention_op(
             "temporal_attention: qkv is on a GPU, which needs the package triton", name="triton"
         )
     _, f, _, _, n, d = qkv.shape
-    config = launch_config(_arch(qkv.device), f, n, d, qkv.element_size())
+    config = launch_config(_arch(qkv.device), _largest(f), n, d, qkv.element_size())
     scale = d**-0.5 if scale is None else scale
     return launch(qkv, norm_q, norm_k, cos, sin, scale=scale, eps=eps, config=config)
 
@@ -191,13 +191,14 @@ def launch(
         return out
     constants = kernel_constants(
         config,
-        f,
+        _largest(f),
         d,
         scale=scale,
         eps=eps,
         qk_norm=norm_q is not None,
         rope=cos is not None,
         element_bytes=qkv.element_size(),
+        exact=isinstance(f, int),
     )
     multiprocessors = torch.cuda.get_device_properties(qkv.device).multi_processor_count
     grid = (grid_size(config, f, b * s * n, multiprocessors),)
@@ -212,6 +213,16 @@ def launch(
         kernel = wrap_triton(temporal_attention_fwd_kernel)
     kernel[grid](*tensors, f, s, n, b * s * n, out, **constants, **options)
     return out
+
+
+def _largest(num_frames: int | torch.SymInt) -> int:
+    """The number of frames or, where a graph leaves it free, the largest that it takes.
+
+    The kernel's blocks are made for it; fewer frames leave a part of a block empty.
+    """
+    if isinstance(num_frames, int):
+        return num_frames
+    return int(num_frames.node.shape_env.bound_sympy(num_frames.node.expr).upper)
 
 
 def _arch(device: torch.device) -> int:

@@ -7,6 +7,7 @@ own, so that its memory is its own and is free again afterwards.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import time
@@ -35,8 +36,8 @@ from reelserve.server.video import encode_mp4
 
 FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5
-ENCODER_THREADS = 4
-"""As the server's stage has."""
+ENCODER_THREADS = re.compile(r'key: "encoder_threads" value \{ string_value: "(\d+)" \}')
+"""In the config of the stage that encodes."""
 Arrays = Any
 """NumPy arrays, or torch tensors on the GPU."""
 HostArray = NDArray[Any]
@@ -95,6 +96,9 @@ class Clips:
         self._tokenizer = PromptTokenizer(
             folders["prompt_processor"] / TOKENIZER_FILE, self._spec.limits.max_prompt_tokens
         )
+        self._threads = encoder_threads(
+            repository / "video_encoder", ENGINES[job.engine].config_name
+        )
         self._runs = {name: open_stage(name, job.engine, folders[name]) for name in ENGINE_STAGES}
 
     def draw(self, seed: int) -> tuple[dict[str, float], bytes]:
@@ -114,7 +118,7 @@ class Clips:
         for stage in FRAME_STAGES:
             given = frames
             frames = times.take(stage, lambda: runs[stage]({"FRAMES": given}))  # noqa: B023
-        mp4 = times.take("video_encoder", lambda: encoded(frames, self._job.fps))
+        mp4 = times.take("video_encoder", lambda: encoded(frames, self._job.fps, self._threads))
         return times.seconds, mp4
 
     def _denoise(
@@ -169,11 +173,24 @@ def open_stage(name: str, engine: str, folder: Path) -> Run:
     return run
 
 
-def encoded(frames: Arrays, fps: int) -> bytes:
+def encoded(frames: Arrays, fps: int, threads: int) -> bytes:
     """The MP4 of a batch of one, made as the server makes it."""
     if isinstance(frames, torch.Tensor):
-        return device_video.encode_mp4(frames[0], fps, ENCODER_THREADS)
-    return encode_mp4(frames[0], fps, ENCODER_THREADS)
+        return device_video.encode_mp4(frames[0], fps, threads)
+    return encode_mp4(frames[0], fps, threads)
+
+
+def encoder_threads(stage: Path, config_name: str) -> int:
+    """Threads of the server's encoder, as its config says.
+
+    Args:
+        stage: Folder of the stage.
+        config_name: Of the configs that the engine is served with, see `Engine.config_name`.
+    """
+    chosen = stage / "configs" / f"{config_name}.pbtxt"
+    config = chosen if config_name and chosen.is_file() else stage / "config.pbtxt"
+    found = ENCODER_THREADS.search(config.read_text())
+    return int(found[1]) if found else 1
 
 
 def to_numpy(values: Arrays) -> HostArray:

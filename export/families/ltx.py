@@ -23,6 +23,7 @@ from reelserve.export.families.diffusers_components import (
     tokenizer_json,
 )
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.families.ltx_streamed import StreamedDecoder, needs_parts
 from reelserve.export.families.ranges import frame_ranges, latent_ranges
 from reelserve.export.stages import (
     CPU_FP32,
@@ -291,6 +292,9 @@ def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 class LTXDecoderStage(nn.Module):
     """LATENTS `[B, C, F, H, W]`, normalised, to FRAMES, uint8 `[B, 8(F − 1) + 1, 32H, 32W, 3]`.
 
+    A large clip is decoded in parts, so that its memory is bounded; a graph whose sizes are not
+    fixed decodes it at once.
+
     Args:
         vae: diffusers' `AutoencoderKLLTXVideo`.
     """
@@ -306,8 +310,16 @@ class LTXDecoderStage(nn.Module):
         latents = (latents * self.scale + self.mean).to(self.vae.dtype)
         conditioned = self.vae.config.timestep_conditioning
         timestep = torch.zeros_like(latents[:, 0, 0, 0, 0]) if conditioned else None
-        frames = self.vae.decode(latents, timestep, return_dict=False)[0]
-        return to_uint8(frames.permute(0, 2, 3, 4, 1).float() * (WHITE / 2) + WHITE / 2)
+        decoder, fixed = self.vae.decoder, all(isinstance(size, int) for size in latents.shape)
+        if fixed and needs_parts(decoder, latents):
+            parts = StreamedDecoder(decoder, timestep).parts(latents)
+            return torch.cat([_to_frames(part) for part in parts], dim=1)
+        return _to_frames(self.vae.decode(latents, timestep, return_dict=False)[0])
+
+
+def _to_frames(decoded: Tensor) -> Tensor:
+    """`[B, 3, F, H, W]` from −1 to 1 to uint8 `[B, F, H, W, 3]`."""
+    return to_uint8(decoded.permute(0, 2, 3, 4, 1).float() * (WHITE / 2) + WHITE / 2)
 
 
 def compression(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -28,13 +28,18 @@ def randomise(module: nn.Module) -> None:
         nn.init.normal_(parameter, std=fan_in**-0.5)
 
 
-def write_tiny_checkpoint(folder: Path) -> Path:
-    """The bundled checkpoint's layout with small random components."""
+def write_tiny_checkpoint(folder: Path, width: int = 32) -> Path:
+    """The bundled checkpoint's layout with small random components.
+
+    Args:
+        folder: To write.
+        width: Of the denoiser's two heads.
+    """
     torch.manual_seed(0)
     shutil.copytree(BUNDLED / "scheduler", folder / "scheduler")
     shutil.copy(BUNDLED / "model_index.json", folder)
     denoiser = SpaceTimeDenoiser(
-        DenoiserConfig(16, 384, width=32, num_heads=2, num_blocks=1, num_refiner_blocks=1)
+        DenoiserConfig(16, 384, width=width, num_heads=2, num_blocks=1, num_refiner_blocks=1)
     )
     vae = VideoVAE(VideoVAEConfig(16, (16, 16, 16), (1, 1, 1), (1, 1, 1), (4, 4)))
     randomise(denoiser)
@@ -65,7 +70,7 @@ def exported(
     tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ModelRepository, ExportResult]:
     """The tiny checkpoint, exported once for all tests."""
-    repository = ModelRepository(tmp_path_factory.mktemp("repository"))
+    repository = ModelRepository(tmp_path_factory.mktemp("exported") / "repository")
     family = family_of(Checkpoint.open(tiny_checkpoint))
     return repository, Exporter(family, ENGINE, repository, case=SHORT_CLIP).run()
 

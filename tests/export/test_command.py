@@ -42,3 +42,69 @@ def test_run_says_why_when_export_fails(tmp_path: Path, capsys: pytest.CaptureFi
     assert "export failed:" in shown
     assert "model_index.json: no such file" in shown
     assert "Traceback" not in shown
+
+
+def refusal(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
+    """What the command says when it refuses; nothing is written then."""
+    repository = folder / "repository"
+    argv = ["--model-repository", str(repository), *arguments]
+    assert command.run(argv) == command.EXIT_FAILED
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown and not repository.exists()
+    return " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--num-frames", "30"), "num_frames is 30; it must be a multiple of 4 from 30 to 30"),
+        (("--num-frames", "-4"), "num_frames is -4; this checkpoint takes positive multiples of 4"),
+        (("--height", "100"), "height is 100; this checkpoint takes positive multiples of 32"),
+        (("--precision", "bf16"), "precision is bf16; engine onnxruntime has fp32, fp16"),
+        (("--engine", "onnxruntime-gpu"), "this onnxruntime has no CUDAExecutionProvider"),
+        (("--profile", "none.json"), "none.json"),
+    ],
+)
+def test_run_refuses_what_cannot_be_exported(
+    tiny_checkpoint: Path, tmp_path: Path, capsys, arguments, message
+) -> None:
+    shown = refusal(capsys, tmp_path, "--checkpoint", str(tiny_checkpoint), *arguments)
+    assert message in shown
+
+
+def test_run_refuses_a_profile_between_whose_limits_latents_do_not_fit(
+    tiny_checkpoint: Path, tmp_path: Path, capsys
+) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"height": {"low": 256, "high": 512}}))
+    shown = refusal(
+        capsys, tmp_path, "--checkpoint", str(tiny_checkpoint), "--profile", str(profile)
+    )
+    assert "height has multiple_of 1; it must be a multiple of 32" in shown
+
+
+def test_run_refuses_an_unknown_class(own_checkpoint: Path, tmp_path: Path, capsys) -> None:
+    index = own_checkpoint / "model_index.json"
+    index.write_text(index.read_text().replace("BundledTextToVideoPipeline", "OtherPipeline"))
+    shown = refusal(capsys, tmp_path, "--checkpoint", str(own_checkpoint))
+    assert "unknown pipeline class 'OtherPipeline'; known are" in shown
+
+
+@pytest.mark.parametrize("jobs", ["0", "two", "-1"])
+def test_run_refuses_jobs_that_are_no_number_above_0(jobs: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        command.run([f"--jobs={jobs}"])
+    assert f"jobs is {jobs}; it must be at least 1" in capsys.readouterr().err
+
+
+def test_run_says_how_to_go_on_when_it_is_interrupted(
+    tiny_checkpoint: Path, monkeypatch, capsys
+) -> None:
+    def run(self, force: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Exporter, "run", run)
+    assert command.run(["--checkpoint", str(tiny_checkpoint)]) == command.EXIT_FAILED
+    assert "the same command goes on with the stage that is not done" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -1,14 +1,24 @@
 """The exported graphs, each on its own, at sizes other than those that were traced."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from reelserve.export import stages
+from reelserve.export.engines import onnx_files
 from reelserve.export.engines.onnx_denoiser import onnx_denoiser
 from reelserve.export.engines.onnx_upsampler import BlockedPReLU, BlockedUpsamplerStage
-from reelserve.export.parity import ENGINE_STAGES
+from reelserve.export.parity import (
+    ENGINE_STAGES,
+    StageRun,
+    compare_stage,
+    require_parity,
+    torch_runner,
+)
+from reelserve.export.stages import Target
 from reelserve.models.upsampler import load_upsampler
 from reelserve.pipeline.contract import ANY, STAGES
 from tests.export.conftest import ENGINE
@@ -96,6 +106,43 @@ def test_rows_are_the_same_bytes_in_any_batch(exported, stage: str) -> None:
     for count in (1, 2):
         part = run(exported, stage, {name: value[:count] for name, value in inputs.items()})
         np.testing.assert_array_equal(part, together[:count])
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "vae_decoder", "upsampler"])
+def test_graph_in_fp16_agrees_with_torch_in_fp16(family, tmp_path: Path, stage: str) -> None:
+    made = family.build(stage, Target("fp16"))
+    path = tmp_path / "model.onnx"
+    ENGINE.build(made, path)
+
+    types = {value.data_type for value in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in types
+    inputs = tuple(real_inputs(stage, 1, 5).values())
+    expected = torch_runner(made)(*inputs)
+    reference = StageRun(inputs, expected, expected)
+    names = [tensor.name for tensor in STAGES[stage].inputs]
+    parity = compare_stage(
+        reference, lambda *values: ENGINE.run(path, dict(zip(names, values, strict=True)))[0], ""
+    )
+    require_parity(stage, parity, "fp16")
+    assert parity.max_abs_value > 0
+
+
+def test_large_weights_are_written_beside_the_graph(family, tmp_path: Path, monkeypatch) -> None:
+    stage = family.build("upsampler")
+    inputs = real_inputs("upsampler", 1, 4)
+    whole, parts = tmp_path / "whole" / "model.onnx", tmp_path / "parts" / "model.onnx"
+    for path, limit in ((whole, 2**30), (parts, 1000)):
+        monkeypatch.setattr(onnx_files, "EXTERNAL_DATA_BYTES", limit)
+        path.parent.mkdir()
+        ENGINE.build(stage, path)
+
+    assert [path.name for path in whole.parent.iterdir()] == ["model.onnx"]
+    data = parts.with_name("model.onnx.data")
+    assert {path.name for path in parts.parent.iterdir()} == {parts.name, data.name}
+    assert data.stat().st_size > 0.7 * whole.stat().st_size > parts.stat().st_size
+    # They belong together wherever they are moved, as the exporter does.
+    moved = parts.parent.rename(tmp_path / "moved") / "model.onnx"
+    np.testing.assert_array_equal(ENGINE.run(moved, inputs)[0], ENGINE.run(whole, inputs)[0])
 
 
 def test_denoiser_ignores_padding(exported) -> None:

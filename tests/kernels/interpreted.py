@@ -13,7 +13,7 @@ from tests.kernels.problems import Problem, assert_as_close_as_torch
 
 MULTIPROCESSORS = 2
 # The interpreter multiplies bf16 as if it were integers.
-CASES: list[tuple[Problem, LaunchConfig | None]] = [
+CASES: list[tuple[Problem, LaunchConfig | None] | tuple[Problem, LaunchConfig | None, int]] = [
     (Problem(1, 1, 3, 2, 64, torch.float16), None),
     (Problem(2, 3, 2, 3, 72), None),
     (Problem(1, 8, 3, 1, 40, torch.float16), None),
@@ -30,25 +30,39 @@ CASES: list[tuple[Problem, LaunchConfig | None]] = [
     (Problem(1, 96, 2, 1, 72, torch.float16), None),
     (Problem(1, 128, 1, 1, 128), None),
     (Problem(1, 61, 2, 3, 40), None),
+    # Fewer frames than the largest number that the blocks are made for.
+    (Problem(2, 4, 3, 2, 64, torch.float16), None, 20),
+    (Problem(1, 9, 2, 4, 64, torch.float16), None, 16),
+    (Problem(1, 5, 2, 3, 128, torch.float16), None, 61),
+    (Problem(1, 7, 3, 3, 72), None, 40),
+    (Problem(1, 2, 3, 1, 64, torch.float16), None, 7),
 ]
 
 
-def run(problem: Problem, config: LaunchConfig | None) -> None:
-    """Launches one problem into an output full of NaN."""
+def run(problem: Problem, config: LaunchConfig | None, most_frames: int = 0) -> None:
+    """Launches one problem into an output full of NaN.
+
+    Args:
+        problem: What is attended to.
+        config: None: from the table.
+        most_frames: That the blocks are made for; 0: as many as the problem has.
+    """
+    frames = most_frames or problem.f
     inputs = problem.inputs()
     qkv = inputs[0]
     element_bytes = qkv.element_size()
-    config = config or launch_config(90, problem.f, problem.n, problem.d, element_bytes)
+    config = config or launch_config(90, frames, problem.n, problem.d, element_bytes)
     out = qkv.new_full((problem.b, problem.f, problem.s, problem.n * problem.d), float("nan"))
     constants = kernel_constants(
         config,
-        problem.f,
+        frames,
         problem.d,
         scale=problem.d**-0.5,
         eps=1e-6,
         qk_norm=problem.qk_norm,
         rope=problem.rope,
         element_bytes=element_bytes,
+        exact=not most_frames,
     )
     sequences = problem.b * problem.s * problem.n
     grid = (grid_size(config, problem.f, sequences, MULTIPROCESSORS),)
@@ -61,9 +75,9 @@ def run(problem: Problem, config: LaunchConfig | None) -> None:
 def main() -> int:
     """Runs every case, names each on a line of its own and returns how many failed."""
     failed = 0
-    for problem, config in CASES:
+    for problem, config, *most_frames in CASES:
         try:
-            run(problem, config)
+            run(problem, config, *most_frames)
         except Exception:
             failed += 1
             traceback.print_exc()

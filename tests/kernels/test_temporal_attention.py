@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from reelserve.kernels.launch import HEAD_DIMS, MAX_FRAMES, launch_config
 from reelserve.kernels.temporal_attention import temporal_attention, temporal_attention_ref
@@ -131,6 +134,24 @@ def test_op_stays_one_node_through_export():
     program = program.run_decompositions()
     targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert targets == ["reelserve.temporal_attention.default"]
+
+
+@pytest.mark.parametrize(("low", "usual", "high"), [(4, 20, 20), (2, 9, 16), (4, 31, 128)])
+def test_op_leaves_the_number_of_frames_free_on_a_gpu(monkeypatch, low, usual, high):
+    """By a tensor that only says that it is on a GPU."""
+    properties = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        qkv = torch.empty(1, usual, 6, 3, 2, 64, dtype=torch.bfloat16, device="cuda")
+    frames = {1: torch.export.Dim.DYNAMIC(min=low, max=high)}
+    program = torch.export.export(Plain(), (qkv,), dynamic_shapes=(frames,), strict=False)
+    assert [(r.lower, r.upper) for r in program.range_constraints.values()] == [(low, high)]
+
+
+class Plain(torch.nn.Module):
+    def forward(self, qkv):
+        return temporal_attention(qkv)
 
 
 def test_op_compiles_without_a_graph_break():

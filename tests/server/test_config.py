@@ -9,8 +9,9 @@ from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
 TENSORRT = "configs/tensorrt.pbtxt"
-ENGINE_STAGES = [name for name, stage in STAGES.items() if stage.engine]
 GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
+PACKAGES = "configs/pytorch.pbtxt"
+ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
 
 
 def config_of(stage: str, name: str = "config.pbtxt") -> protos.ModelConfig:
@@ -77,7 +78,7 @@ def test_config_says_where_an_instance_runs(stage):
 def test_every_engine_stage_has_a_config_for_onnx_runtime_on_a_gpu():
     stages = {path.parent.parent.name for path in GPU_CONFIGS}
 
-    assert stages == {name for name, stage in STAGES.items() if stage.engine}
+    assert stages == set(ENGINE_STAGES)
 
 
 @pytest.mark.parametrize("path", GPU_CONFIGS, ids=lambda path: path.parent.parent.name)
@@ -104,28 +105,59 @@ def test_config_for_tensorrt_fits_contract_and_plan(stage):
     assert [group.kind for group in config.instance_group] == [protos.ModelInstanceGroup.KIND_GPU]
 
 
-def test_frames_stay_on_the_gpu_between_plans():
-    for stage in ENGINE_STAGES:
-        config = config_of(stage, TENSORRT)
-        gives_frames = any(output.data_type == protos.TYPE_UINT8 for output in config.output)
-        takes_frames = any(given.data_type == protos.TYPE_UINT8 for given in config.input)
-
-        kept = config.parameters["output_device"].string_value
-        assert kept == ("gpu" if gives_frames else "cpu")
-        forced = config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value
-        assert forced == ("no" if takes_frames else "")
-
-
 @pytest.mark.parametrize("stage", ["video_diffusion", "video_encoder"])
 def test_python_stages_beside_plans_are_those_beside_packages(stage):
     """But for the rows of a denoising step."""
-    plans, packages = config_of(stage, TENSORRT), config_of(stage, "configs/pytorch.pbtxt")
+    plans, packages = config_of(stage, TENSORRT), config_of(stage, PACKAGES)
 
     if stage == "video_diffusion":
         rows = plans.parameters.pop("denoiser_max_batch_size").string_value
         assert int(rows) == config_of("denoiser", TENSORRT).max_batch_size
         packages.parameters.pop("denoiser_max_batch_size")
     assert plans == packages
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_of_a_package_has_a_batch_of_one_in_its_dimensions(stage):
+    config, contract = config_of(stage, PACKAGES), STAGES[stage]
+
+    assert (config.name, config.backend, config.max_batch_size) == (stage, "pytorch", 0)
+    assert config.default_model_filename == "model.pt2"
+    for found, specs in ((config.input, contract.inputs), (config.output, contract.outputs)):
+        assert described(found) == [(n, t, (1, *dims), o) for n, t, dims, o in expected(specs)]
+    kinds = [(group.count, group.kind) for group in config.instance_group]
+    assert kinds == [(1, protos.ModelInstanceGroup.KIND_AUTO)]
+
+
+@pytest.mark.parametrize("name", [PACKAGES, TENSORRT])
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_keeps_frames_on_the_gpu_and_nothing_else(stage, name):
+    parameters = config_of(stage, name).parameters
+    frames_out = any(spec.dtype == "UINT8" for spec in STAGES[stage].outputs)
+    frames_in = any(spec.dtype == "UINT8" for spec in STAGES[stage].inputs)
+
+    assert parameters["output_device"].string_value == ("gpu" if frames_out else "cpu")
+    assert ("FORCE_CPU_ONLY_INPUT_TENSORS" in parameters) == frames_in
+
+
+@pytest.mark.parametrize("name", [PACKAGES, TENSORRT])
+def test_stages_with_large_peaks_share_one_resource(name):
+    for stage in ("denoiser", "vae_decoder", "upsampler"):
+        (group,) = config_of(stage, name).instance_group
+        resources = [(r.name, r.count) for r in group.rate_limiter.resources]
+        assert resources == [("peak_memory", 1)]
+
+
+def test_configs_of_python_stages_beside_packages_differ_where_they_must():
+    names = {path.parent.parent.name for path in REPOSITORY.glob(f"*/{PACKAGES}")}
+    assert names == {*ENGINE_STAGES, "video_diffusion", "video_encoder"}
+    assert parameter(config_of("video_diffusion", PACKAGES), "denoiser_max_batch_size") == 1
+    for stage in ("video_diffusion", "video_encoder"):
+        usual, other = config_of(stage), config_of(stage, PACKAGES)
+        for config in (usual, other):
+            config.ClearField("parameters")
+            config.ClearField("instance_group")
+        assert usual == other
 
 
 def test_public_models_share_their_bounds():
@@ -151,8 +183,8 @@ def test_video_diffusion_bounds_fit_together():
 
 @pytest.mark.parametrize(
     "path",
-    [*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt")],
-    ids=lambda path: str(path.relative_to(REPOSITORY)),
+    sorted((*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/configs/*.pbtxt"))),
+    ids=lambda path: "/".join(path.relative_to(REPOSITORY).parts),
 )
 def test_every_number_of_a_config_has_a_reason(path):
     """Above a number, in its block or at the head of it, stands a comment."""

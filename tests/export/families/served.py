@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,25 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
-from reelserve.export.engines import ENGINES
-from reelserve.export.exporter import Exporter, ExportResult
-from reelserve.export.families import family_of
-from reelserve.export.families.layout import Checkpoint
-from reelserve.export.repository import ModelRepository
+from reelserve.export import command
 from reelserve.pipeline.contract import STAGES
 
 TIMEOUT_S = 120
 
 
-def export(checkpoint: Path, profile: Mapping[str, Any], folder: Path) -> ExportResult:
-    """Exports into a new repository."""
-    family = family_of(Checkpoint.open(checkpoint), profile)
-    return Exporter(family, ENGINES["onnxruntime"], ModelRepository(folder)).run()
+def export(checkpoint: Path, profile: Mapping[str, Any], folder: Path) -> float:
+    """Exports into a new repository by the command; returns the frames' PSNR against torch."""
+    report, limits = folder.with_suffix(".report.json"), folder.with_suffix(".profile.json")
+    limits.write_text(json.dumps(profile))
+    options = {
+        "--checkpoint": checkpoint,
+        "--model-repository": folder,
+        "--profile": limits,
+        "--parity-report": report,
+    }
+    argv = [str(part) for option in options.items() for part in option]
+    assert command.run(argv) == command.EXIT_OK
+    return float(json.loads(report.read_text())["frames_psnr_db"])
 
 
 def frames(url: str, **request: Any) -> np.ndarray:

@@ -86,8 +86,8 @@ def test_stages_in_torch_give_the_frames_of_diffusers(
 @pytest.mark.server
 def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint):
     repository = tmp_path / "model_repository"
-    result = served.export(checkpoint, {}, repository)
-    assert result.frames_psnr_db >= MIN_FRAMES_PSNR_DB
+    psnr_db = served.export(checkpoint, {}, repository)
+    assert psnr_db >= MIN_FRAMES_PSNR_DB
     requests = (
         {"num_inference_steps": 2, "guidance_scale": 7.5, "negative_prompt": ""},
         {"num_inference_steps": 5, "guidance_scale": 1.0, "negative_prompt": ""},
