@@ -155,6 +155,10 @@ def _build_in_child(
         sender.send(f"stage {name}: {error}")
     except Exception as error:
         sender.send(f"stage {name}: {type(error).__name__}: {error}")
+    sender.close()
+    # Not by the interpreter's own end: compilers keep processes and threads of their own, for whose
+    # end it waited a minute.
+    os._exit(0)
 
 
 def _end_with(parent: int) -> None:

@@ -7,6 +7,7 @@ graphs'. Each graph is judged on the inputs that torch had, the two finished cli
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import time
 from collections.abc import Callable, Mapping
@@ -126,6 +127,7 @@ class Chain:
             other = self._check.run_stage(name, graph, before.graph if before else None)
         finally:
             self._builder.engine.release()
+            _give_memory_back()
         if folder is not None:
             assert build is not None
             records[name] = self._record(name, build, parity, folder)
@@ -148,10 +150,7 @@ class Chain:
         self._say(f"checking {name}")
         run = self._check.run_stage(name, torch_runner(stage), before.torch if before else None)
         del stage
-        # What an export leaves behind refers to itself in circles.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_memory_back()
         return run, build
 
     def _record(self, name: str, build: Build, parity: StageParity, folder: Path) -> ExportRecord:
@@ -171,6 +170,19 @@ class Chain:
 
     def _say(self, what: str) -> None:
         self._progress(what, self._done, self._total)
+
+
+def _give_memory_back() -> None:
+    """Returns what is freed to the system, for the next stage and for other processes."""
+    # What an export leaves behind refers to itself in circles.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # glibc keeps the weights of a graph that is gone: 1.2 of 1.2 GB were seen. Others have no such
+    # function.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _graph_runner(engine: Engine, stage: str, folder: Path) -> StageRunner:

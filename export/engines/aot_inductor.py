@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._inductor.package import package_aoti
 from torch.export import Dim, ExportedProgram
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reelserve.export.engines import EngineError
 from reelserve.export.stages import ExportStage, Precision, Target
@@ -34,14 +32,6 @@ Below, they are inside, and NVIDIA's own PyTorch backend serves the package as i
 MAX_AUTOTUNE = False
 """Whether the compiler tries its own matrix products and convolutions against the libraries': hours
 for a large denoiser."""
-ATTENTION = (
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-)
-"""Kernels of `scaled_dot_product_attention` on a GPU, the first that can do it wins. The compiler
-writes the choice into the package."""
 
 
 class AotInductorEngine:
@@ -99,7 +89,7 @@ class AotInductorEngine:
         """
         spec = graph_spec(stage)
         options = _options(spec)
-        with torch.no_grad(), _attention():
+        with torch.no_grad():
             program = exported(stage, spec)
             args, kwargs = program.example_inputs
             files = torch._inductor.aot_compile(
@@ -208,15 +198,6 @@ def _options(spec: GraphSpec) -> dict[str, Any]:
         options["aot_inductor.package_constants_in_so"] = False
         options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
     return options
-
-
-@contextlib.contextmanager
-def _attention() -> Iterator[None]:
-    if _device() == "cpu":
-        yield
-    else:
-        with sdpa_kernel(list(ATTENTION), set_priority=True):
-            yield
 
 
 def _weight_bytes(module: nn.Module) -> int:

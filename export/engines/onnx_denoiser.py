@@ -37,13 +37,15 @@ _PER_ROW_LAYERS = (
 
 
 def onnx_denoiser(denoiser: SpaceTimeDenoiser, *, fused: bool = False) -> SpaceTimeDenoiser:
-    """A copy of the denoiser with its blocks swapped for those below; only for export.
+    """A denoiser of the same weights with its blocks swapped for those below; only for export.
 
     Args:
         denoiser: The source.
         fused: Temporal attention is the fused op, one node, instead of standard operators.
     """
-    denoiser = copy.deepcopy(denoiser)
+    # A second copy of the weights would take as much memory again.
+    shared = {id(weight): weight for weight in denoiser.parameters()}
+    denoiser = copy.deepcopy(denoiser, shared)
     for block in denoiser.refiner:
         block.attention = OnnxTextAttention(block.attention)
     denoiser.blocks = nn.ModuleList(OnnxBlock(block, fused=fused) for block in denoiser.blocks)
@@ -77,8 +79,8 @@ def split_linear(linear: nn.Linear, parts: int) -> nn.ModuleList:
     layers = nn.ModuleList()
     assert linear.bias is not None
     for weight, bias in zip(linear.weight.chunk(parts), linear.bias.chunk(parts), strict=True):
-        layer = nn.Linear(weight.shape[1], weight.shape[0])
-        layer.weight.data, layer.bias.data = weight.data.clone(), bias.data.clone()
+        layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
         layers.append(layer)
     return layers
 

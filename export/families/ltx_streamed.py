@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PART_VALUES = 2**27
-"""Values of a block's output that are computed together: 256 MiB in 16 bits."""
+PART_VALUES = 2**30
+"""Values of a block's output that are computed together: 2 GiB in 16 bits, of which a block holds
+some five. Smaller parts would be more of them, and each is compiled by itself."""
 
 
 class StreamedDecoder:
