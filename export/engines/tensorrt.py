@@ -95,7 +95,9 @@ class TensorRTEngine:
     def runs_here(self) -> bool:
         """Whether there is a GPU that runs the plans."""
         gpu = gpu_capability()
-        return gpu is not None and (not self._library.rtx or gpu in self._library.capabilities)
+        if gpu is None or not self._library.rtx:
+            return gpu is not None
+        return gpu in (self._capabilities or self._library.capabilities)
 
     def capabilities(self) -> tuple[str, ...]:
         """What to ask the edition for RTX GPUs for; empty with full TensorRT."""

@@ -41,8 +41,8 @@ _BF16 = onnx_ir.DataType.BFLOAT16
 def with_fixed_dims(stage: ExportStage) -> ExportStage:
     """The stage with dimensions that have only one size no longer free.
 
-    A plan with constant shapes is smaller, quicker to build and keeps clear of
-    NVIDIA/TensorRT#4849, where every change of a shape leaks the kernels of a plugin.
+    The plugin needs constant shapes, which keep clear of NVIDIA/TensorRT#4849, where every change
+    of a shape leaks the kernels of a plugin.
     """
     free, sizes = {}, {}
     for spec, example in zip(stage.contract.inputs, stage.example_inputs, strict=True):

@@ -180,6 +180,8 @@ def test_engine_builds_for_the_gpu_at_hand_where_plans_run(monkeypatch, gpu, arc
 
     assert TensorRTEngine().architecture() == architecture
     assert TensorRTEngine().checked_file() == checked
+    # A plan for another GPU than the one at hand cannot run either.
+    assert TensorRTEngine(("SM120",)).checked_file() == GRAPH_FILE
 
 
 def test_check_refuses_when_no_library_is_installed(monkeypatch):
