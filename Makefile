@@ -92,7 +92,7 @@ install: $(VENV)/runtime.stamp ## Make .venv with all that the demo needs
 install-dev: $(VENV)/dev.stamp ## Add what tests, training and linters need
 
 clean: ## Remove the environment, exported graphs and build/
-	rm -rf $(VENV) build $(REPOSITORY)/*/1/*.onnx $(REPOSITORY)/*/1/*.onnx.data \
+	rm -rf $(VENV) build $(REPOSITORY)/*/1/*.onnx $(REPOSITORY)/*/1/*.onnx.*data $(REPOSITORY)/*/1/*.plan \
 		$(REPOSITORY)/*/1/*.json $(REPOSITORY)/*/1/*.npz $(REPOSITORY)/*/1/*.partial \
 		$(REPOSITORY)/export.lock.json
 
@@ -118,7 +118,7 @@ $(VENV)/gpu.stamp: $(VENV)/runtime.stamp
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,families,commands,training,loadtest,dev]'
+	$(PIP) --editable '.[server,export,families,tensorrt,commands,training,loadtest,dev]'
 	touch $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \

@@ -121,7 +121,8 @@ class Chain:
         graph = _graph_runner(self._builder.engine, name, path)
         try:
             if folder is not None:
-                parity = compare_stage(run, graph, self._reference())
+                checked = self._builder.engine.checked_file()
+                parity = compare_stage(run, graph, self._reference(), checked)
                 require_parity(name, parity, self._builder.target.precision)
             other = self._check.run_stage(name, graph, before.graph if before else None)
         finally:

@@ -53,6 +53,13 @@ def run(argv: list[str]) -> int:
     console.print(_table(result))
     if result.frames_psnr_db is not None:
         console.print(f"frames against torch: {result.frames_psnr_db:.1f} dB", highlight=False)
+    built = ENGINES[arguments.engine].file_name
+    others = {record.parity.checked for record in result.records.values()} - {built}
+    if others:
+        console.print(
+            f"checked by {', '.join(sorted(others))}: {built} cannot run on this machine",
+            highlight=False,
+        )
     return EXIT_OK
 
 

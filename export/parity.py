@@ -81,12 +81,14 @@ class StageParity:
         max_abs_value: Largest value of torch's output, to read the error against.
         relative_error: Euclidean length of the error over that of torch's output.
         reference: What it was compared with, for example `torch fp32 on cpu`.
+        checked: File that was run: the graph, or what it was made from where it cannot run.
     """
 
     max_abs_error: float
     max_abs_value: float
     relative_error: float
     reference: str
+    checked: str
 
 
 @dataclass(frozen=True)
@@ -202,13 +204,14 @@ class ParityCheck:
         return sampler.latents[None]
 
 
-def compare_stage(run: StageRun, runner: StageRunner, reference: str) -> StageParity:
+def compare_stage(run: StageRun, runner: StageRunner, reference: str, checked: str) -> StageParity:
     """Runs a graph on the inputs that torch had.
 
     Args:
         run: Of torch.
         runner: Of the graph.
         reference: What `run` is of.
+        checked: File that `runner` runs.
 
     Raises:
         ParityError: If the shapes differ.
@@ -233,6 +236,7 @@ def compare_stage(run: StageRun, runner: StageRunner, reference: str) -> StagePa
         max_abs_value=torch.stack(largest).max().item(),
         relative_error=(squared_error / squared) ** 0.5 if squared else squared_error**0.5,
         reference=reference,
+        checked=checked,
     )
 
 

@@ -8,28 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reelserve.pipeline.aoti_package import Package
-from reelserve.pipeline.graph_spec import GraphInput, GraphOutput, GraphSpec
+from reelserve.pipeline.graph_spec import GraphSpec
 from reelserve.server.device_memory import device_errors_named
 from reelserve.server.device_tensor import AnyTensors
+from reelserve.server.graph_check import differences, require_none
 from reelserve.server.session_settings import Parameters, available_cores
+from reelserve.server.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 
-OUTPUT_DEVICES = ("cpu", "gpu")
 FULL_BELOW = 0.4
 """A GPU with less than this share free gets full: the peak of another stage must find its room."""
-TORCH_TYPES = {
-    "BOOL": torch.bool,
-    "UINT8": torch.uint8,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "FP16": torch.float16,
-    "FP32": torch.float32,
-}
-"""Triton data types that a package's tensors can have."""
 RUNS_BEFORE_CAPTURE = 2
 """The second one finds every library set up, as a capture must."""
 
@@ -126,7 +117,7 @@ class AotiSession:
             OutOfDeviceMemoryError: If the GPU's memory does not suffice.
         """
         with self._torch_state():
-            tensors = [_tensor(inputs, spec) for spec in self.spec.inputs]
+            tensors = [read_tensor(inputs, spec) for spec in self.spec.inputs]
             self.spec.check(
                 {s.name: t.shape for s, t in zip(self.spec.inputs, tensors, strict=True)}
             )
@@ -159,11 +150,7 @@ class AotiSession:
             ]
             torch.cuda.current_stream().synchronize()
             return kept
-        pinned = [torch.empty(o.shape, dtype=o.dtype, pin_memory=True) for o in outputs]
-        for target, output in zip(pinned, outputs, strict=True):
-            target.copy_(output, non_blocking=True)
-        torch.cuda.current_stream().synchronize()
-        return [target.numpy() for target in pinned]
+        return on_host(outputs)
 
     def _warm_up(self) -> None:
         """The usual shapes, so that the first request meets nothing that is done only once."""
@@ -235,68 +222,12 @@ def check_package(config: Mapping[str, Any], spec: GraphSpec) -> None:
     """Compares a package with the config that serves it.
 
     Raises:
-        ValueError: If names, data types or dimensions differ; it names all of the differences.
+        ValueError: If the config batches, or they disagree; it names all of the differences.
     """
-    faults = []
+    faults = differences({**config, "max_batch_size": 0}, spec)
     if int(config.get("max_batch_size", 0)) > 0:
         faults.append("max_batch_size is above 0; a package has a batch of 1 in its dimensions")
-    for side, graph in (("input", spec.inputs), ("output", spec.outputs)):
-        tensors: dict[str, GraphInput | GraphOutput] = {tensor.name: tensor for tensor in graph}
-        given = {str(entry["name"]): entry for entry in config[side]}
-        places = {"config": given.keys(), "package": tensors.keys()}
-        for here, other in (("config", "package"), ("package", "config")):
-            faults += [
-                f"{side} {name} is in the {here} but not in the {other}"
-                for name in sorted(places[here] - places[other])
-            ]
-        for name in sorted(given.keys() & tensors.keys()):
-            faults += _tensor_faults(side, given[name], tensors[name])
-    if faults:
-        raise ValueError(f"the config and model.pt2 disagree: {'; '.join(faults)}")
-
-
-def _tensor_faults(
-    side: str, entry: Mapping[str, Any], tensor: GraphInput | GraphOutput
-) -> list[str]:
-    faults = []
-    if entry["data_type"] != f"TYPE_{tensor.dtype}":
-        faults.append(
-            f"{side} {tensor.name} is {entry['data_type']} in the config and {tensor.dtype} in the "
-            "package"
-        )
-    dims = [int(dim) for dim in entry["dims"]]
-    rank = len(tensor.usual) if isinstance(tensor, GraphInput) else tensor.rank
-    if len(dims) != rank:
-        faults.append(
-            f"{side} {tensor.name} has dims {dims} in the config and {rank} dimensions in the "
-            "package, the batch dimension first"
-        )
-    elif isinstance(tensor, GraphInput):
-        faults += [
-            f"{side} {tensor.name} has dims {dims} in the config; the package takes "
-            f"{low} to {high} in dimension {axis}"
-            for axis, (dim, low, high) in enumerate(zip(dims, tensor.low, tensor.high, strict=True))
-            if dim != -1 and not low <= dim <= high
-        ]
-    return faults
-
-
-def _tensor(inputs: AnyTensors, spec: GraphInput) -> Tensor:
-    """An input as torch sees it, where it is."""
-    if spec.name not in inputs:
-        raise ValueError(f"input {spec.name} is missing")
-    value: Any = inputs[spec.name]
-    if isinstance(value, np.ndarray):
-        # A copy where Triton's array cannot be written: torch has no such tensors.
-        tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    else:
-        tensor = torch.utils.dlpack.from_dlpack(
-            value.to_dlpack() if hasattr(value, "to_dlpack") else value
-        )
-    if tensor.dtype != TORCH_TYPES[spec.dtype]:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise ValueError(f"{spec.name} is {kind}; the package takes {spec.dtype}")
-    return tensor
+    require_none(faults, "model.pt2")
 
 
 def _limit_memory(settings: AotiSettings) -> None:

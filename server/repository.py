@@ -20,7 +20,8 @@ AGAIN = "export the checkpoint again with `reelserve export` (bundled: make expo
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 NVIDIA_SMI_TIMEOUT_S = 60
 """A driver that is not kept loaded takes seconds for each GPU."""
-GPU_ARCHITECTURE = re.compile(r"sm_\d+")
+GPU_ARCHITECTURES = re.compile(r"sm_\d+(\+sm_\d+)*")
+"""One, or several that the stages are built for all at once."""
 
 
 class RepositoryError(RuntimeError):
@@ -75,9 +76,9 @@ def gpu_architectures() -> list[str]:
 
 
 def _check_machine(lock: ExportLock) -> None:
-    if GPU_ARCHITECTURE.fullmatch(lock.architecture):
+    if GPU_ARCHITECTURES.fullmatch(lock.architecture):
         found = gpu_architectures()
-        if lock.architecture not in found:
+        if not set(lock.architecture.split("+")).intersection(found):
             here = f"those here are {', '.join(found)}" if found else "nvidia-smi finds none here"
             raise RepositoryError(
                 f"the stages were built by engine {lock.engine} for a GPU of {lock.architecture}; "

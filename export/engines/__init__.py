@@ -68,6 +68,10 @@ class Engine(Protocol):
         """
         ...
 
+    def checked_file(self) -> str:
+        """File that `run` runs: `file_name`, or what it was made from where it cannot run here."""
+        ...
+
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once; for checking it, not for serving.
 
@@ -139,6 +143,7 @@ ENGINES: Mapping[str, Engine] = _Engines(
         "onnxruntime-node": _Source("onnx", "OnnxRuntimeEngine", ("node",)),
         "onnxruntime-inlined": _Source("onnx", "OnnxRuntimeEngine", ("inlined",)),
         "pytorch": _Source("aot_inductor", "AotInductorEngine"),
+        "tensorrt": _Source("tensorrt", "TensorRTEngine"),
     }
 )
 """By the name that the option `--engine` takes."""

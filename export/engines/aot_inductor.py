@@ -101,6 +101,10 @@ class AotInductorEngine:
             if not isinstance(table, str):
                 write_weights({name: entry[0] for name, entry in table.items()}, weights_path(path))
 
+    def checked_file(self) -> str:
+        """The package itself."""
+        return self.file_name
+
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a package once for every row of a batch.
 

@@ -19,6 +19,7 @@ import onnxscript
 import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.onnx_files import save_graph
@@ -93,30 +94,13 @@ class OnnxRuntimeEngine:
             stage: Its module is traced with its example inputs.
             path: The file to write.
         """
-        contract = stage.contract
-        names = [tensor.name for tensor in contract.inputs]
-        dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
-        with _quiet(), torch.no_grad():
-            fused = self.temporal_attention != "standard"
-            program = torch.onnx.export(
-                for_onnx_runtime(stage.module, fused=fused),
-                stage.example_inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=names,
-                output_names=[tensor.name for tensor in contract.outputs],
-                dynamic_shapes=_dynamic_dims(dynamic_shapes),
-                custom_translation_table=translation_table() if fused else None,
-                optimize=False,
-                verbose=False,
-            )
-            assert program is not None
-            save_graph(self._with_body(_tidy(program.model)), path)
+        form = self.temporal_attention
+        module = for_onnx_runtime(stage.module, fused=form != "standard")
+        save_graph(onnx_model(stage, module, form), path)
 
-    def _with_body(self, model: onnx_ir.Model) -> onnx_ir.Model:
-        if DOMAIN not in model.opset_imports:
-            return model
-        return inlined(model) if self.temporal_attention == "inlined" else with_body(model)
+    def checked_file(self) -> str:
+        """The graph itself."""
+        return self.file_name
 
     def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
         """Runs a graph once.
@@ -141,6 +125,39 @@ class OnnxRuntimeGpuEngine(OnnxRuntimeEngine):
     def __init__(self) -> None:
         super().__init__()
         self.name = "onnxruntime-gpu"
+
+
+def onnx_model(
+    stage: ExportStage, module: nn.Module, temporal_attention: TemporalAttentionForm
+) -> onnx_ir.Model:
+    """Traces a module; the graph's tensors are named as in the contract.
+
+    Args:
+        stage: Gives example inputs and free dimensions.
+        module: With the stage's inputs and outputs.
+        temporal_attention: What becomes of the fused op where the module calls it.
+    """
+    names = [tensor.name for tensor in stage.contract.inputs]
+    dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
+    fused = temporal_attention != "standard"
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            stage.example_inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[tensor.name for tensor in stage.contract.outputs],
+            dynamic_shapes=_dynamic_dims(dynamic_shapes),
+            custom_translation_table=translation_table() if fused else None,
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None
+        model = _tidy(program.model)
+    if DOMAIN not in model.opset_imports:
+        return model
+    return inlined(model) if temporal_attention == "inlined" else with_body(model)
 
 
 @lru_cache(maxsize=1)

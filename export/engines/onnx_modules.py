@@ -24,6 +24,11 @@ def for_onnx_runtime(module: nn.Module, *, fused: bool = False) -> nn.Module:
         return DenoiserStage(onnx_denoiser(module.denoiser, fused=fused))
     if isinstance(module, VAEDecoderStage):
         return FrameVAEDecoderStage(module.vae)
+    return for_any_graph(module)
+
+
+def for_any_graph(module: nn.Module) -> nn.Module:
+    """The stage's module, or one with the same tensors and weights that has an ONNX graph."""
     if isinstance(module, LatteDenoiserStage):
         # The node has one form, with norm and rotation; Latte's attention has neither.
         return LatteDenoiserStage(module.transformer, fused=False)

@@ -108,7 +108,7 @@ def test_session_refuses_when_a_size_is_out_of_range(compiled):
     session = session_of(repository, "upsampler")
     with pytest.raises(ValueError, match=r"FRAMES has shape \[1, 40, 64, 64, 3\]; its dimension 1"):
         session.run({"FRAMES": np.zeros((1, 40, 64, 64, 3), np.uint8)})
-    with pytest.raises(ValueError, match="FRAMES is float32; the package takes UINT8"):
+    with pytest.raises(ValueError, match="FRAMES is float32; the graph takes UINT8"):
         session.run({"FRAMES": np.zeros((1, 16, 64, 64, 3), np.float32)})
 
 
@@ -123,9 +123,9 @@ def test_check_package_names_every_difference(compiled):
         check_package(config, spec)
     for part in (
         "max_batch_size is above 0",
-        "the package takes 4 to 6 in dimension 2",
-        "output FRAMES is TYPE_FP32 in the config and UINT8 in the package",
-        "output MORE is in the config but not in the package",
+        "the graph takes 4 to 6 in dimension 2",
+        "output FRAMES is TYPE_FP32 in the config and UINT8 in the graph",
+        "output MORE is in the config but not in the graph",
     ):
         assert part in str(raised.value)
 

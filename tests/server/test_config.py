@@ -4,9 +4,11 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
+from reelserve.export.engines.tensorrt import MAX_BATCH
 from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import REPOSITORY
 
+TENSORRT = "configs/tensorrt.pbtxt"
 GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
 PACKAGES = "configs/pytorch.pbtxt"
 ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
@@ -92,6 +94,30 @@ def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device(path):
 
 
 @pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_for_tensorrt_fits_contract_and_plan(stage):
+    config = config_of(stage, TENSORRT)
+
+    assert config.name == stage
+    assert config.backend == "tensorrt"
+    assert described(config.input) == expected(STAGES[stage].inputs)
+    assert described(config.output) == expected(STAGES[stage].outputs)
+    assert config.max_batch_size == MAX_BATCH.get(stage, 1)
+    assert [group.kind for group in config.instance_group] == [protos.ModelInstanceGroup.KIND_GPU]
+
+
+@pytest.mark.parametrize("stage", ["video_diffusion", "video_encoder"])
+def test_python_stages_beside_plans_are_those_beside_packages(stage):
+    """But for the rows of a denoising step."""
+    plans, packages = config_of(stage, TENSORRT), config_of(stage, PACKAGES)
+
+    if stage == "video_diffusion":
+        rows = plans.parameters.pop("denoiser_max_batch_size").string_value
+        assert int(rows) == config_of("denoiser", TENSORRT).max_batch_size
+        packages.parameters.pop("denoiser_max_batch_size")
+    assert plans == packages
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
 def test_config_of_a_package_has_a_batch_of_one_in_its_dimensions(stage):
     config, contract = config_of(stage, PACKAGES), STAGES[stage]
 
@@ -103,9 +129,10 @@ def test_config_of_a_package_has_a_batch_of_one_in_its_dimensions(stage):
     assert kinds == [(1, protos.ModelInstanceGroup.KIND_AUTO)]
 
 
+@pytest.mark.parametrize("name", [PACKAGES, TENSORRT])
 @pytest.mark.parametrize("stage", ENGINE_STAGES)
-def test_config_of_a_package_keeps_frames_on_the_gpu_and_nothing_else(stage):
-    parameters = config_of(stage, PACKAGES).parameters
+def test_config_keeps_frames_on_the_gpu_and_nothing_else(stage, name):
+    parameters = config_of(stage, name).parameters
     frames_out = any(spec.dtype == "UINT8" for spec in STAGES[stage].outputs)
     frames_in = any(spec.dtype == "UINT8" for spec in STAGES[stage].inputs)
 
@@ -113,9 +140,10 @@ def test_config_of_a_package_keeps_frames_on_the_gpu_and_nothing_else(stage):
     assert ("FORCE_CPU_ONLY_INPUT_TENSORS" in parameters) == frames_in
 
 
-def test_stages_with_large_peaks_share_one_resource():
+@pytest.mark.parametrize("name", [PACKAGES, TENSORRT])
+def test_stages_with_large_peaks_share_one_resource(name):
     for stage in ("denoiser", "vae_decoder", "upsampler"):
-        (group,) = config_of(stage, PACKAGES).instance_group
+        (group,) = config_of(stage, name).instance_group
         resources = [(r.name, r.count) for r in group.rate_limiter.resources]
         assert resources == [("peak_memory", 1)]
 

@@ -102,18 +102,24 @@ def test_check_repository_refuses_when_a_bound_library_has_another_version(copy)
         check_repository(copy)
 
 
-def test_check_repository_takes_the_gpu_that_it_was_made_for(copy, tmp_path, monkeypatch):
-    write_lock(copy, engine="tensorrt", architecture="sm_89")
+@pytest.mark.parametrize("architecture", ["sm_89", "sm_80+sm_89"])
+def test_check_repository_takes_the_gpu_that_it_was_made_for(
+    copy, tmp_path, monkeypatch, architecture
+):
+    write_lock(copy, engine="tensorrt", architecture=architecture)
     monkeypatch.setattr(repository_module, "NVIDIA_SMI", nvidia_smi(tmp_path, "8.9\n9.0"))
 
-    assert check_repository(copy).architecture == "sm_89"
+    assert check_repository(copy).architecture == architecture
 
 
-def test_check_repository_refuses_when_the_gpu_is_another_one(copy, tmp_path, monkeypatch):
-    write_lock(copy, engine="tensorrt", architecture="sm_89")
+@pytest.mark.parametrize("architecture", ["sm_89", "sm_86+sm_89"])
+def test_check_repository_refuses_when_the_gpu_is_another_one(
+    copy, tmp_path, monkeypatch, architecture
+):
+    write_lock(copy, engine="tensorrt", architecture=architecture)
     monkeypatch.setattr(repository_module, "NVIDIA_SMI", nvidia_smi(tmp_path, "8.0\n9.0"))
 
-    with pytest.raises(RepositoryError, match=r"for a GPU of sm_89; those here are sm_80, sm_90"):
+    with pytest.raises(RepositoryError, match=r"a GPU of sm_8.*; those here are sm_80, sm_90"):
         check_repository(copy)
 
 
