@@ -8,6 +8,8 @@ Imports torch, which nothing else in this room does.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +45,7 @@ class Package:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; export the checkpoint first")
         self.device, self._name = device, path.name
+        _share_cpp_library()
         # The class behind `torch._inductor.aoti_load_package`, which imports the whole compiler.
         # Without a second thread nothing needs the events by which the loader tells its runs
         # apart, and which cannot be captured in a CUDA graph.
@@ -89,6 +92,16 @@ class Package:
         in_use, all_of_them, not_copied = False, True, True
         self._model.load_constants(weights, in_use, all_of_them, not_copied)
         return weights
+
+
+def _share_cpp_library() -> None:
+    """Lets packages use the C++ library of this process, whatever their compiler linked.
+
+    Some compilers put a copy of it into the package. Its tables of locales then clash with those
+    of the copy that torch has, and the first stream or regular expression crashes.
+    """
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libstdc++.so.6", ctypes.RTLD_GLOBAL)
 
 
 def weights_path(package: Path) -> Path:

@@ -121,7 +121,10 @@ def test_graph_in_fp16_agrees_with_torch_in_fp16(family, tmp_path: Path, stage: 
     reference = StageRun(inputs, expected, expected)
     names = [tensor.name for tensor in STAGES[stage].inputs]
     parity = compare_stage(
-        reference, lambda *values: ENGINE.run(path, dict(zip(names, values, strict=True)))[0], ""
+        reference,
+        lambda *values: ENGINE.run(path, dict(zip(names, values, strict=True)))[0],
+        "",
+        path.name,
     )
     require_parity(stage, parity, "fp16")
     assert parity.max_abs_value > 0

@@ -17,20 +17,22 @@ from reelserve.export.parity import (
 from reelserve.export.stages import DTYPES
 from tests.export.stubs import StubEngine, stub_stage
 
-GOOD = StageParity(0.0, 1.0, 0.0, "torch on cpu")
+GOOD = StageParity(0.0, 1.0, 0.0, "torch on cpu", "model.onnx")
 
 
 def test_compare_stage_measures_largest_and_relative_error() -> None:
     expected = np.array([[3.0, -4.0]], np.float32)
     run = StageRun((expected,), expected, expected)
-    parity = compare_stage(run, lambda x: x + np.float32([[0, 0.5]]), "torch on cpu")
-    assert parity == StageParity(0.5, 4.0, 0.1, "torch on cpu")
+    parity = compare_stage(run, lambda x: x + np.float32([[0, 0.5]]), "torch on cpu", "model.onnx")
+    assert parity == StageParity(0.5, 4.0, 0.1, "torch on cpu", "model.onnx")
 
 
 def test_compare_stage_refuses_when_shapes_differ() -> None:
     values = np.zeros((1, 4), np.uint8)
     with pytest.raises(ParityError, match=r"gives \[1, 3\], torch \[1, 4\]"):
-        compare_stage(StageRun((values,), values, values), lambda x: x[:, 1:], "torch")
+        compare_stage(
+            StageRun((values,), values, values), lambda x: x[:, 1:], "torch", "model.onnx"
+        )
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -80,7 +82,7 @@ def test_fp32_does_not_excuse_the_roundings_of_bf16(tmp_path) -> None:
 
     expected = answers("fp32")(*inputs)
     run = StageRun(inputs, expected, expected)
-    parity = compare_stage(run, answers("bf16"), "torch")
+    parity = compare_stage(run, answers("bf16"), "torch", "model.onnx")
     require_parity("denoiser", parity, "bf16")
     with pytest.raises(ParityError):
         require_parity("denoiser", parity, "fp32")

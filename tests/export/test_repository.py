@@ -62,7 +62,9 @@ def accept(repository: ModelRepository, *names: str) -> ExportRecord:
         for name in names:
             (folder / name).write_text(name)
         files = tuple(ArtefactFile.of(folder / name) for name in names)
-        record = ExportRecord("print", 1, 1.0, StageParity(0.0, 1.0, 0.0, "torch"), files)
+        record = ExportRecord(
+            "print", 1, 1.0, StageParity(0.0, 1.0, 0.0, "torch", "graph.onnx"), files
+        )
         repository.accept("denoiser", folder, record)
     return record
 

@@ -30,7 +30,7 @@ def exported(tmp_path):
         graph.parent.mkdir()
         graph.write_text(f"{stage} of 3B")
         record = ExportRecord(
-            "f", 1, 1.0, StageParity(0.0, 1.0, 0.0, ""), (ArtefactFile.of(graph),)
+            "f", 1, 1.0, StageParity(0.0, 1.0, 0.0, "", ""), (ArtefactFile.of(graph),)
         )
         (folder / stage / "1" / RECORD_FILE).write_text(json.dumps(dataclasses.asdict(record)))
     (folder / LOCK_FILE).write_text("{}")
