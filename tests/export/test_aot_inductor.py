@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +136,42 @@ def test_release_forgets_the_package(compiled):
 def test_engine_refuses_fp16_without_a_gpu():
     with pytest.raises(EngineError, match="precision is fp16; on a CPU the engine pytorch builds"):
         ENGINES["pytorch"].check("fp16")
+
+
+STATIC_COMPILER = """#!/bin/sh
+for argument in "$@"; do
+    # Of these, nothing is linked.
+    case "$argument" in -c|c++-header) exec g++ "$@" ;; esac
+done
+exec g++ "$@" -static-libstdc++
+"""
+BUILD_AND_RUN = """
+import sys
+from pathlib import Path
+from tests.export.test_aot_inductor import ENGINE, agrees, decoder
+stage, path = decoder(), Path(sys.argv[1])
+ENGINE.build(stage, path)
+agrees(stage, path, levels=1)
+"""
+
+
+def test_package_runs_when_its_compiler_linked_the_cpp_library_into_it(tmp_path: Path) -> None:
+    found = subprocess.run(["g++", "-print-file-name=libstdc++.a"], capture_output=True, text=True)
+    if not Path(found.stdout.strip()).is_absolute():
+        pytest.skip("this C++ compiler has no static library")
+    compiler, path = tmp_path / "static-g++", tmp_path / "model.pt2"
+    compiler.write_text(STATIC_COMPILER)
+    compiler.chmod(0o755)
+    environment = {"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    # A process of its own: what crashes must not take the tests with it.
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD_AND_RUN, str(path)],
+        env={**os.environ, **environment},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with zipfile.ZipFile(path) as package:
+        (code,) = (package.read(name) for name in package.namelist() if name.endswith(".so"))
+    assert b"libstdc++.so" not in code
