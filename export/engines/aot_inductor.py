@@ -21,10 +21,10 @@ from torch._inductor.package import package_aoti
 from torch.export import Dim, ExportedProgram
 
 from reelserve.export.engines import EngineError
+from reelserve.export.engines.stage_graph import graph_spec
 from reelserve.export.stages import ExportStage, Precision, Target
 from reelserve.pipeline.aoti_package import Package, weights_path, write_weights
-from reelserve.pipeline.contract import TensorSpec
-from reelserve.pipeline.graph_spec import METADATA_KEY, GraphInput, GraphOutput, GraphSpec
+from reelserve.pipeline.graph_spec import METADATA_KEY, GraphSpec
 
 EMBED_LIMIT_BYTES = 2**30
 """A stage with more weights has them in a file beside its package, see `pipeline/aoti_package.py`.
@@ -87,7 +87,8 @@ class AotInductorEngine:
             path: The package to write, `*.pt2`. Weights of more than `EMBED_LIMIT_BYTES` are
                 written beside it.
         """
-        spec = graph_spec(stage)
+        beside = _weight_bytes(stage.module) > EMBED_LIMIT_BYTES
+        spec = graph_spec(stage, weights_beside=beside)
         options = _options(spec)
         with torch.no_grad():
             program = exported(stage, spec)
@@ -142,28 +143,6 @@ class AotInductorEngine:
             self.release()
             self._loaded = key, Package(path, torch.device(_device()))
         return self._loaded[1]
-
-
-def graph_spec(stage: ExportStage) -> GraphSpec:
-    """What the package of a stage takes: a batch of 1, sizes within the limits of a request."""
-    inputs = []
-    for spec, usual in zip(stage.contract.inputs, stage.inputs_at(1), strict=True):
-        low, high = list(usual.shape), list(usual.shape)
-        for axis, name in stage.free_dims.get(spec.name, {}).items():
-            if name in stage.ranges:
-                low[axis], high[axis] = stage.ranges[name].low, stage.ranges[name].high
-        inputs.append(
-            GraphInput(spec.name, spec.dtype, tuple(low), tuple(high), tuple(usual.shape))
-        )
-    return GraphSpec(
-        tuple(inputs),
-        tuple(_output(spec) for spec in stage.contract.outputs),
-        weights_beside=_weight_bytes(stage.module) > EMBED_LIMIT_BYTES,
-    )
-
-
-def _output(spec: TensorSpec) -> GraphOutput:
-    return GraphOutput(spec.name, spec.dtype, 1 + len(spec.dims))
 
 
 def exported(stage: ExportStage, spec: GraphSpec) -> ExportedProgram:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from reelserve.export.engines import EngineError
-from reelserve.export.engines.aot_inductor import graph_spec
 from reelserve.export.engines.onnx import OPSET, OnnxRuntimeEngine
+from reelserve.export.engines.stage_graph import graph_spec
 from reelserve.export.engines.tensorrt_builder import PlanBuilder, PlanReport
 from reelserve.export.engines.tensorrt_graph import (
     data_file,

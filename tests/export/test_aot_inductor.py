@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from reelserve.export.engines import ENGINES, EngineError, aot_inductor
-from reelserve.export.engines.aot_inductor import AotInductorEngine, graph_spec
+from reelserve.export.engines.aot_inductor import AotInductorEngine
+from reelserve.export.engines.stage_graph import graph_spec
 from reelserve.export.parity import ENGINE_STAGES, MIN_FRAMES_PSNR_DB
 from reelserve.export.stages import DimRange, ExportStage
 from reelserve.pipeline.aoti_package import Package, weights_path
