@@ -154,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, text in (
         ("num-frames", "frames of every clip"),
-        ("height", "pixels of every clip"),
-        ("width", "pixels of every clip"),
+        ("height", "height of every clip, pixels"),
+        ("width", "width of every clip, pixels"),
         ("fps", "frames per second of every clip"),
     ):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"the only {text}")
