@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from reelserve.export.engines import Engine
 from reelserve.export.families import Family
 from reelserve.export.stages import ExportStage, Target
 
+MAX_END_S = 5.0
+"""Of a child process after its work."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -156,9 +159,11 @@ def _build_in_child(
     except Exception as error:
         sender.send(f"stage {name}: {type(error).__name__}: {error}")
     sender.close()
-    # Not by the interpreter's own end: compilers keep processes and threads of their own, for whose
-    # end it waited a minute.
-    os._exit(0)
+    # Compilers keep processes and threads of their own, for whose end the interpreter's waited a
+    # minute.
+    end = threading.Timer(MAX_END_S, os._exit, (0,))
+    end.daemon = True
+    end.start()
 
 
 def _end_with(parent: int) -> None:
