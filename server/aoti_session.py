@@ -178,7 +178,7 @@ class AotiSession:
                 torch.cuda.empty_cache()
 
     def _gets_full(self) -> bool:
-        # Giving back and taking again costs tens of milliseconds a run.
+        # Giving back what the next run takes again only costs time where there is room for both.
         free, total = torch.cuda.mem_get_info(self._settings.device)
         return free < FULL_BELOW * total
 

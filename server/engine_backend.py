@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,15 +65,15 @@ class Session(Protocol):
         """
 
 
-class EngineBackend:
+class EngineBackend(ABC):
     """A Triton model whose inputs and outputs are those of its config and of its graph."""
 
     takes_device_tensors = False
     """Whether inputs that lie on a GPU are handed on as they are."""
 
+    @abstractmethod
     def open_session(self, instance: Instance) -> Session:
         """Loads the graph and compares it with the config."""
-        raise NotImplementedError
 
     def initialize(self, args: dict[str, str]) -> None:
         """Called by Triton once, before it is ready."""
