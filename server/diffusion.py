@@ -1,10 +1,9 @@
-"""The requests that are being denoised, and one step of all of them at once."""
+"""The requests that are being denoised, and whose turn it is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +19,11 @@ from reelserve.pipeline.request import (
     integer_limits,
 )
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
-from reelserve.server.batching import Arrays, run_batched
 from reelserve.server.errors import StageError, UnavailableError
 
 RANKS = IntRange(0, len(PRIORITIES) - 1, 0)
 KEPT_FOR_BATCH = 1
 """Places that interactive requests leave to the others, so that those finish too."""
-
-Denoise = Callable[[Arrays], Arrays]
-"""Inputs of the `denoiser` stage to its outputs, both by name, batch dimension first."""
 
 
 @dataclass
@@ -165,47 +160,3 @@ class ClipTable:
         oldest = time.monotonic() - self.max_idle_s
         for key in [key for key, seen in self._seen_s.items() if seen < oldest]:
             self.drop(key)
-
-
-def denoise_step_apart(
-    clips: Sequence[Clip], denoise: Denoise, max_rows: int, pool: Executor
-) -> list[Exception | None]:
-    """Takes one step of every clip, each in a thread of its own.
-
-    One clip's latents are moved while the device computes another's.
-
-    Args:
-        clips: Not done yet.
-        denoise: The denoiser; called from many threads.
-        max_rows: Rows that one call of it may have.
-        pool: Of the threads.
-
-    Returns:
-        For every clip None, or why its step failed.
-    """
-    return list(pool.map(lambda clip: denoise_step([clip], denoise, max_rows)[0], clips))
-
-
-def denoise_step(clips: Sequence[Clip], denoise: Denoise, max_rows: int) -> list[Exception | None]:
-    """Takes one step of every clip, those of equal shapes together.
-
-    Args:
-        clips: Not done yet.
-        denoise: The denoiser.
-        max_rows: Rows that one call of it may have.
-
-    Returns:
-        For every clip None, or why its step failed.
-    """
-    results = run_batched([clip.denoiser_inputs() for clip in clips], denoise, max_rows)
-    return [_advance(clip, result) for clip, result in zip(clips, results, strict=True)]
-
-
-def _advance(clip: Clip, result: Arrays | Exception) -> Exception | None:
-    if isinstance(result, Exception):
-        return result
-    try:
-        clip.sampler.advance(result["VELOCITY"])
-    except Exception as error:
-        return error
-    return None

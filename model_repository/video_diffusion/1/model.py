@@ -1,20 +1,19 @@
-"""Denoises the latents of every request in flight, one step of all of them a round."""
+"""Denoises the latents of every request in flight, step by step."""
 
 import json
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.board import Board
-from reelserve.server.diffusion import ClipTable, clip_from_inputs, denoise_step, denoise_step_apart
+from reelserve.server.diffusion import ClipTable, clip_from_inputs
 from reelserve.server.errors import CancelledError
 from reelserve.server.metrics import StepRecorder
 from reelserve.server.places import Places
 from reelserve.server.session_settings import Parameters
+from reelserve.server.steps import FreeSteps, JoinedSteps
 from reelserve.server.triton_io import (
     call_key,
     call_model,
@@ -49,39 +48,35 @@ class TritonPythonModel:
         idle = int(config["sequence_batching"]["max_sequence_idle_microseconds"])
         self._spec = CheckpointSpec.load(Path(args["model_repository"]) / args["model_version"])
         self._board, self._recorder = Board.of_server(os.getppid()), StepRecorder()
-        self._max_rows = parameters.integer("denoiser_max_batch_size", 1)
         self._clips = ClipTable(
             max_active=parameters.integer("max_active_requests", 1),
             max_in_flight=parameters.integer("max_requests_in_flight", 1),
             max_idle_s=idle / MICROSECONDS_PER_SECOND,
         )
-        self._pool = None
-        if not parameters.switch("join_requests", default=True):
-            self._pool = ThreadPoolExecutor(self._clips.max_active)
+        steps = (self._denoise, parameters.integer("denoiser_max_batch_size", 1), self._recorder)
+        if parameters.switch("join_requests", default=True):
+            self._steps = JoinedSteps(*steps)
+        else:
+            self._steps = FreeSteps(*steps, self._clips.max_active)
         places = Places(self._board.folder, self._clips.max_in_flight)
         places.share_among(self._clips.max_active)
 
     def execute(self, requests):
-        """Takes one step; a request gets its response, its error, or another round."""
+        """Takes steps; a request gets its response, its error, or another round."""
         responses = [None] * len(requests)
-        clips = {}
+        places, clips = {}, {}
         for index, request in enumerate(requests):
             try:
-                clips[index] = self._clip(request)
+                clip = self._clip(request)
             except Exception as error:
                 responses[index] = self._end(request, stage_error_response(error, request))
+            else:
+                places[request.correlation_id()], clips[request.correlation_id()] = index, clip
         active = self._clips.active()
-        turn = [index for index in clips if requests[index].correlation_id() in active]
-        for index, failure in zip(turn, self._step([clips[i] for i in turn]), strict=True):
-            sampler = clips[index].sampler
-            if failure is not None:
-                responses[index] = self._end(
-                    requests[index], stage_error_response(failure, requests[index])
-                )
-            elif sampler.done:
-                responses[index] = self._end(requests[index], response(clips[index].outputs()))
-            if failure is None:
-                self._report(call_key(requests[index]), sampler)
+        turn = {key: clip for key, clip in clips.items() if key in active}
+        for key, failure in self._steps.take(turn, set(clips)).items():
+            index = places[key]
+            responses[index] = self._after_step(requests[index], clips[key], failure)
         self._recorder.held(len(self._clips.active()), len(self._clips))
         for request, answer in zip(requests, responses, strict=True):
             if answer is None:
@@ -102,16 +97,13 @@ class TritonPythonModel:
             request.correlation_id(), lambda: clip_from_inputs(input_arrays(request), self._spec)
         )
 
-    def _step(self, clips):
-        """Takes one step of every clip."""
-        started = time.monotonic()
-        if self._pool is None:
-            failures = denoise_step(clips, self._denoise, self._max_rows)
-        else:
-            failures = denoise_step_apart(clips, self._denoise, self._max_rows, self._pool)
-        if clips:
-            self._recorder.step(len(clips), time.monotonic() - started)
-        return failures
+    def _after_step(self, request, clip, failure):
+        """The response to a request whose clip has taken a step; None if it needs another."""
+        if failure is not None:
+            return self._end(request, stage_error_response(failure, request))
+        answer = self._end(request, response(clip.outputs())) if clip.sampler.done else None
+        self._report(call_key(request), clip.sampler)
+        return answer
 
     def _report(self, key, sampler):
         """Says on the board how far a clip is, and leaves a first look at it half-way."""
@@ -124,6 +116,7 @@ class TritonPythonModel:
 
     def _end(self, request, answer):
         self._clips.drop(request.correlation_id())
+        self._steps.forget(request.correlation_id())
         return answer
 
     def _denoise(self, inputs):
