@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
+"""There while the driver is loaded."""
 
 
 class DeviceTensor(Protocol):
@@ -20,3 +25,8 @@ class DeviceTensor(Protocol):
 
 AnyTensor = NDArray[Any] | DeviceTensor
 AnyTensors = Mapping[str, AnyTensor]
+
+
+def has_gpu() -> bool:
+    """Whether a driver for NVIDIA's GPUs runs here; imports nothing to find out."""
+    return NVIDIA_DEVICE.exists()

@@ -14,6 +14,8 @@ from reelserve.server.video import check_frames, encode_yuv
 
 FRAMES_AT_ONCE = 8
 """Converted together: at 1024×1536 pixels they take some 400 MB of the GPU meanwhile."""
+WARM_UP_FPS = 8
+WARM_UP_SHAPE = (FRAMES_AT_ONCE, 64, 64, 3)
 RED, BLUE = 0.2126, 0.0722
 """Weights of the brightness in BT.709."""
 LUMA_RANGE, CHROMA_RANGE, WHITE = 219.0, 224.0, 255.0
@@ -34,6 +36,15 @@ def encode_mp4(frames: Tensor, fps: int, threads: int) -> bytes:
     """As `video.encode_mp4`, for a tensor `[F, H, W, 3]`, uint8."""
     check_frames(tuple(frames.shape))
     return encode_yuv(_yuv_frames(frames), frames.shape[1], frames.shape[2], fps, threads)
+
+
+def warm_up(threads: int) -> None:
+    """Encodes a small clip from a GPU, whose first use takes seconds in each process.
+
+    Args:
+        threads: Of the encoder.
+    """
+    encode_mp4(torch.zeros(WARM_UP_SHAPE, dtype=torch.uint8, device="cuda"), WARM_UP_FPS, threads)
 
 
 def _yuv_frames(frames: Tensor) -> Iterator[av.VideoFrame]:

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from reelserve.server.allocator import allocator_environment
 from reelserve.server.board import SHARED_MEMORY, remove_board
 from reelserve.server.installation import Installation, native_installation, pip_installation
-from reelserve.server.repository import RepositoryError, check_repository
+from reelserve.server.repository import RepositoryError, check_repository, is_for_gpu
 from reelserve.server.stage_processes import stage_processes
 
 READY_POLL_S = 0.1
@@ -36,13 +37,6 @@ PORT_ATTEMPTS = 3
 MIN_SHARED_MEMORY_BYTES = 256 * 2**20
 """Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
 reused and never shrink."""
-MALLOC = {
-    "MALLOC_ARENA_MAX": "4",
-    "MALLOC_MMAP_THRESHOLD_": str(256 * 2**10),
-    "MALLOC_TRIM_THRESHOLD_": str(2**20),
-}
-"""For glibc: large buffers go back to the system when they are freed. By its defaults the threshold
-grows with the largest buffer seen, and tens of megabytes stay in the pools of every thread."""
 SCHEDULING = ("--rate-limit=execution_count",)
 """Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
 ERROR_LINE = re.compile(
@@ -104,6 +98,7 @@ class TritonServer:
     log_file: Path = field(default=Path(), init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _config_name: str = field(default="", init=False)
+    _allocator: dict[str, str] = field(default_factory=dict, init=False)
     _shm_prefix: str = field(default="", init=False)
     _stages: set[str] = field(default_factory=set, init=False)
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
@@ -141,6 +136,7 @@ class TritonServer:
         except RepositoryError as error:
             raise ServerError(str(error)) from None
         self._config_name = lock.config_name
+        self._allocator = allocator_environment(beside_gpu=is_for_gpu(lock))
         check_shared_memory()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
@@ -248,7 +244,7 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**MALLOC, **os.environ, **installation.environment},
+                env={**self._allocator, **os.environ, **installation.environment},
                 cwd=run_dir,
                 # Its own group: Ctrl-C reaches the launcher alone, which ends the server once,
                 # and what the server leaves behind can be killed as a whole.

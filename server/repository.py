@@ -64,6 +64,11 @@ def check_repository(repository: Path, *, verify: bool = False) -> ExportLock:
     return lock
 
 
+def is_for_gpu(lock: ExportLock) -> bool:
+    """Whether the stages were built for a GPU, or for several kinds of them."""
+    return GPU_ARCHITECTURES.fullmatch(lock.architecture) is not None
+
+
 def gpu_architectures() -> list[str]:
     """Of the GPUs that the driver sees, for example `sm_90`; empty where there is none."""
     try:
@@ -76,7 +81,7 @@ def gpu_architectures() -> list[str]:
 
 
 def _check_machine(lock: ExportLock) -> None:
-    if GPU_ARCHITECTURES.fullmatch(lock.architecture):
+    if is_for_gpu(lock):
         found = gpu_architectures()
         if not set(lock.architecture.split("+")).intersection(found):
             here = f"those here are {', '.join(found)}" if found else "nvidia-smi finds none here"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.clip_output import finish_clip, installed_versions
+from reelserve.server.device_tensor import has_gpu
 from reelserve.server.session_settings import Parameters
 from reelserve.server.triton_io import (
     check_not_cancelled,
@@ -27,6 +28,11 @@ class TritonPythonModel:
         self._versions = installed_versions()
         parameters = Parameters(json.loads(args["model_config"]))
         self._threads = parameters.integer("encoder_threads", 1)
+        if parameters.switch("warm_up", default=False) and has_gpu():
+            # Imports torch, which a server without a GPU need not have.
+            from reelserve.server import device_video
+
+            device_video.warm_up(self._threads)
 
     def execute(self, requests):
         """Answers every request by itself."""
