@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 """There while the driver is loaded."""
 
