@@ -27,6 +27,7 @@ def bench_gpu(files: Sequence[Results]) -> str:
         "GPU idle",
         "Server's share",
         "GPU memory, GiB",
+        "Commit",
     )
     parts = []
     for results in files:
@@ -43,6 +44,7 @@ def bench_gpu(files: Sequence[Results]) -> str:
                 _percent(model["idle_share"]),
                 _percent(model["server_overhead_share"]),
                 _number(model["peak_memory_bytes"], 1, 2**30),
+                _commits([model]),
             )
             for model in results["models"]
         ]
@@ -183,13 +185,17 @@ def _percent(share: float | None) -> str:
 def _measured(results: Results) -> str:
     versions = results["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
-    commits = {commit for model in results["models"] for commit in model["commits"]}
-    shown = ", ".join(sorted(_short(commit) for commit in commits)) or NONE
     return (
         f"Measured by `make bench-gpu` on {results['gpu']}, driver {results['driver'] or NONE}, "
         f"{results['cpu']}, {results['cores']} cores: engine {results['engine']}, "
-        f"{results['precision']}; {libraries}; commit {shown}, {results['date']}."
+        f"{results['precision']}; {libraries}; commit {_commits(results['models'])}, "
+        f"{results['date']}."
     )
+
+
+def _commits(models: Sequence[Results]) -> str:
+    found = {_short(commit) for model in models for commit in model["commits"]}
+    return ", ".join(sorted(found)) or NONE
 
 
 def _short(commit: str) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS
 from reelserve.commands.bench_gpu.state import Result
 from reelserve.loadtest.plots import GRID, INK, STAGE_COLOURS, STYLE
 
 COLOURS = STAGE_COLOURS[2:]
+LABELLED = (1, 2, 5)
+"""Parts of a power of ten that a logarithmic axis names; all would run into each other."""
 MARKERS = {"step": "o", "decode": "s"}
 
 
@@ -69,8 +72,9 @@ def _draw_curves(axes: Axes, curves: Sequence[Result], against: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=LABELLED))
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("frames" if against == "frames" else "megapixels of a frame")
     axes.set_title(f"Seconds against {against}")
     axes.grid(color=GRID)
