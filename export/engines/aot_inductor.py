@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ class AotInductorEngine:
         beside = _weight_bytes(stage.module) > EMBED_LIMIT_BYTES
         spec = graph_spec(stage, weights_beside=beside)
         options = _options(spec)
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # PyTorch's own, of its own parts.
+            warnings.simplefilter("ignore", FutureWarning)
             program = exported(stage, spec)
             args, kwargs = program.example_inputs
             files = torch._inductor.aot_compile(

@@ -17,13 +17,16 @@ from reelserve.pipeline.contract import STAGES
 TIMEOUT_S = 120
 
 
-def export(checkpoint: Path, profile: Mapping[str, Any], folder: Path) -> float:
+def export(
+    checkpoint: Path, profile: Mapping[str, Any], folder: Path, engine: str = "onnxruntime"
+) -> float:
     """Exports into a new repository by the command; returns the frames' PSNR against torch."""
     report, limits = folder.with_suffix(".report.json"), folder.with_suffix(".profile.json")
     limits.write_text(json.dumps(profile))
     options = {
         "--checkpoint": checkpoint,
         "--model-repository": folder,
+        "--engine": engine,
         "--profile": limits,
         "--parity-report": report,
     }

@@ -84,9 +84,10 @@ def test_stages_in_torch_give_the_frames_of_diffusers(
 
 
 @pytest.mark.server
-def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint):
+@pytest.mark.parametrize("engine", ["onnxruntime", "pytorch"])
+def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
     repository = tmp_path / "model_repository"
-    psnr_db = served.export(checkpoint, {}, repository)
+    psnr_db = served.export(checkpoint, {}, repository, engine)
     assert psnr_db >= MIN_FRAMES_PSNR_DB
     requests = (
         {"num_inference_steps": 2, "guidance_scale": 7.5, "negative_prompt": ""},
