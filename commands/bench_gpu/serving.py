@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reelserve.client import Client, GenerateOptions, Video
 from reelserve.commands.bench_gpu.cases import Case
@@ -93,7 +92,7 @@ class Served:
             "littles_law_ratio": number(figures.law_ratio),
             "peak_memory_bytes": self.gpu.peak_memory_bytes() or self._host_bytes(),
             "idle_share": None if busy is None else number(1 - busy),
-            "stages_s": stage_times(figures.server),
+            "stages_s": stage_times(figures.server, callers),
             "queue_s": {name: number(times.queue_s) for name, times in figures.server.items()},
             "error_messages": measured.errors,
         }
@@ -135,9 +134,16 @@ def request_of(case: Case) -> GenerateOptions:
     }
 
 
-def stage_times(server: Mapping[str, ServerTime]) -> dict[str, Any]:
-    """Seconds of computing by stage for each clip, `denoiser` taken out of `video_diffusion`."""
-    seconds = {name: times.compute_s for name, times in server.items()}
-    if {"denoiser", "video_diffusion"} <= seconds.keys():
-        seconds["video_diffusion"] = max(0.0, seconds["video_diffusion"] - seconds["denoiser"])
-    return {name: number(value) for name, value in seconds.items()}
+def stage_times(server: Mapping[str, ServerTime], callers: int) -> dict[str, float | None]:
+    """Seconds of computing by stage for each clip, `denoiser` taken out of `video_diffusion`.
+
+    Args:
+        server: Times by stage.
+        callers: Requests at once. Above 1 steps of several clips overlap in `video_diffusion`, and
+            what is its own cannot be told.
+    """
+    seconds = {name: number(times.compute_s) for name, times in server.items()}
+    if {"denoiser", "video_diffusion"} <= server.keys():
+        own_s = server["video_diffusion"].compute_s - server["denoiser"].compute_s
+        seconds["video_diffusion"] = number(max(0.0, own_s)) if callers == 1 else None
+    return seconds
