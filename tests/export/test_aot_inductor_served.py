@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,6 +83,30 @@ def test_clip_is_drawn_by_the_public_models(server):
     assert "torch" in video.info.versions
     assert {event.kind for event in events} >= {"step", "preview", "clip"}
     assert events[-1].video.info.num_frames == 24
+
+
+@pytest.mark.server
+def test_clip_is_the_same_beside_others_that_step_at_their_own_pace(server):
+    def drawn(seed: int) -> bytes:
+        with Client(server.grpc_url) as client:
+            return client.generate(
+                "a red star", seed=seed, num_frames=16, num_inference_steps=9
+            ).mp4
+
+    def left(seed: int) -> str:
+        with Client(server.grpc_url) as client:
+            for event in client.stream("a blue star", seed=seed, num_inference_steps=50):
+                if event.kind == "step":
+                    return event.kind
+        return "never stepped"
+
+    alone = [drawn(seed) for seed in range(4)]
+    assert len(set(alone)) == 4
+    with ThreadPoolExecutor(6) as pool:
+        leaving = [pool.submit(left, seed) for seed in (10, 11)]
+        together = list(pool.map(drawn, range(4)))
+    assert [clip.result() for clip in leaving] == ["step", "step"]
+    assert together == alone
 
 
 @pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if stage.engine])
