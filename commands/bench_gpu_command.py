@@ -10,7 +10,7 @@ from typing import Any
 
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.commands.argument_types import real_number, whole_number
-from reelserve.commands.bench_gpu.cases import CASES, DRY_CASES, chosen
+from reelserve.commands.bench_gpu.cases import CASES, DRY_CASES, Case, chosen
 from reelserve.commands.bench_gpu.gpu_monitor import gpu_query
 from reelserve.commands.bench_gpu.phases import PHASES, Options, Runner
 from reelserve.commands.bench_gpu.results import collect, missing
@@ -24,6 +24,7 @@ INCOMPLETE = 3
 """Exit status: what was measured is kept, and the same command goes on."""
 DRY = "cpu"
 PLOTS = Path("docs/images")
+STATE_FILE = "state.json"
 EPILOG = """\
 Every phase is kept on disk as soon as it ends; the same command goes on with the next one. Exit
 status: 0 if all is measured, 1 if something failed, 2 if the command is wrong, 3 if the budget
@@ -46,10 +47,10 @@ def run(argv: list[str]) -> int:
         console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
         return USAGE
     options = _options(arguments)
-    state = State(options.work / "state.json", _settings(options))
-    for phase in arguments.redo:
-        for case in cases:
-            state.forget(case, phase)
+    try:
+        state = _state(arguments, options, cases)
+    except ValueError as error:
+        parser.error(str(error))
     where = _where(options, shlex.join(["reelserve", "bench-gpu", *argv]))
     output = arguments.output or _output(options.tiny)
     plot = arguments.plot or (None if options.tiny else PLOTS / f"{output.stem}.png")
@@ -96,6 +97,17 @@ def _options(arguments: argparse.Namespace) -> Options:
         ready_timeout_s=arguments.ready_timeout,
         keep=arguments.keep,
     )
+
+
+def _state(arguments: argparse.Namespace, options: Options, cases: tuple[Case, ...]) -> State:
+    """What was measured here and in the folders that are merged, less what is to be redone."""
+    state = State(options.work / STATE_FILE, _settings(options))
+    for folder in arguments.merge:
+        state.take_over(folder / STATE_FILE)
+    for phase in arguments.redo:
+        for case in cases:
+            state.forget(case, phase)
+    return state
 
 
 def _settings(options: Options) -> dict[str, Any]:
@@ -162,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", action="store_true", help="keep checkpoints and graphs")
     parser.add_argument("--no-curves", action="store_true")
+    parser.add_argument(
+        "--merge",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="work folders of other runs, whose phases count as measured here",
+    )
     parser.add_argument(
         "--redo", nargs="+", choices=PHASES, default=[], metavar="PHASE", help="measure again"
     )

@@ -81,6 +81,21 @@ class State:
         self._entries.setdefault(case.name, {})[phase] = entry
         self._write()
 
+    def take_over(self, file: Path) -> None:
+        """Adds what another run has measured, of phases that this one has not.
+
+        Args:
+            file: Of the other run's state.
+
+        Raises:
+            ValueError: If there is no such file.
+        """
+        if not file.is_file():
+            raise ValueError(f"--merge: {file} does not exist; nothing was measured there")
+        for name, phases in json.loads(file.read_text()).items():
+            self._entries[name] = {**phases, **self._entries.get(name, {})}
+        self._write()
+
     def forget(self, case: Case, phase: str) -> None:
         """Lets a phase be run again, with every part of it."""
         phases = self._entries.get(case.name, {})

@@ -56,6 +56,11 @@ def test_dry_run_measures_every_phase_and_leaves_nothing_running(tmp_path):
     assert status == OK
     assert (again["models"], again["curves"]) == (results["models"], results["curves"])
 
+    (tmp_path / "other").mkdir()
+    status, merged = run(tmp_path / "other", "--merge", str(tmp_path / "work"))
+    assert status == OK
+    assert (merged["models"], merged["curves"]) == (results["models"], results["curves"])
+
 
 def test_bench_gpu_fails_when_there_is_no_gpu(tmp_path, capsys):
     if gpu_query("name") is not None:

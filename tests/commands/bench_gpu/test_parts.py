@@ -26,6 +26,20 @@ LTX, SIZED, LARGE, BUNDLED = CASES
 SETTINGS = {"engine": "pytorch"}
 
 
+def test_state_takes_over_what_another_run_has_measured(tmp_path):
+    one, other = (State(tmp_path / name / "state.json", SETTINGS) for name in ("one", "other"))
+    one.save(LTX, "export", {"seconds": 1.0})
+    other.save(LTX, "export", {"seconds": 2.0})
+    other.save(LTX, "in_process", {"seconds": 3.0})
+    other.save(SIZED, "export", {"seconds": 4.0})
+    one.take_over(tmp_path / "other" / "state.json")
+    again = State(tmp_path / "one" / "state.json", SETTINGS)
+    found = [again.find(LTX, "export"), again.find(LTX, "in_process"), again.find(SIZED, "export")]
+    assert found == [{"seconds": 1.0}, {"seconds": 3.0}, {"seconds": 4.0}]
+    with pytest.raises(ValueError, match=r"none/state\.json does not exist"):
+        one.take_over(tmp_path / "none" / "state.json")
+
+
 def test_chosen_keeps_the_order_of_the_table():
     assert chosen("bundled, ltx-2b", CASES) == (LTX, BUNDLED)
     assert chosen(None, CASES) == CASES
