@@ -41,10 +41,14 @@ def encode_mp4(frames: Tensor, fps: int, threads: int) -> bytes:
 def warm_up(threads: int) -> None:
     """Encodes a small clip from a GPU, whose first use takes seconds in each process.
 
+    Does nothing where PyTorch finds none: it may be a build for CPUs, or the GPU hidden from it.
+
     Args:
         threads: Of the encoder.
     """
-    encode_mp4(torch.zeros(WARM_UP_SHAPE, dtype=torch.uint8, device="cuda"), WARM_UP_FPS, threads)
+    if torch.cuda.is_available():
+        frames = torch.zeros(WARM_UP_SHAPE, dtype=torch.uint8, device="cuda")
+        encode_mp4(frames, WARM_UP_FPS, threads)
 
 
 def _yuv_frames(frames: Tensor) -> Iterator[av.VideoFrame]:

@@ -100,11 +100,13 @@ class ClipTable:
         max_active: Requests that are denoised together; later ones wait for a place.
         max_in_flight: Requests held in all; later ones are refused.
         max_idle_s: A request that Triton stopped scheduling is forgotten after this long.
+        on_drop: Told the id of every request that leaves.
     """
 
     max_active: int
     max_in_flight: int
     max_idle_s: float
+    on_drop: Callable[[Hashable], object] = lambda key: None
     _clips: dict[Hashable, Clip] = field(default_factory=dict)
     _seen_s: dict[Hashable, float] = field(default_factory=dict)
 
@@ -143,6 +145,7 @@ class ClipTable:
         """Forgets a request; unknown ones are ignored."""
         self._clips.pop(key, None)
         self._seen_s.pop(key, None)
+        self.on_drop(key)
 
     def active(self) -> set[Hashable]:
         """Requests whose turn it is: the interactive ones and, in what is left, the others.

@@ -41,7 +41,7 @@ class Steps(Protocol):
         """
 
     def forget(self, key: Hashable) -> None:
-        """The request is answered; what it still computes is of no interest."""
+        """The clip has left; what it still computes is of no interest."""
 
 
 class JoinedSteps:
@@ -102,7 +102,9 @@ class FreeSteps:
 
     def forget(self, key: Hashable) -> None:
         """See `Steps`. Its thread is free when the step that it takes has ended."""
-        self._running.pop(key, None)
+        step = self._running.pop(key, None)
+        if step is not None:
+            step.cancel()
 
     def _wait(self, most_s: float | None) -> None:
         """Waits for the next step to end, or so long for the request of one that has."""

@@ -11,7 +11,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from reelserve.server.clip_output import finish_clip
-from reelserve.server.device_video import FRAMES_AT_ONCE, encode_mp4, yuv420
+from reelserve.server.device_video import FRAMES_AT_ONCE, encode_mp4, warm_up, yuv420
 from reelserve.server.video import _yuv_frame
 from tests.server.test_clip_output import inputs
 from tests.server.test_video import moving_square
@@ -66,3 +66,9 @@ def test_finish_clip_takes_frames_by_dlpack():
     tensor = TritonTensor(torch.from_numpy(frames[None]))
     outputs = finish_clip({**inputs(), "FRAMES": tensor}, SPEC, {}, threads=2)
     assert np.abs(decoded(outputs["VIDEO"].item()).astype(int) - frames).mean() < 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch that finds no GPU")
+def test_warm_up_does_nothing_where_pytorch_finds_no_gpu(monkeypatch):
+    monkeypatch.setattr("reelserve.server.device_video.encode_mp4", pytest.fail)
+    warm_up(threads=1)

@@ -60,10 +60,12 @@ def test_clip_table_keeps_nothing_when_a_clip_cannot_be_made():
 
 
 def test_clip_table_forgets_requests_that_are_not_scheduled_any_more():
-    table = ClipTable(max_active=1, max_in_flight=1, max_idle_s=0.0)
+    dropped = []
+    table = ClipTable(max_active=1, max_in_flight=1, max_idle_s=0.0, on_drop=dropped.append)
     table.admit("a", clip)
     time.sleep(0.01)
     table.admit("b", clip)
+    assert dropped == ["a"]
 
     with pytest.raises(StageError, match="does not hold"):
         table.find("a")

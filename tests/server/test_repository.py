@@ -12,7 +12,12 @@ import pytest
 from reelserve.pipeline.export_lock import LOCK_FILE, ExportLock
 from reelserve.server import repository as repository_module
 from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
-from reelserve.server.repository import RepositoryError, check_repository, gpu_architectures
+from reelserve.server.repository import (
+    RepositoryError,
+    check_repository,
+    gpu_architectures,
+    is_for_gpu,
+)
 from tests.server.tiny_repository import write_lock
 
 AGAIN = r"export the checkpoint again with `reelserve export` \(bundled: make export\)"
@@ -137,3 +142,13 @@ def test_start_refuses_what_the_check_refuses(copy):
 
     with pytest.raises(ServerError, match=f"{LOCK_FILE} is missing"):
         TritonServer(ServerOptions(copy)).start()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [("", False), ("cpu", False), ("sm_90", True), ("sm_80+sm_89", True)],
+)
+def test_is_for_gpu_reads_the_architecture_of_the_lock(copy, architecture, expected):
+    write_lock(copy, architecture=architecture)
+    lock = ExportLock.load(copy)
+    assert lock is not None and is_for_gpu(lock) is expected

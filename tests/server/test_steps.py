@@ -176,3 +176,20 @@ def test_free_steps_forget_a_clip_whose_request_is_answered(free):
     gate.open.set()
 
     assert steps.take({}, {"waiting"}) == {}
+
+
+def test_free_steps_do_not_begin_the_step_of_a_clip_that_has_left(free):
+    held, queued = clip(seed=1), clip(seed=2)
+    gate = Gate(held)
+    steps = free(gate, max_active=1)
+    # An ended step whose request is not here: calls return though the others' steps go on.
+    assert steps.take({"absent": clip(seed=3)}, {"other"}) == {}
+    assert steps.take({"held": held, "queued": queued}, {"held", "queued"}) == {}
+    steps.forget("queued")
+    gate.open.set()
+    outcomes = {}
+    while not outcomes:
+        outcomes = steps.take({}, {"held"})
+    assert outcomes == {"held": None}
+    steps._pool.shutdown()
+    assert (held.sampler.step, queued.sampler.step) == (1, 0)

@@ -48,18 +48,20 @@ class TritonPythonModel:
         idle = int(config["sequence_batching"]["max_sequence_idle_microseconds"])
         self._spec = CheckpointSpec.load(Path(args["model_repository"]) / args["model_version"])
         self._board, self._recorder = Board.of_server(os.getppid()), StepRecorder()
-        self._clips = ClipTable(
-            max_active=parameters.integer("max_active_requests", 1),
-            max_in_flight=parameters.integer("max_requests_in_flight", 1),
-            max_idle_s=idle / MICROSECONDS_PER_SECOND,
-        )
+        max_active = parameters.integer("max_active_requests", 1)
         steps = (self._denoise, parameters.integer("denoiser_max_batch_size", 1), self._recorder)
         if parameters.switch("join_requests", default=True):
             self._steps = JoinedSteps(*steps)
         else:
-            self._steps = FreeSteps(*steps, self._clips.max_active)
+            self._steps = FreeSteps(*steps, max_active)
+        self._clips = ClipTable(
+            max_active=max_active,
+            max_in_flight=parameters.integer("max_requests_in_flight", 1),
+            max_idle_s=idle / MICROSECONDS_PER_SECOND,
+            on_drop=self._steps.forget,
+        )
         places = Places(self._board.folder, self._clips.max_in_flight)
-        places.share_among(self._clips.max_active)
+        places.share_among(max_active)
 
     def execute(self, requests):
         """Takes steps; a request gets its response, its error, or another round."""
@@ -116,7 +118,6 @@ class TritonPythonModel:
 
     def _end(self, request, answer):
         self._clips.drop(request.correlation_id())
-        self._steps.forget(request.correlation_id())
         return answer
 
     def _denoise(self, inputs):
