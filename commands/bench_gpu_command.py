@@ -23,6 +23,8 @@ from reelserve.pipeline.provenance import provenance
 INCOMPLETE = 3
 """Exit status: what was measured is kept, and the same command goes on."""
 DRY = "cpu"
+ENGINE = "pytorch"
+"""What is measured unless told otherwise, and whose results file is named after the GPU alone."""
 PLOTS = Path("docs/images")
 STATE_FILE = "state.json"
 EPILOG = """\
@@ -52,7 +54,7 @@ def run(argv: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     where = _where(options, shlex.join(["reelserve", "bench-gpu", *argv]))
-    output = arguments.output or _output(options.tiny)
+    output = arguments.output or _output(options)
     plot = arguments.plot or (None if options.tiny else PLOTS / f"{output.stem}.png")
 
     def write() -> None:
@@ -139,10 +141,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _output(tiny: bool) -> Path:
-    if tiny:
+def _output(options: Options) -> Path:
+    """Of one engine: figures of another one must not take their place."""
+    if options.tiny:
         return Path("build/bench_gpu_dry.json")
-    return results_file("bench_gpu", gpu_query("name") or DRY).with_suffix(".json")
+    engine = "" if options.engine == ENGINE else f"_{options.engine.replace('-', '_')}"
+    return results_file(f"bench_gpu{engine}", gpu_query("name") or DRY).with_suffix(".json")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, named after the output")
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="pytorch")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default=ENGINE)
     parser.add_argument("--precision", choices=list(DTYPES), help="bf16; of a dry run fp32")
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="stages built at once")
     parser.add_argument(

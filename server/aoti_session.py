@@ -16,7 +16,7 @@ from reelserve.pipeline.graph_spec import GraphSpec
 from reelserve.server.device_memory import device_errors_named
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.graph_check import differences, require_none
-from reelserve.server.session_settings import Parameters, available_cores
+from reelserve.server.parameters import Parameters, available_cores
 from reelserve.server.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 
 FULL_BELOW = 0.4

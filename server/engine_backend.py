@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reelserve.server.batching import run_batched, run_each
-from reelserve.server.session_settings import Parameters
+from reelserve.server.parameters import Parameters
 from reelserve.server.triton_io import (
     check_not_cancelled,
     error_response,

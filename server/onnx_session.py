@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from reelserve.server.session_settings import PROVIDERS, SessionSettings
+from reelserve.pipeline.onnx_graph import open_graph
+from reelserve.server.session_settings import SessionSettings
 
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
@@ -51,20 +52,17 @@ class OnnxSession:
 
     Raises:
         FileNotFoundError: If there is no graph.
-        ValueError: If graph and config disagree, or the provider is not installed.
+        ValueError: If graph and config disagree, or the provider cannot be used.
     """
 
     def __init__(self, graph: Path, config: Mapping[str, Any], settings: SessionSettings) -> None:
         if not graph.is_file():
             raise FileNotFoundError(f"{graph} is missing; export the checkpoint first")
-        if settings.provider not in onnxruntime.get_available_providers():
-            raise ValueError(
-                f"{settings.provider} is not in this onnxruntime, which has "
-                f"{onnxruntime.get_available_providers()}: install onnxruntime-gpu, or use "
-                "KIND_CPU in instance_group"
-            )
-        self._session = onnxruntime.InferenceSession(
-            graph, _session_options(settings), providers=_providers(settings)
+        self._session = open_graph(
+            graph,
+            settings.provider,
+            device_id=settings.device_id,
+            options=_session_options(settings),
         )
         check_graph(
             config,
@@ -177,12 +175,3 @@ def _session_options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     for pool in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
     return options
-
-
-def _providers(settings: SessionSettings) -> list[str | tuple[str, dict[str, Any]]]:
-    if settings.provider == PROVIDERS["GPU"][0]:
-        return [
-            (settings.provider, {"device_id": settings.device_id}),
-            "CPUExecutionProvider",
-        ]
-    return [settings.provider]

@@ -14,7 +14,7 @@ from reelserve.server.conductor import Conductor, ConductorSettings
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.listeners import StreamListener
 from reelserve.server.metrics import TritonRecorder
-from reelserve.server.session_settings import Parameters
+from reelserve.server.parameters import Parameters
 from reelserve.server.triton_io import (
     call_model,
     call_model_in_place,

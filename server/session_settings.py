@@ -1,24 +1,23 @@
 """Reads a model's Triton config as the official ONNX Runtime backend does.
 
 Source: the README of https://github.com/triton-inference-server/onnxruntime_backend, "Model
-Config Options". `rows_per_run` is ours; the official backend ignores it.
+Config Options".
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from reelserve.pipeline.onnx_graph import CPU_PROVIDER, CUDA_PROVIDER
+from reelserve.server.parameters import Parameters, available_cores
 
 GRAPH_LEVELS = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
 """`optimization.graph.level` to the name of a `GraphOptimizationLevel`."""
 ALL_OPTIMIZATIONS = "ORT_ENABLE_ALL"
-PROVIDERS = {
-    "CPU": ("CPUExecutionProvider",),
-    "GPU": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-}
-"""Execution providers by the instance kind that Triton hands a model instance."""
+PROVIDERS = {"CPU": CPU_PROVIDER, "GPU": CUDA_PROVIDER}
+"""Execution provider by the instance kind that Triton hands a model instance."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class SessionSettings:
     """How one model instance runs its graph.
 
     Args:
-        provider: First choice of execution provider.
+        provider: Execution provider.
         device_id: GPU of the instance; unused on a CPU.
         intra_op_threads: Threads inside an operator.
         inter_op_threads: Threads across operators, in parallel mode.
@@ -36,7 +35,6 @@ class SessionSettings:
         mem_pattern: Whether allocations of a fixed shape are planned ahead.
         arena_shrinkage: Devices whose arena is returned after each run, for example `cpu:0`;
             empty keeps it.
-        rows_per_run: Rows of a batch computed at once; 0 computes all of them.
     """
 
     provider: str
@@ -48,7 +46,6 @@ class SessionSettings:
     mem_arena: bool
     mem_pattern: bool
     arena_shrinkage: str
-    rows_per_run: int
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], kind: str, device_id: int) -> SessionSettings:
@@ -66,7 +63,7 @@ class SessionSettings:
         if kind not in PROVIDERS:
             raise ValueError(f"instance kind is {kind}; it must be one of {sorted(PROVIDERS)}")
         return cls(
-            provider=PROVIDERS[kind][0],
+            provider=PROVIDERS[kind],
             device_id=device_id,
             intra_op_threads=parameters.integer("intra_op_thread_count", 0) or available_cores(),
             inter_op_threads=parameters.integer("inter_op_thread_count", 0) or available_cores(),
@@ -75,57 +72,7 @@ class SessionSettings:
             mem_arena=parameters.switch("enable_mem_arena", default=True),
             mem_pattern=parameters.switch("enable_mem_pattern", default=True),
             arena_shrinkage=parameters.text("memory.enable_memory_arena_shrinkage", ""),
-            rows_per_run=parameters.integer("rows_per_run", 0),
         )
-
-
-class Parameters:
-    """The `parameters` of a Triton model config, with typed access.
-
-    Args:
-        config: The model config.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        raw: Mapping[str, Mapping[str, str]] = config.get("parameters") or {}
-        self._values = {key: value["string_value"] for key, value in raw.items()}
-
-    def text(self, key: str, default: str) -> str:
-        """A parameter as it stands."""
-        return self._values.get(key, default)
-
-    def integer(self, key: str, default: int) -> int:
-        """A whole number of 0 or more.
-
-        Raises:
-            ValueError: If it is anything else.
-        """
-        value = self.text(key, str(default))
-        if not value.isdecimal():
-            raise ValueError(f"parameter {key} is {value!r}; it must be a whole number, 0 or more")
-        return int(value)
-
-    def switch(self, key: str, *, default: bool) -> bool:
-        """0 or 1.
-
-        Raises:
-            ValueError: If it is anything else.
-        """
-        value = self.text(key, "1" if default else "0")
-        if value not in ("0", "1"):
-            raise ValueError(f"parameter {key} is {value!r}; it must be 0 or 1")
-        return value == "1"
-
-    def choice(self, key: str, known: Sequence[str], default: str) -> str:
-        """One of a few words.
-
-        Raises:
-            ValueError: If it is anything else.
-        """
-        value = self.text(key, default)
-        if value not in known:
-            raise ValueError(f"parameter {key} is {value!r}; it must be one of {list(known)}")
-        return value
 
 
 def _graph_level(config: Mapping[str, Any]) -> str:
@@ -139,8 +86,3 @@ def _graph_level(config: Mapping[str, Any]) -> str:
             f"optimization.graph.level is {level}; it must be one of {sorted(GRAPH_LEVELS)}"
         )
     return GRAPH_LEVELS[level]
-
-
-def available_cores() -> int:
-    """Cores that this process may use; a container's share can be less than the machine's."""
-    return len(os.sched_getaffinity(0))

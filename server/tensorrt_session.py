@@ -13,7 +13,7 @@ from reelserve.pipeline.tensorrt_plan import Plan, find_library
 from reelserve.server.device_memory import device_errors_named
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.graph_check import differences, require_none
-from reelserve.server.session_settings import Parameters
+from reelserve.server.parameters import Parameters
 from reelserve.server.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 
 

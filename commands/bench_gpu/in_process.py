@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from reelserve.commands.bench_gpu.state import write_json
 from reelserve.export.engines import ENGINES
 from reelserve.export.engines.aot_inductor import AotInductorEngine
+from reelserve.export.engines.onnx import OnnxRuntimeEngine
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.export.repository import VERSION
 from reelserve.pipeline.aoti_package import Package
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.onnx_graph import open_graph
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 from reelserve.server import device_video
+from reelserve.server.batching import run_in_slices
 from reelserve.server.prompts import FILE_NAME as TOKENIZER_FILE
 from reelserve.server.prompts import PromptTokenizer
 from reelserve.server.video import encode_mp4
@@ -99,7 +102,7 @@ class Clips:
         self._threads = encoder_threads(
             repository / "video_encoder", ENGINES[job.engine].config_name
         )
-        self._runs = {name: open_stage(name, job.engine, folders[name]) for name in ENGINE_STAGES}
+        self._runs = {name: open_stage(job.engine, folders[name]) for name in ENGINE_STAGES}
 
     def draw(self, seed: int) -> tuple[dict[str, float], bytes]:
         """Draws one clip.
@@ -144,22 +147,35 @@ class Clips:
         return sampler.latents
 
 
-def open_stage(name: str, engine: str, folder: Path) -> Run:
-    """Loads an exported stage; the result gives its only output.
+def open_stage(engine: str, folder: Path) -> Run:
+    """Loads an exported stage, which stays loaded.
 
     Args:
-        name: Of the stage.
         engine: That it was exported for.
         folder: Of its version.
+
+    Returns:
+        Gives the stage's only output; row by row, as the server computes a batch.
     """
     chosen = ENGINES[engine]
     path = folder / chosen.file_name
-    if not isinstance(chosen, AotInductorEngine):
-        return lambda inputs: chosen.run(path, dict(inputs))[0]
-    package = Package(path, torch.device(chosen.target("bf16").device))
+    if isinstance(chosen, AotInductorEngine):
+        return package_run(Package(path, torch.device(chosen.target("bf16").device)))
+    if isinstance(chosen, OnnxRuntimeEngine):
+        session = open_graph(path, chosen.provider)
+        names = [output.name for output in session.get_outputs()]
+
+        def graph_run(inputs: Mapping[str, Arrays]) -> dict[str, HostArray]:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+        return lambda inputs: run_in_slices(dict(inputs), graph_run, 1)[names[0]]
+    return lambda inputs: chosen.run(path, dict(inputs))[0]
+
+
+def package_run(package: Package) -> Run:
+    """Gives the only output of a package of a batch of one, row by row."""
 
     def run(inputs: Mapping[str, Arrays]) -> Arrays:
-        """Row by row: packages are of a batch of one."""
         tensors = {
             key: torch.as_tensor(value, device=package.device) for key, value in inputs.items()
         }

@@ -31,6 +31,13 @@ from reelserve.export.engines.onnx_temporal_attention import (
     with_body,
 )
 from reelserve.export.stages import ExportStage, Precision, Target
+from reelserve.pipeline.onnx_graph import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ProviderError,
+    check_provider,
+    open_graph,
+)
 
 TemporalAttentionForm = Literal["standard", "node", "inlined"]
 OPSET = 23
@@ -48,7 +55,7 @@ class OnnxRuntimeEngine:
 
     config_name = ""
     file_name = "model.onnx"
-    provider = "CPUExecutionProvider"
+    provider = CPU_PROVIDER
 
     def __init__(self, temporal_attention: TemporalAttentionForm = "standard") -> None:
         self.temporal_attention = temporal_attention
@@ -60,11 +67,10 @@ class OnnxRuntimeEngine:
 
     def check(self, precision: Precision) -> None:
         """Raises `EngineError` if this ONNX Runtime has not the provider."""
-        if self.provider not in onnxruntime.get_available_providers():
-            raise EngineError(
-                f"engine {self.name}: this onnxruntime has no {self.provider}; "
-                "`pip install onnxruntime-gpu` in its place, on a machine with an NVIDIA GPU"
-            )
+        try:
+            check_provider(self.provider)
+        except ProviderError as error:
+            raise EngineError(f"engine {self.name}: {error}") from error
 
     def target(self, precision: Precision) -> Target:
         """Traced on the CPU whatever runs the graph."""
@@ -120,7 +126,7 @@ class OnnxRuntimeGpuEngine(OnnxRuntimeEngine):
     """Builds the same graphs, and checks and serves them on an NVIDIA GPU."""
 
     config_name = "onnxruntime_gpu"
-    provider = "CUDAExecutionProvider"
+    provider = CUDA_PROVIDER
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,9 +168,7 @@ def onnx_model(
 
 @lru_cache(maxsize=1)
 def _session(path: Path, _changed_ns: int, provider: str) -> onnxruntime.InferenceSession:
-    # What the GPU has no kernel for, the CPU computes.
-    providers = list(dict.fromkeys((provider, OnnxRuntimeEngine.provider)))
-    return onnxruntime.InferenceSession(path, providers=providers)
+    return open_graph(path, provider)
 
 
 def _tidy(model: onnx_ir.Model) -> onnx_ir.Model:

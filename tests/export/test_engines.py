@@ -30,7 +30,7 @@ def test_gpu_engine_says_what_to_install_when_this_runtime_has_no_gpu(monkeypatc
     engine = ENGINES["onnxruntime-gpu"]
     assert engine.config_name == "onnxruntime_gpu"
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(EngineError, match="no CUDAExecutionProvider; `pip install onnxruntime-gpu"):
+    with pytest.raises(EngineError, match="no CUDAExecutionProvider, it has CPUExecutionProvider"):
         engine.check("fp32")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [engine.provider])
     engine.check("fp32")

@@ -123,5 +123,5 @@ def test_onnx_session_says_what_to_do_when_there_is_no_graph(denoiser, tmp_path)
 
 
 def test_onnx_session_says_what_to_do_when_the_provider_is_not_installed(denoiser):
-    with pytest.raises(ValueError, match=r"AbsentProvider is not in this onnxruntime.*KIND_CPU"):
+    with pytest.raises(ValueError, match=r"this onnxruntime has no AbsentProvider"):
         session(*denoiser, provider="AbsentProvider")

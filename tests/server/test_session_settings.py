@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from reelserve.server.session_settings import Parameters, SessionSettings
+from reelserve.server.session_settings import SessionSettings
 
 
 def config(level: int | None = None, **parameters: str) -> dict:
@@ -31,12 +31,10 @@ def test_session_settings_read_the_official_parameters():
         enable_mem_arena="0",
         enable_mem_pattern="0",
         memory__enable_memory_arena_shrinkage="cpu:0",
-        rows_per_run="1",
     )
 
     assert (read.intra_op_threads, read.inter_op_threads, read.parallel) == (3, 2, True)
     assert (read.mem_arena, read.mem_pattern, read.arena_shrinkage) == (False, False, "cpu:0")
-    assert read.rows_per_run == 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,3 @@ def test_session_settings_refuse_when_a_parameter_is_unknown(parameters, message
 def test_session_settings_refuse_when_the_kind_is_unknown():
     with pytest.raises(ValueError, match="instance kind is MODEL"):
         SessionSettings.from_config(config(), "MODEL", 0)
-
-
-def test_parameters_are_empty_when_the_config_has_none():
-    assert Parameters({}).integer("anything", 4) == 4

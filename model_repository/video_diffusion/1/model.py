@@ -11,8 +11,8 @@ from reelserve.server.board import Board
 from reelserve.server.diffusion import ClipTable, clip_from_inputs
 from reelserve.server.errors import CancelledError
 from reelserve.server.metrics import StepRecorder
+from reelserve.server.parameters import Parameters
 from reelserve.server.places import Places
-from reelserve.server.session_settings import Parameters
 from reelserve.server.steps import FreeSteps, JoinedSteps
 from reelserve.server.triton_io import (
     call_key,

@@ -6,7 +6,7 @@ from pathlib import Path
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.clip_output import finish_clip, installed_versions
 from reelserve.server.device_tensor import has_gpu
-from reelserve.server.session_settings import Parameters
+from reelserve.server.parameters import Parameters
 from reelserve.server.triton_io import (
     check_not_cancelled,
     input_tensors,
