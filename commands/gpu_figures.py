@@ -54,7 +54,17 @@ def bench_gpu(files: Sequence[Results]) -> str:
 
 def bench_gpu_levels(files: Sequence[Results]) -> str:
     """Each level of load."""
-    titles = ("Model", "At once", "Videos per second", "p50, s", "p95, s", "Clips", "GPU idle")
+    titles = (
+        "Model",
+        "At once",
+        "Videos per second",
+        "p50, s",
+        "p95, s",
+        "Clips",
+        "GPU idle",
+        "Clock, MHz",
+        "Power, W",
+    )
     parts = []
     for results in files:
         rows = [
@@ -66,6 +76,8 @@ def bench_gpu_levels(files: Sequence[Results]) -> str:
                 _number(level["p95_s"], 2),
                 str(level["clips"]),
                 _percent(level["idle_share"]),
+                _number(level.get("clock_mhz"), 0),
+                _number(level.get("power_w"), 0),
             )
             for model in results["models"]
             for level in model["levels"]

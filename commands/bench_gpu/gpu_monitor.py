@@ -1,19 +1,21 @@
-"""Samples how busy the GPU is and how much of its memory is used, while something runs."""
+"""Samples how busy and how fast the GPU is, and its memory, while something runs."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import statistics
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 PERIOD_MS = 100
 MIB = 2**20
-COLUMNS = "utilization.gpu,memory.used"
+COLUMNS = "utilization.gpu,memory.used,clocks.sm,power.draw"
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,41 @@ class Sample:
         at_s: When, on the machine's monotonic clock.
         utilisation: Share of the last moments in which a kernel ran.
         memory_bytes: In use on the whole GPU.
+        clock_mhz: Of its multiprocessors; None where it does not tell.
+        power_w: That it draws; None where it does not tell.
     """
 
     at_s: float
     utilisation: float
     memory_bytes: int
+    clock_mhz: float | None
+    power_w: float | None
 
 
 def parse_sample(line: str, at_s: float) -> Sample | None:
-    """Reads `37, 1234`: percent and MiB; None of a line that holds no numbers."""
+    """Reads `37, 1234, 1980, 650.2`: percent, MiB, MHz, W.
+
+    None of a line without the first two; the others may be missing (`[N/A]`).
+    """
+    numbers = [_number(part) for part in line.split(",")]
+    if len(numbers) != len(COLUMNS.split(",")):
+        return None
+    percent, mib, clock_mhz, power_w = numbers
+    if percent is None or mib is None:
+        return None
+    return Sample(at_s, percent / 100, int(mib * MIB), clock_mhz, power_w)
+
+
+def _number(text: str) -> float | None:
     try:
-        percent, mib = (float(part) for part in line.split(","))
+        return float(text)
     except ValueError:
         return None
-    return Sample(at_s, percent / 100, int(mib * MIB))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return round(statistics.fmean(told), 1) if told else None
 
 
 class GpuMonitor:
@@ -87,6 +110,14 @@ class GpuMonitor:
         """Mean over a window of the monotonic clock; None without samples in it."""
         shares = [s.utilisation for s in self.samples if opened_s <= s.at_s <= closed_s]
         return statistics.fmean(shares) if shares else None
+
+    def speed(self, opened_s: float = 0.0, closed_s: float = math.inf) -> dict[str, float | None]:
+        """Means over the samples of a window in which a kernel ran, None without any."""
+        busy = [s for s in self.samples if opened_s <= s.at_s <= closed_s and s.utilisation > 0]
+        return {
+            "clock_mhz": _mean([s.clock_mhz for s in busy]),
+            "power_w": _mean([s.power_w for s in busy]),
+        }
 
     def peak_memory_bytes(self) -> int | None:
         """The largest reading above the first one; None without samples."""

@@ -22,7 +22,7 @@ from reelserve.commands.bench_gpu.exporting import (
 )
 from reelserve.commands.bench_gpu.gpu_monitor import GpuMonitor
 from reelserve.commands.bench_gpu.in_process import Job
-from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS, PROMPT, serve
+from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS, PROMPT, level_clips, serve
 from reelserve.commands.bench_gpu.state import Budget, Result, State
 from reelserve.commands.loadtest_command import LoadError
 from reelserve.export.parity import ENGINE_STAGES
@@ -185,7 +185,8 @@ class Runner:
             result = run_module(
                 "reelserve.commands.bench_gpu.in_process", asdict(job), folder, self._budget
             )
-        self._save(case, IN_PROCESS, {**result, "peak_memory_bytes": gpu.peak_memory_bytes()})
+        measured = {"peak_memory_bytes": gpu.peak_memory_bytes(), **gpu.speed()}
+        self._save(case, IN_PROCESS, {**result, **measured})
 
     def _serve(self, case: Case, levels: list[int]) -> None:
         self._begin(case, SERVE)
@@ -206,17 +207,16 @@ class Runner:
                     "versions": video.info.versions,
                 },
             )
+            alone = self._find(case, IN_PROCESS)
+            assert alone is not None, "measured before"
             for level in levels:
-                most_s = self._level_s(case, level)
+                clips = level_clips(level, alone["seconds"])
+                # A round of the callers warms the level up.
+                most_s = LEVEL_OVERHEAD_S + SERVED_FACTOR * alone["seconds"] * (level + clips)
                 self._budget.require(f"{case.name}, {level} at once", most_s)
                 self._tell(f"{case.name}: {level} at once")
-                result = served.level(level, video, self._budget.left_s or 600.0)
+                result = served.level(level, clips, video, self._budget.left_s or 600.0)
                 self._save(case, f"{SERVE} {level}", result)
-
-    def _level_s(self, case: Case, level: int) -> float:
-        clip_s = float((self._find(case, IN_PROCESS) or {"seconds": 0.0})["seconds"])
-        # A round of the callers warms the level up.
-        return LEVEL_OVERHEAD_S + SERVED_FACTOR * clip_s * (level + LEVEL_CLIPS[level])
 
     def _release(self, case: Case) -> None:
         """Deletes the case's graphs but for those that another case may still take over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,10 @@ from reelserve.loadtest.results import number
 from reelserve.server.launcher import ServerOptions, TritonServer
 
 LEVEL_CLIPS = {1: 3, 2: 6, 4: 8}
-"""Requests at once to clips that are counted; few, since a GPU's seconds are dear. The 95th
-percentile of so few is the slowest one."""
+"""Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
+95th percentile of so few is the slowest one."""
+LEVEL_S = 5.0
+"""Of a level, if callers did not get in each other's way: clips that take less are more."""
 SETTLE_S = 3.0
 """Between two levels, for clips that the last one has cancelled to leave the server."""
 PROMPT = "a large yellow star spins on a starry night"
@@ -51,11 +54,12 @@ class Served:
             video = client.generate(PROMPT, **request_of(self.case))
         return video, time.monotonic() - started
 
-    def level(self, callers: int, video: Video, most_s: float) -> Result:
+    def level(self, callers: int, clips: int, video: Video, most_s: float) -> Result:
         """Loads the server with so many callers at once.
 
         Args:
             callers: Each sends a request when its last one has ended.
+            clips: That are counted.
             video: Of the first clip, for the name of the requests.
             most_s: The level ends after so long, unfinished.
 
@@ -69,7 +73,7 @@ class Served:
             levels=(float(callers),),
             prompts=read_prompts(PROMPTS_FILE),
             request={name: v for name, v in request_of(self.case).items() if name != "seed"},
-            clips=LEVEL_CLIPS[callers],
+            clips=clips,
             rounds=1,
             max_stage_s=most_s,
         )
@@ -78,9 +82,8 @@ class Served:
             raise RuntimeError(f"{callers} at once: {measured.unfinished}")
         window = measured.stages[0]
         figures = stage_figures(window, measured.requests, CLOSED)
-        busy = self.gpu.utilisation(
-            measured.started_s + window.opened_s, measured.started_s + window.closed_s
-        )
+        span = (measured.started_s + window.opened_s, measured.started_s + window.closed_s)
+        busy = self.gpu.utilisation(*span)
         time.sleep(SETTLE_S)
         return {
             "concurrency": callers,
@@ -92,6 +95,7 @@ class Served:
             "littles_law_ratio": number(figures.law_ratio),
             "peak_memory_bytes": self.gpu.peak_memory_bytes() or self._host_bytes(),
             "idle_share": None if busy is None else number(1 - busy),
+            **self.gpu.speed(*span),
             "stages_s": stage_times(figures.server, callers),
             "queue_s": {name: number(times.queue_s) for name, times in figures.server.items()},
             "error_messages": measured.errors,
@@ -119,6 +123,11 @@ def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> It
         gpu = stack.enter_context(GpuMonitor())
         host = None if gpu.runs else stack.enter_context(PeakMemory(os.getpid()))
         yield Served(case, stack.enter_context(TritonServer(options)), gpu, host)
+
+
+def level_clips(callers: int, clip_s: float) -> int:
+    """Clips to count at a level, where one takes so long by itself."""
+    return max(LEVEL_CLIPS[callers], math.ceil(callers * LEVEL_S / clip_s))
 
 
 def request_of(case: Case) -> GenerateOptions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import tempfile
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -90,16 +91,11 @@ class AotInductorEngine:
         """
         beside = _weight_bytes(stage.module) > EMBED_LIMIT_BYTES
         spec = graph_spec(stage, weights_beside=beside)
-        options = _options(spec)
-        with torch.no_grad(), warnings.catch_warnings():
-            # PyTorch's own, of its own parts.
-            warnings.simplefilter("ignore", FutureWarning)
-            program = exported(stage, spec)
-            args, kwargs = program.example_inputs
-            files = torch._inductor.aot_compile(
-                program.module(check_guards=False), args, kwargs, options=options
-            )
-        package_aoti(str(path), [file for file in files if isinstance(file, str)])
+        # A folder of its own: the compiler names its folder by the code alone, so two stages that
+        # compute the same, built at once, would take each other's metadata.
+        with tempfile.TemporaryDirectory(prefix="reelserve-") as scratch:
+            files = _compiled(stage, spec, scratch)
+            package_aoti(str(path), [file for file in files if isinstance(file, str)])
         # With weights apart, one of the files is no file but a table of them.
         for table in files:
             if not isinstance(table, str):
@@ -146,6 +142,26 @@ class AotInductorEngine:
             self.release()
             self._loaded = key, Package(path, torch.device(_device()))
         return self._loaded[1]
+
+
+def _compiled(stage: ExportStage, spec: GraphSpec, scratch: str) -> list[Any]:
+    """Paths of the files of a package, and weights by name that are to lie beside it.
+
+    Args:
+        stage: To compile.
+        spec: Of its tensors.
+        scratch: Folder that receives the files.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        # PyTorch's own, of its own parts.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = exported(stage, spec)
+        args, kwargs = program.example_inputs
+        options = {**_options(spec), "aot_inductor.output_path": scratch}
+        files: list[Any] = torch._inductor.aot_compile(
+            program.module(check_guards=False), args, kwargs, options=options
+        )
+        return files
 
 
 def exported(stage: ExportStage, spec: GraphSpec) -> ExportedProgram:

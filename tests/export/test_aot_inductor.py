@@ -176,3 +176,20 @@ def test_package_runs_when_its_compiler_linked_the_cpp_library_into_it(tmp_path:
     with zipfile.ZipFile(path) as package:
         (code,) = (package.read(name) for name in package.namelist() if name.endswith(".so"))
     assert b"libstdc++.so" not in code
+
+
+def test_stages_that_compute_the_same_are_built_in_folders_of_their_own(tmp_path, monkeypatch):
+    """Built at once they would take each other's metadata: the compiler names files by the code."""
+    packed: list[set[str]] = []
+    real = aot_inductor.package_aoti
+
+    def package(path, files):
+        packed.append(set(files))
+        return real(path, files)
+
+    monkeypatch.setattr(aot_inductor, "package_aoti", package)
+    for name in ("one", "other"):
+        ENGINE.build(decoder(), tmp_path / f"{name}.pt2")
+        agrees(decoder(), tmp_path / f"{name}.pt2", levels=0)
+    assert packed[0].isdisjoint(packed[1])
+    assert not any(Path(file).exists() for files in packed for file in files)

@@ -20,6 +20,8 @@ def level(concurrency: int, videos_per_s: float) -> dict[str, Any]:
         "littles_law_ratio": 1.0,
         "peak_memory_bytes": 40 * 2**30,
         "idle_share": 0.125,
+        "clock_mhz": 1755.0,
+        "power_w": 690.5,
         "stages_s": STAGES_S,
         "queue_s": {},
         "error_messages": {},
@@ -59,7 +61,12 @@ def sample() -> dict[str, Any]:
                 "stages_s": STAGES_S,
                 "peak_memory_bytes": 40 * 2**30,
                 "server_overhead_share": 0.08,
-                "in_process": {"seconds": 2.3, "stages_s": STAGES_S},
+                "in_process": {
+                    "seconds": 2.3,
+                    "stages_s": STAGES_S,
+                    "clock_mhz": 1980.0,
+                    "power_w": 400.0,
+                },
                 "served": {"ready_s": 30.0},
                 "levels": [level(1, 0.4), level(4, 0.654)],
                 "export": {

@@ -16,7 +16,7 @@ from reelserve.commands.bench_gpu.curves import curve, fitted_exponent
 from reelserve.commands.bench_gpu.gpu_monitor import MIB, GpuMonitor, Sample, parse_sample
 from reelserve.commands.bench_gpu.in_process import StageTimes, encoder_threads
 from reelserve.commands.bench_gpu.results import collect, missing, overhead_share
-from reelserve.commands.bench_gpu.serving import stage_times
+from reelserve.commands.bench_gpu.serving import level_clips, stage_times
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State
 from reelserve.export.repository import TEMPLATE
 from reelserve.loadtest.figures import ServerTime
@@ -93,23 +93,32 @@ def test_state_forgets_a_phase_with_its_parts(tmp_path):
 
 
 def test_parse_sample_reads_percent_and_mib():
-    assert parse_sample("37, 1234\n", 5.0) == Sample(5.0, 0.37, 1234 * MIB)
-    assert parse_sample("[N/A], [N/A]", 5.0) is None
+    read = parse_sample("37, 1234, 1980, 650.25\n", 5.0)
+    assert read == Sample(5.0, 0.37, 1234 * MIB, 1980, 650.25)
+    read = parse_sample("37, 1234, 1980, [N/A]\n", 5.0)
+    assert read == Sample(5.0, 0.37, 1234 * MIB, 1980, None)
+    assert parse_sample("[N/A], [N/A], 1980, 650.25", 5.0) is None
+    assert parse_sample("37, 1234", 5.0) is None
     assert parse_sample("", 5.0) is None
 
 
 def test_gpu_monitor_means_over_the_window_and_counts_memory_from_its_start():
     monitor = GpuMonitor()
     shares = [0.9, 0.2, 0.4, 0.9]
-    monitor.samples = [Sample(t, share, (10 + t) * MIB) for t, share in enumerate(shares)]
+    monitor.samples = [
+        Sample(t, share, (10 + t) * MIB, 1000.0 + t, None) for t, share in enumerate(shares)
+    ]
     assert monitor.utilisation(1.0, 2.0) == pytest.approx(0.3)
     assert monitor.utilisation(1.2, 1.8) is None
     assert monitor.peak_memory_bytes() == 3 * MIB
+    monitor.samples[1] = dataclasses.replace(monitor.samples[1], utilisation=0.0)
+    assert monitor.speed(0.0, 2.0) == {"clock_mhz": 1001.0, "power_w": None}
+    assert GpuMonitor().speed() == {"clock_mhz": None, "power_w": None}
 
 
 def test_gpu_monitor_reads_a_program_that_prints_on_and_on(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nwhile :; do echo '50, 100'; sleep 0.02; done\n")
+    tool.write_text("#!/bin/sh\nwhile :; do echo '50, 100, 1980, 300'; sleep 0.02; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with GpuMonitor() as monitor:
@@ -244,3 +253,8 @@ def test_encoder_threads_are_those_of_the_config_that_is_served():
     text = (stage_folder / "configs" / "pytorch.pbtxt").read_text()
     assert f'string_value: "{encoder_threads(stage_folder, "pytorch")}"' in text
     assert encoder_threads(stage_folder, "no_such_engine") == 1
+
+
+def test_levels_of_quick_models_count_more_clips():
+    assert [level_clips(callers, 10.0) for callers in (1, 2, 4)] == [3, 6, 8]
+    assert [level_clips(callers, 0.125) for callers in (1, 2, 4)] == [40, 80, 160]

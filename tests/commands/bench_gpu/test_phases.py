@@ -12,6 +12,7 @@ from reelserve.commands.bench_gpu import phases
 from reelserve.commands.bench_gpu.cases import DRY_CASES
 from reelserve.commands.bench_gpu.children import ChildError
 from reelserve.commands.bench_gpu.phases import Options, Runner
+from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State
 from tests.commands.bench_gpu.samples import level, stage
 
@@ -79,7 +80,8 @@ class Bench:
         video = SimpleNamespace(mp4=b"", info=SimpleNamespace(versions={}), save=lambda path: None)
         return video, 1.0
 
-    def _level(self, callers, video, most_s):
+    def _level(self, callers, clips, video, most_s):
+        assert clips >= LEVEL_CLIPS[callers]
         assert self.serving
         self._note(str(callers))
         return level(callers, 1.0)
@@ -150,9 +152,9 @@ def test_runner_ends_the_server_when_a_level_does_not_fit(tmp_path, monkeypatch)
     bench = Bench(tmp_path, monkeypatch, Budget(200.0, clock=lambda: now[0]))
     take = bench._level
 
-    def slow(callers, video, most_s):
+    def slow(callers, clips, video, most_s):
         now[0] += 150.0
-        return take(callers, video, most_s)
+        return take(callers, clips, video, most_s)
 
     monkeypatch.setattr(bench, "_level", slow)
     with pytest.raises(OutOfBudgetError, match="bundled-3b, 4 at once"):
