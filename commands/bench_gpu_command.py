@@ -13,12 +13,11 @@ from reelserve.commands.argument_types import real_number, whole_number
 from reelserve.commands.bench_gpu.cases import CASES, DRY_CASES, Case, chosen
 from reelserve.commands.bench_gpu.gpu_monitor import gpu_query
 from reelserve.commands.bench_gpu.phases import PHASES, Options, Runner
-from reelserve.commands.bench_gpu.results import collect, missing
+from reelserve.commands.bench_gpu.results import collect, missing, newest_origin
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State, write_json
 from reelserve.export.engines import ENGINES
 from reelserve.export.stages import DTYPES
 from reelserve.kernels.benchmarks.timing import results_file
-from reelserve.pipeline.provenance import provenance
 
 INCOMPLETE = 3
 """Exit status: what was measured is kept, and the same command goes on."""
@@ -45,25 +44,31 @@ def run(argv: list[str]) -> int:
         cases = chosen(arguments.only, table)
     except ValueError as error:
         parser.error(str(error))
-    if not arguments.dry_run and gpu_query("name") is None:
-        console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
-        return USAGE
-    options = _options(arguments)
+    options, curves = _options(arguments), not arguments.no_curves
     try:
         state = _state(arguments, options, cases)
+        gpu = gpu_query("name") or newest_origin(table, state).get("gpu")
     except ValueError as error:
         parser.error(str(error))
-    where = _where(options, shlex.join(["reelserve", "bench-gpu", *argv]))
-    output = arguments.output or _output(options)
+    # What was measured elsewhere can be put together anywhere.
+    if missing(cases, state, curves=curves) and not (options.tiny or gpu_query("name")):
+        console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
+        return USAGE
+    output = arguments.output or _output(options, gpu or DRY)
     plot = arguments.plot or (None if options.tiny else PLOTS / f"{output.stem}.png")
+    how = {
+        "engine": options.engine,
+        "precision": options.precision,
+        "command": shlex.join(["reelserve", "bench-gpu", *argv]),
+        "plot": plot.name if plot else None,
+    }
 
     def write() -> None:
-        results = collect(table, state, {**where, "plot": plot.name if plot else None})
+        results = collect(table, state, how)
         write_json(output, results)
         if plot is not None:
             _draw(results, plot)
 
-    curves = not arguments.no_curves
     runner = Runner(options, table, state, Budget(arguments.budget_seconds), console.print, write)
     try:
         failed = runner.run(cases, curves=curves)
@@ -103,7 +108,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _state(arguments: argparse.Namespace, options: Options, cases: tuple[Case, ...]) -> State:
     """What was measured here and in the folders that are merged, less what is to be redone."""
-    state = State(options.work / STATE_FILE, _settings(options))
+    state = State(options.work / STATE_FILE, _settings(options), _machine(options))
     for folder in arguments.merge:
         state.take_over(folder / STATE_FILE)
     for phase in arguments.redo:
@@ -117,17 +122,12 @@ def _settings(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def _where(options: Options, command: str) -> dict[str, Any]:
-    engine = ENGINES[options.engine]
+def _machine(options: Options) -> dict[str, Any]:
     return {
         "gpu": gpu_query("name") or DRY,
         "driver": gpu_query("driver_version"),
-        "engine": options.engine,
-        "precision": options.precision,
         "compute_capability": gpu_query("compute_cap"),
-        "versions": {**_versions(), **engine.versions()},
-        "command": command,
-        **provenance(),
+        "versions": {**_versions(), **ENGINES[options.engine].versions()},
     }
 
 
@@ -141,12 +141,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _output(options: Options) -> Path:
+def _output(options: Options, gpu: str) -> Path:
     """Of one engine: figures of another one must not take their place."""
     if options.tiny:
         return Path("build/bench_gpu_dry.json")
     engine = "" if options.engine == ENGINE else f"_{options.engine.replace('-', '_')}"
-    return results_file(f"bench_gpu{engine}", gpu_query("name") or DRY).with_suffix(".json")
+    return results_file(f"bench_gpu{engine}", gpu).with_suffix(".json")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,18 +17,20 @@ from reelserve.loadtest.plots import GRID, INK, STAGE_COLOURS, STYLE
 COLOURS = STAGE_COLOURS[2:]
 LABELLED = (1, 2, 5)
 """Parts of a power of ten that a logarithmic axis names; all would run into each other."""
+ROW_INCHES = 3.7
 MARKERS = {"step": "o", "decode": "s"}
 
 
 def draw(results: Result) -> Figure:
-    """Throughput and 95th percentile against load; seconds against frames and pixels.
+    """Throughput and 95th percentile against load; below, seconds against frames and pixels.
 
     Args:
         results: The results file.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 7.4), layout="constrained")
-        (throughput, latency), (frames, pixels) = figure.subplots(2, 2)
+        rows = 2 if results["curves"] else 1
+        figure = Figure(figsize=(9.6, ROW_INCHES * rows), layout="constrained")
+        (throughput, latency), *below = figure.subplots(rows, 2, squeeze=False)
         for number, model in enumerate(results["models"]):
             levels = [level["concurrency"] for level in model["levels"]]
             label = f"{model['model']} ({model['weights']} weights)"
@@ -39,12 +42,14 @@ def draw(results: Result) -> Figure:
         for axes in (throughput, latency):
             axes.set_xlabel("requests at once (closed loop)")
             axes.set_xticks(list(LEVEL_CLIPS))
-            axes.set_ylim(bottom=0)
+            # Models differ forty times.
+            _scale(axes, "y")
             axes.grid(color=GRID)
         if results["models"]:
             throughput.legend(fontsize=8)
-        _draw_curves(frames, results["curves"], "frames")
-        _draw_curves(pixels, results["curves"], "pixels")
+        for frames, pixels in below:
+            _draw_curves(frames, results["curves"], "frames")
+            _draw_curves(pixels, results["curves"], "pixels")
         title = f"{results['gpu']}, engine {results['engine']}, {results['precision']}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
     return figure
@@ -69,17 +74,22 @@ def _draw_curves(axes: Axes, curves: Sequence[Result], against: str) -> None:
             linestyle="-" if curve["what"] == "step" else "--",
             label=f"{curve['model']}, {curve['what']}{exponent}",
         )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=LABELLED))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
+    _scale(axes, "x")
+    _scale(axes, "y")
     axes.set_xlabel("frames" if against == "frames" else "megapixels of a frame")
     axes.set_title(f"Seconds against {against}")
     axes.grid(color=GRID)
     if axes.lines:
         axes.legend(fontsize=8)
+
+
+def _scale(axes: Axes, direction: Literal["x", "y"]) -> None:
+    """Makes an axis logarithmic, with few labels."""
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    axes.set(**{f"{direction}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=LABELLED))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _colour(number: int) -> str:

@@ -12,19 +12,35 @@ from reelserve.commands.bench_gpu.state import Result, State
 from reelserve.loadtest.results import number
 
 
-def collect(cases: Sequence[Case], state: State, where: Result) -> Result:
+def collect(cases: Sequence[Case], state: State, how: Result) -> Result:
     """The results file, of all that has been measured so far.
 
     Args:
         cases: In the order of the file.
-        state: Holds what was measured.
-        where: GPU, versions, engine, and the origin of the run.
+        state: Holds what was measured, and on what.
+        how: Engine, precision, command and plot.
+
+    Raises:
+        ValueError: If it was measured on more than one kind of GPU.
     """
     models = [found for case in cases if (found := model_results(case, state)) is not None]
     curves = [
         curve for case in cases for curve in (state.find(case, CURVES) or {"curves": []})["curves"]
     ]
-    return {"models": models, "curves": curves, **where}
+    return {"models": models, "curves": curves, **how, **newest_origin(cases, state)}
+
+
+def newest_origin(cases: Sequence[Case], state: State) -> Result:
+    """Machine, versions, commit and date of what was measured last; empty before anything was.
+
+    Raises:
+        ValueError: If it was measured on more than one kind of GPU.
+    """
+    origins = [origin for case in cases for origin in state.origins(case)]
+    gpus = sorted({origin["gpu"] for origin in origins})
+    if len(gpus) > 1:
+        raise ValueError(f"measured on {' and on '.join(gpus)}; the results file is of one GPU")
+    return max(origins, key=lambda origin: str(origin["date"]), default={})
 
 
 def model_results(case: Case, state: State) -> Result | None:

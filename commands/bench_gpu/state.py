@@ -54,10 +54,11 @@ class State:
     Args:
         file: Created with its folder where missing.
         settings: Of the run that shape every result: engine, precision and their like.
+        machine: GPU, driver and versions, kept with every result beside its provenance.
     """
 
-    def __init__(self, file: Path, settings: Result) -> None:
-        self._file, self._settings = file, settings
+    def __init__(self, file: Path, settings: Result, machine: Result) -> None:
+        self._file, self._settings, self._machine = file, settings, machine
         self._entries: dict[str, dict[str, Result]] = {}
         if file.is_file():
             self._entries = json.loads(file.read_text())
@@ -71,13 +72,14 @@ class State:
         return result
 
     def origins(self, case: Case) -> list[Result]:
-        """Commit, machine and date of every phase of a case that has been run."""
+        """Machine, versions, commit and date of every phase of a case that has been run."""
         phases = self._entries.get(case.name, {}).values()
         return [entry["origin"] for entry in phases if entry["key"] == self._key(case)]
 
     def save(self, case: Case, phase: str, result: Result) -> None:
         """Keeps what a phase gave, on disk at once."""
-        entry = {"key": self._key(case), "result": result, "origin": provenance()}
+        origin = {**self._machine, **provenance()}
+        entry = {"key": self._key(case), "result": result, "origin": origin}
         self._entries.setdefault(case.name, {})[phase] = entry
         self._write()
 

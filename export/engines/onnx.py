@@ -40,6 +40,8 @@ from reelserve.pipeline.onnx_graph import (
 )
 
 TemporalAttentionForm = Literal["standard", "node", "inlined"]
+FATAL = 4
+"""The highest of ONNX Runtime's severities of messages."""
 OPSET = 23
 """The first with Attention, RMSNormalization and RotaryEmbedding."""
 
@@ -168,7 +170,11 @@ def onnx_model(
 
 @lru_cache(maxsize=1)
 def _session(path: Path, _changed_ns: int, provider: str) -> onnxruntime.InferenceSession:
-    return open_graph(path, provider)
+    # Its notes on how it arranges a graph for a GPU are no news to who exports; errors are raised.
+    onnxruntime.set_default_logger_severity(FATAL)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    return open_graph(path, provider, options=options)
 
 
 def _tidy(model: onnx_ir.Model) -> onnx_ir.Model:

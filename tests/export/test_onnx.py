@@ -180,6 +180,15 @@ def test_blocked_upsampler_agrees_where_the_network_halves_what_it_draws() -> No
     assert (blocked.int() - plain.int()).abs().max() <= 1
 
 
+def test_blocked_upsampler_stays_in_the_range_of_fp16_on_noise() -> None:
+    upsampler = load_upsampler().half()
+    frames = torch.randint(0, 256, (1, 1, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        plain = stages.UpsamplerStage(load_upsampler())(frames)
+        blocked = BlockedUpsamplerStage(upsampler)(frames)
+    assert (blocked.int() - plain.int()).abs().max() <= 2
+
+
 def test_upsampler_takes_a_long_clip_in_parts(monkeypatch) -> None:
     stage = stages.UpsamplerStage(load_upsampler())
     frames = torch.randint(0, 256, (2, 5, 8, 6, 3), dtype=torch.uint8)

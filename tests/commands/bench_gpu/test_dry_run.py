@@ -65,6 +65,7 @@ def test_dry_run_measures_every_phase_and_leaves_nothing_running(tmp_path):
 def test_bench_gpu_fails_when_there_is_no_gpu(tmp_path, capsys):
     if gpu_query("name") is not None:
         pytest.skip("there is a GPU here")
-    assert bench_gpu_command.run(["--output", str(tmp_path / "none.json")]) == USAGE
+    files = ["--work-dir", str(tmp_path), "--output", str(tmp_path / "none.json")]
+    assert bench_gpu_command.run(files) == USAGE
     assert "there is no GPU here; --dry-run needs none" in capsys.readouterr().err
     assert not (tmp_path / "none.json").exists()

@@ -15,7 +15,7 @@ from reelserve.commands.bench_gpu.children import ChildError, run_child
 from reelserve.commands.bench_gpu.curves import curve, fitted_exponent
 from reelserve.commands.bench_gpu.gpu_monitor import MIB, GpuMonitor, Sample, parse_sample
 from reelserve.commands.bench_gpu.in_process import StageTimes, encoder_threads
-from reelserve.commands.bench_gpu.results import collect, missing, overhead_share
+from reelserve.commands.bench_gpu.results import collect, missing, newest_origin, overhead_share
 from reelserve.commands.bench_gpu.serving import level_clips, stage_times
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State
 from reelserve.export.repository import TEMPLATE
@@ -24,16 +24,19 @@ from tests.commands.bench_gpu.samples import level, sample, stage
 
 LTX, SIZED, LARGE, BUNDLED = CASES
 SETTINGS = {"engine": "pytorch"}
+MACHINE = {"gpu": "Some GPU"}
 
 
 def test_state_takes_over_what_another_run_has_measured(tmp_path):
-    one, other = (State(tmp_path / name / "state.json", SETTINGS) for name in ("one", "other"))
+    one, other = (
+        State(tmp_path / name / "state.json", SETTINGS, MACHINE) for name in ("one", "other")
+    )
     one.save(LTX, "export", {"seconds": 1.0})
     other.save(LTX, "export", {"seconds": 2.0})
     other.save(LTX, "in_process", {"seconds": 3.0})
     other.save(SIZED, "export", {"seconds": 4.0})
     one.take_over(tmp_path / "other" / "state.json")
-    again = State(tmp_path / "one" / "state.json", SETTINGS)
+    again = State(tmp_path / "one" / "state.json", SETTINGS, MACHINE)
     found = [again.find(LTX, "export"), again.find(LTX, "in_process"), again.find(SIZED, "export")]
     assert found == [{"seconds": 1.0}, {"seconds": 3.0}, {"seconds": 4.0}]
     with pytest.raises(ValueError, match=r"none/state\.json does not exist"):
@@ -72,22 +75,22 @@ def test_budget_refuses_a_phase_that_does_not_fit():
 
 def test_state_outlives_its_process_and_forgets_what_has_changed(tmp_path):
     file = tmp_path / "work" / "state.json"
-    State(file, SETTINGS).save(LTX, "export", {"seconds": 1.0})
-    state = State(file, SETTINGS)
+    State(file, SETTINGS, MACHINE).save(LTX, "export", {"seconds": 1.0})
+    state = State(file, SETTINGS, MACHINE)
     assert state.find(LTX, "export") == {"seconds": 1.0}
     assert state.find(LTX, "in_process") is None
     assert state.find(dataclasses.replace(LTX, steps=9), "export") is None
-    assert State(file, {"engine": "onnxruntime"}).find(LTX, "export") is None
+    assert State(file, {"engine": "onnxruntime"}, MACHINE).find(LTX, "export") is None
     assert {"commit", "date", "cpu"} <= set(state.origins(LTX)[0])
 
 
 def test_state_forgets_a_phase_with_its_parts(tmp_path):
-    state = State(tmp_path / "state.json", SETTINGS)
+    state = State(tmp_path / "state.json", SETTINGS, MACHINE)
     for phase in ("export", "serve first", "serve 1"):
         state.save(LTX, phase, {})
     state.save(SIZED, "serve 1", {})
     state.forget(LTX, "serve")
-    again = State(tmp_path / "state.json", SETTINGS)
+    again = State(tmp_path / "state.json", SETTINGS, MACHINE)
     assert again.find(LTX, "serve 1") is None and again.find(LTX, "serve first") is None
     assert again.find(LTX, "export") == {} and again.find(SIZED, "serve 1") == {}
 
@@ -181,10 +184,10 @@ def test_overhead_share_is_what_the_same_stages_do_not_take():
 
 
 def test_collect_gives_the_level_of_most_videos_and_every_field_of_the_schema(tmp_path):
-    state = State(tmp_path / "state.json", SETTINGS)
+    state = State(tmp_path / "state.json", SETTINGS, MACHINE)
     stages = {"denoiser": stage(3), "upsampler": stage(2)}
     state.save(SIZED, "export", {"stages": stages, "seconds": 1.0, "command": "reelserve export"})
-    before = collect(CASES, state, {"gpu": "Some GPU"})
+    before = collect(CASES, state, SETTINGS)
     assert before["models"][0]["videos_per_s"] is None
     assert "bundled-3b: in_process" in missing(CASES, state, curves=True)
 
@@ -192,7 +195,7 @@ def test_collect_gives_the_level_of_most_videos_and_every_field_of_the_schema(tm
     for found in (level(1, 0.4), level(2, 0.7), level(4, 0.6)):
         state.save(SIZED, f"serve {found['concurrency']}", found)
     state.save(SIZED, "curves", {"curves": sample()["curves"]})
-    results = collect(CASES, state, {"gpu": "Some GPU"})
+    results = collect(CASES, state, SETTINGS)
     (model,) = results["models"]
     assert set(sample()["models"][0]) == set(model)
     assert (model["concurrency"], model["videos_per_s"], model["p95_s"]) == (2, 0.7, 5.0)
@@ -258,3 +261,20 @@ def test_encoder_threads_are_those_of_the_config_that_is_served():
 def test_levels_of_quick_models_count_more_clips():
     assert [level_clips(callers, 10.0) for callers in (1, 2, 4)] == [3, 6, 8]
     assert [level_clips(callers, 0.125) for callers in (1, 2, 4)] == [40, 80, 160]
+
+
+def test_results_tell_the_machine_that_measured_and_not_the_one_that_writes(tmp_path):
+    elsewhere, here = tmp_path / "elsewhere.json", State(tmp_path / "here.json", SETTINGS, {})
+    assert newest_origin(CASES, here) == {}
+    State(elsewhere, SETTINGS, MACHINE).save(LTX, "export", {"stages": {"denoiser": stage(1)}})
+    here.take_over(elsewhere)
+    results = collect(CASES, here, SETTINGS)
+    assert (results["gpu"], results["engine"]) == ("Some GPU", "pytorch")
+    assert {"commit", "cpu", "date"} <= set(results)
+
+    State(elsewhere, SETTINGS, {"gpu": "Other GPU"}).save(
+        SIZED, "export", {"stages": {"denoiser": stage(1)}}
+    )
+    here.take_over(elsewhere)
+    with pytest.raises(ValueError, match="measured on Other GPU and on Some GPU; the results"):
+        collect(CASES, here, SETTINGS)

@@ -29,7 +29,7 @@ class Bench:
         self.serving = False
         self.exported: set[str] = set()
         options = Options(work, work, "pytorch", "fp32", 1, True, 60.0, False)
-        self.state = State(work / "state.json", {})
+        self.state = State(work / "state.json", {}, {})
         self.changes = 0
         self.runner = Runner(
             options, DRY_CASES, self.state, budget or Budget(None), lambda _: None, self._changed
