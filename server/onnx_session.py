@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from reelserve.pipeline.graph_spec import METADATA_KEY, GraphSpec
 from reelserve.pipeline.onnx_graph import open_graph
 from reelserve.server.session_settings import SessionSettings
 
@@ -25,6 +26,16 @@ ONNX_TYPES = {
     "TYPE_FP64": "tensor(double)",
 }
 """Triton data types that a graph can have."""
+NUMPY_TYPES = {
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class OnnxSession:
 
     Raises:
         FileNotFoundError: If there is no graph.
-        ValueError: If graph and config disagree, or the provider cannot be used.
+        ValueError: If graph and config disagree, the provider cannot be used, or there is nothing
+            to warm up with.
     """
 
     def __init__(self, graph: Path, config: Mapping[str, Any], settings: SessionSettings) -> None:
@@ -75,11 +87,25 @@ class OnnxSession:
             self._run_options.add_run_config_entry(
                 "memory.enable_memory_arena_shrinkage", settings.arena_shrinkage
             )
+        if settings.warm_up:
+            self._warm_up()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs the graph once."""
         values = self._session.run(self._outputs, dict(inputs), self._run_options)
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+    def _warm_up(self) -> None:
+        """The usual shapes, for which a GPU's library first tries its convolutions: seconds."""
+        written = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if written is None:
+            raise ValueError(
+                "parameter warm_up is 1, and the graph does not tell its usual shapes; it must be "
+                "0, or the graph be exported by `reelserve export`"
+            )
+        types = {node.name: NUMPY_TYPES[node.type] for node in self._session.get_inputs()}
+        specs = GraphSpec.from_json(written).inputs
+        self.run({spec.name: np.ones(spec.usual, types[spec.name]) for spec in specs})
 
 
 def check_graph(

@@ -35,6 +35,8 @@ class SessionSettings:
         mem_pattern: Whether allocations of a fixed shape are planned ahead.
         arena_shrinkage: Devices whose arena is returned after each run, for example `cpu:0`;
             empty keeps it.
+        warm_up: Whether the graph runs once before the model is ready; ours, the official backend
+            has `model_warmup`.
     """
 
     provider: str
@@ -46,6 +48,7 @@ class SessionSettings:
     mem_arena: bool
     mem_pattern: bool
     arena_shrinkage: str
+    warm_up: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], kind: str, device_id: int) -> SessionSettings:
@@ -72,6 +75,7 @@ class SessionSettings:
             mem_arena=parameters.switch("enable_mem_arena", default=True),
             mem_pattern=parameters.switch("enable_mem_pattern", default=True),
             arena_shrinkage=parameters.text("memory.enable_memory_arena_shrinkage", ""),
+            warm_up=parameters.switch("warm_up", default=False),
         )
 
 

@@ -31,7 +31,8 @@ def draw(results: Result) -> Figure:
         rows = 2 if results["curves"] else 1
         figure = Figure(figsize=(9.6, ROW_INCHES * rows), layout="constrained")
         (throughput, latency), *below = figure.subplots(rows, 2, squeeze=False)
-        for number, model in enumerate(results["models"]):
+        loaded = [model for model in results["models"] if model["levels"]]
+        for number, model in enumerate(loaded):
             levels = [level["concurrency"] for level in model["levels"]]
             label = f"{model['model']} ({model['weights']} weights)"
             for axes, name in ((throughput, "videos_per_s"), (latency, "p95_s")):
@@ -45,7 +46,7 @@ def draw(results: Result) -> Figure:
             # Models differ forty times.
             _scale(axes, "y")
             axes.grid(color=GRID)
-        if results["models"]:
+        if loaded:
             throughput.legend(fontsize=8)
         for frames, pixels in below:
             _draw_curves(frames, results["curves"], "frames")

@@ -30,7 +30,9 @@ from reelserve.export.engines.onnx_temporal_attention import (
     translation_table,
     with_body,
 )
+from reelserve.export.engines.stage_graph import graph_spec
 from reelserve.export.stages import ExportStage, Precision, Target
+from reelserve.pipeline.graph_spec import METADATA_KEY
 from reelserve.pipeline.onnx_graph import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -104,7 +106,9 @@ class OnnxRuntimeEngine:
         """
         form = self.temporal_attention
         module = for_onnx_runtime(stage.module, fused=form != "standard")
-        save_graph(onnx_model(stage, module, form), path)
+        model = onnx_model(stage, module, form)
+        model.metadata_props[METADATA_KEY] = graph_spec(stage).to_json()
+        save_graph(model, path)
 
     def checked_file(self) -> str:
         """The graph itself."""

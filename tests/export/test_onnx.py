@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as protos
 
 from reelserve.export import stages
 from reelserve.export.engines import onnx_files
@@ -21,6 +23,9 @@ from reelserve.export.parity import (
 from reelserve.export.stages import Target
 from reelserve.models.upsampler import load_upsampler
 from reelserve.pipeline.contract import ANY, STAGES
+from reelserve.pipeline.graph_spec import METADATA_KEY, GraphSpec
+from reelserve.server.onnx_session import OnnxSession
+from reelserve.server.session_settings import SessionSettings
 from tests.export.conftest import ENGINE
 
 ONNX_TYPES = {"FP32": "FLOAT", "INT64": "INT64", "UINT8": "UINT8"}
@@ -74,11 +79,32 @@ def test_graph_has_the_tensors_of_the_contract(exported, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ENGINE_STAGES)
-def test_graph_holds_no_notes_of_the_exporter(exported, stage: str) -> None:
+def test_graph_holds_no_notes_of_the_exporter_but_its_usual_shapes(exported, stage: str) -> None:
     repository, _ = exported
     model = onnx.load(repository.version_folder(stage) / ENGINE.file_name)
-    noted = (model, model.graph, *model.graph.node)
-    assert not any(part.metadata_props or part.doc_string for part in noted)
+    assert not any(part.metadata_props for part in (model.graph, *model.graph.node))
+    assert not any(part.doc_string for part in (model, model.graph, *model.graph.node))
+    (entry,) = model.metadata_props
+    assert entry.key == METADATA_KEY
+    spec = GraphSpec.from_json(entry.value)
+    assert [given.name for given in spec.inputs] == [tensor.name for tensor in model.graph.input]
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_session_runs_the_usual_shapes_before_it_is_ready(exported, stage: str, monkeypatch):
+    repository, _ = exported
+    path = repository.folder / stage / "config.pbtxt"
+    config = json_format.MessageToDict(
+        text_format.Parse(path.read_text(), protos.ModelConfig()), preserving_proto_field_name=True
+    )
+    config.setdefault("parameters", {})["warm_up"] = {"string_value": "1"}
+    ran = []
+    real = OnnxSession.run
+    monkeypatch.setattr(OnnxSession, "run", lambda self, given: ran.append(real(self, given)))
+    graph = repository.version_folder(stage) / ENGINE.file_name
+    OnnxSession(graph, config, SessionSettings.from_config(config, "CPU", 0))
+    (outputs,) = ran
+    assert list(outputs) == [spec.name for spec in STAGES[stage].outputs]
 
 
 @pytest.mark.parametrize(("batch", "frames"), [(1, 4), (3, 5)], ids=["B1-F4", "B3-F5"])

@@ -78,15 +78,24 @@ def test_config_says_where_an_instance_runs(stage):
 def test_every_engine_stage_has_a_config_for_onnx_runtime_on_a_gpu():
     stages = {path.parent.parent.name for path in GPU_CONFIGS}
 
-    assert stages == set(ENGINE_STAGES)
+    assert stages == {*ENGINE_STAGES, "video_encoder"}
 
 
-@pytest.mark.parametrize("path", GPU_CONFIGS, ids=lambda path: path.parent.parent.name)
-def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device(path):
-    stage = path.parent.parent.name
+def test_encoder_beside_graphs_on_a_gpu_is_that_beside_packages_but_for_frames_on_it():
+    graphs = config_of("video_encoder", "configs/onnxruntime_gpu.pbtxt")
+    packages = config_of("video_encoder", PACKAGES)
+
+    for parameter_of_frames in ("warm_up", "FORCE_CPU_ONLY_INPUT_TENSORS"):
+        packages.parameters.pop(parameter_of_frames)
+    assert graphs == packages
+
+
+@pytest.mark.parametrize("stage", ENGINE_STAGES)
+def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device_and_its_warm_up(stage):
     cpu, gpu = config_of(stage), config_of(stage, "configs/onnxruntime_gpu.pbtxt")
 
     assert [group.kind for group in gpu.instance_group] == [protos.ModelInstanceGroup.KIND_GPU]
+    assert gpu.parameters.pop("warm_up").string_value == "1"
     for config in (cpu, gpu):
         config.ClearField("instance_group")
         config.parameters.pop("intra_op_thread_count", None)

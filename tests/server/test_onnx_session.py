@@ -117,6 +117,11 @@ def test_onnx_session_refuses_when_the_graph_has_a_fixed_batch(denoiser, tmp_pat
         session(tmp_path / "fixed.onnx", config)
 
 
+def test_onnx_session_refuses_to_warm_up_when_the_graph_tells_no_shapes(denoiser):
+    with pytest.raises(ValueError, match="warm_up is 1, and the graph does not tell its usual"):
+        session(*denoiser, warm_up=True)
+
+
 def test_onnx_session_says_what_to_do_when_there_is_no_graph(denoiser, tmp_path):
     with pytest.raises(FileNotFoundError, match="export the checkpoint first"):
         session(tmp_path / "model.onnx", denoiser[1])

@@ -61,4 +61,4 @@ def test_docs_fills_the_page_of_every_gpu_and_says_where_none_was_measured(name,
 @pytest.mark.parametrize("results", [sample(), unfinished()], ids=["all", "unfinished"])
 def test_plot_is_drawn_of_what_there_is(results, tmp_path):
     save_png(draw(results), tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    assert (tmp_path / "plot.png").stat().st_size > 5_000
