@@ -40,21 +40,18 @@ def run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     console = error_console()
     table = DRY_CASES if arguments.dry_run else CASES
-    try:
-        cases = chosen(arguments.only, table)
-    except ValueError as error:
-        parser.error(str(error))
     options, curves = _options(arguments), not arguments.no_curves
     try:
+        cases = chosen(arguments.only, table)
         state = _state(arguments, options, cases)
-        gpu = gpu_query("name") or newest_origin(table, state).get("gpu")
+        gpu = gpu_query("name") or newest_origin(table, state).get("gpu", DRY)
     except ValueError as error:
         parser.error(str(error))
     # What was measured elsewhere can be put together anywhere.
     if missing(cases, state, curves=curves) and not (options.tiny or gpu_query("name")):
         console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
         return USAGE
-    output = arguments.output or _output(options, gpu or DRY)
+    output = arguments.output or _output(options, gpu)
     plot = arguments.plot or (None if options.tiny else PLOTS / f"{output.stem}.png")
     how = {
         "engine": options.engine,
@@ -62,14 +59,14 @@ def run(argv: list[str]) -> int:
         "command": shlex.join(["reelserve", "bench-gpu", *argv]),
         "plot": plot.name if plot else None,
     }
-
-    def write() -> None:
-        results = collect(table, state, how)
-        write_json(output, results)
-        if plot is not None:
-            _draw(results, plot)
-
-    runner = Runner(options, table, state, Budget(arguments.budget_seconds), console.print, write)
+    runner = Runner(
+        options,
+        table,
+        state,
+        Budget(arguments.budget_seconds),
+        console.print,
+        lambda: _write(collect(table, state, how), output, plot),
+    )
     try:
         failed = runner.run(cases, curves=curves)
     except OutOfBudgetError as error:
@@ -77,19 +74,21 @@ def run(argv: list[str]) -> int:
         for phase in missing(cases, state, curves=curves):
             console.print(f"not measured yet: {phase}")
         return INCOMPLETE
-    write()
+    _write(collect(table, state, how), output, plot)
     for message in failed:
         console.print(f"reelserve bench-gpu: {message}")
     console.print(f"{output}")
     return FAILURE if failed else OK
 
 
-def _draw(results: dict[str, Any], plot: Path) -> None:
-    # Here, because matplotlib takes a second to import, which `--help` need not wait for.
-    from reelserve.commands.bench_gpu.plots import draw
-    from reelserve.loadtest.plots import save_png
+def _write(results: dict[str, Any], output: Path, plot: Path | None) -> None:
+    write_json(output, results)
+    if plot is not None:
+        # Here, because matplotlib takes a second to import, which `--help` need not wait for.
+        from reelserve.commands.bench_gpu.plots import draw
+        from reelserve.loadtest.plots import save_png
 
-    save_png(draw(results), plot)
+        save_png(draw(results), plot)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
