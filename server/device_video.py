@@ -13,7 +13,7 @@ from reelserve.server.device_tensor import DeviceTensor
 from reelserve.server.video import check_frames, encode_yuv
 
 FRAMES_AT_ONCE = 8
-"""Converted together: at 1024×1536 pixels they take some 400 MB of the GPU meanwhile."""
+"""Converted together: at 1024×1536 pixels they take some 170 MB of the GPU meanwhile."""
 WARM_UP_FPS = 8
 WARM_UP_SHAPE = (FRAMES_AT_ONCE, 64, 64, 3)
 RED, BLUE = 0.2126, 0.0722
@@ -69,8 +69,8 @@ def yuv420(frames: Tensor) -> Tensor:
     """RGB to YUV with halved colour planes, BT.709 in the limited range.
 
     The same filters as swscale's, which converts frames in the host's memory: the mean of two
-    neighbours in a row, then `ROWS`. Colour by colour: a product of matrices three columns wide
-    takes a GPU many times as long.
+    neighbours in a row, then `ROWS`. Colour by colour, since a GPU is slow at products of three
+    columns, in time and in memory.
 
     Args:
         frames: `[F, H, W, 3]`, uint8, H and W even.
@@ -81,7 +81,7 @@ def yuv420(frames: Tensor) -> Tensor:
     count, height, width, _ = frames.shape
     red, green, blue = frames.unbind(-1)
     luma = (red * RED).add_(green, alpha=1 - RED - BLUE).add_(blue, alpha=BLUE)
-    # In -0.5 to 0.5 of the range.
+    # In levels, below and above the neutral one.
     chroma = [
         _halved(torch.sub(colour, luma)).mul_(CHROMA_RANGE / WHITE * 0.5 / (1 - weight))
         for colour, weight in ((blue, BLUE), (red, RED))
