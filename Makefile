@@ -40,7 +40,7 @@ serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); 
 	$(REELSERVE) serve --model-repository $(REPOSITORY) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
-test: build/export.stamp $(VENV)/dev.stamp ## Run every test, those of the real server too
+test: build/export.stamp build/perf_analyzer.stamp $(VENV)/dev.stamp ## Run every test, those of the real server too
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/dev.stamp ## Run the tests that need no server
@@ -126,3 +126,7 @@ build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \
 	$(REELSERVE) export --checkpoint $(CHECKPOINT) --model-repository $(REPOSITORY)
 	@mkdir -p build
 	touch $@
+
+# Where it cannot be had, its tests are skipped with the reason, and the next call tries again.
+build/perf_analyzer.stamp: tests/perf_analyzer.py | $(BIN)/python
+	if $(BIN)/python -m tests.perf_analyzer build/perf_analyzer; then touch $@; fi

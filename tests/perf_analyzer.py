@@ -1,0 +1,156 @@
+"""NVIDIA's `perf_analyzer`, its binary from PyPI: `python -m tests.perf_analyzer FOLDER`.
+
+The binary wants a newer C library than some systems have. There it gets its own: libraries of a
+newer Debian, fetched through the system's apt, unpacked in FOLDER and started by their own loader.
+Nothing outside FOLDER changes.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+VERSION = "2.60.0"
+# Of the wheel. pip does not ask whether this system fulfils it.
+WHEEL_PLATFORM = "manylinux_2_38_x86_64"
+BINARY = f"perf_analyzer-{VERSION}"
+UNAVAILABLE = "unavailable.txt"
+DEBIAN = "trixie"
+DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+DEBIAN_PACKAGES = "libc6 libgcc-s1 libssl3t64 libstdc++6 libzstd1 zlib1g".split()
+LOADER = Path("libraries", "usr", "lib64", "ld-linux-x86-64.so.2")
+LIBRARIES = Path("libraries", "usr", "lib", "x86_64-linux-gnu")
+TIMEOUT_S = 300
+# State of its own, and none of the system's hooks, which clean the system's cache after an update.
+APT_CONFIGURATION = """
+Dir::State "{apt}";
+Dir::State::status "/dev/null";
+Dir::Cache "{apt}";
+Dir::Etc::SourceList "{apt}/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+#clear APT::Update;
+#clear APT::Default-Release;
+APT::Update::Error-Mode "any";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "1";
+"""
+
+
+class PerfAnalyzerError(RuntimeError):
+    """There is no `perf_analyzer`; the message says why in one line."""
+
+
+def perf_analyzer_command(folder: Path) -> list[str]:
+    """How to start what `install` has put into `folder`; arguments follow.
+
+    Raises:
+        PerfAnalyzerError: If it is not there, with the reason of the last `install`.
+    """
+    folder = folder.resolve()
+    binary = str(folder / BINARY)
+    loader = [str(folder / LOADER), "--library-path", str(folder / LIBRARIES)]
+    for command in ([binary], [*loader, binary]):
+        if _runs(command):
+            return command
+    reason = folder / UNAVAILABLE
+    raise PerfAnalyzerError(
+        reason.read_text() if reason.exists() else "not installed, which `make test` does"
+    )
+
+
+def install(folder: Path) -> None:
+    """Puts `perf_analyzer` into `folder`, unless it is there and runs.
+
+    Raises:
+        PerfAnalyzerError: If it cannot be had here. The reason stays in `folder`, too.
+    """
+    try:
+        perf_analyzer_command(folder)
+    except PerfAnalyzerError:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            _fetch_binary(folder.resolve())
+            if not _runs([str(folder.resolve() / BINARY)]):
+                _fetch_libraries(folder.resolve())
+            perf_analyzer_command(folder)
+        except PerfAnalyzerError as error:
+            (folder / UNAVAILABLE).write_text(str(error))
+            raise
+
+
+def _fetch_binary(folder: Path) -> None:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise PerfAnalyzerError("it is published for x86-64 Linux alone")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1"]
+    only = ["--no-deps", "--only-binary=:all:", "--platform", WHEEL_PLATFORM]
+    _run([*pip, "download", "--quiet", *only, f"perf-analyzer=={VERSION}"], folder)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (folder / BINARY).write_bytes(archive.read("perf_analyzer/bin/perf_analyzer"))
+    (folder / BINARY).chmod(0o755)
+    wheel.unlink()
+
+
+def _fetch_libraries(folder: Path) -> None:
+    if not all(map(shutil.which, ("apt-get", "dpkg-deb"))):
+        raise PerfAnalyzerError("its binary wants newer libraries, and there is no apt to get them")
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        apt = Path(name)
+        (apt / "apt.conf").write_text(APT_CONFIGURATION.format(apt=apt))
+        apt_get = ["apt-get", "--quiet=2", "--config-file", str(apt / "apt.conf")]
+        _find_debian(apt, apt_get)
+        _run([*apt_get, "download", *DEBIAN_PACKAGES], apt)
+        for package in apt.glob("*.deb"):
+            _run(["dpkg-deb", "--extract", str(package), str(folder / "libraries")], apt)
+
+
+def _find_debian(apt: Path, apt_get: list[str]) -> None:
+    """Reads the package list from the first of the system's own sites that has Debian's, signed."""
+    failure = PerfAnalyzerError("its binary wants newer libraries, and apt has no sources")
+    sites = _run(["apt-get", "indextargets", "--no-release-info", "--format", "$(SITE)"], apt)
+    for number, site in enumerate(dict.fromkeys(sites.splitlines())):
+        (apt / "sources.list").write_text(
+            f"deb [target=Packages signed-by={DEBIAN_KEYS}] {site} {DEBIAN} main\n"
+        )
+        try:
+            _run([*apt_get, "update"], apt)
+            return
+        except PerfAnalyzerError as error:
+            failure = error if number == 0 else failure
+    raise failure
+
+
+def _run(command: list[str], folder: Path) -> str:
+    """Runs a command in `folder` and returns what it prints."""
+    settings = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=settings, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PerfAnalyzerError(str(error)) from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
+        errors = [line for line in lines if line.startswith(("E:", "ERROR:"))]
+        raise PerfAnalyzerError(errors[0] if errors else lines[-1])
+    return done.stdout
+
+
+def _runs(command: list[str]) -> bool:
+    try:
+        return subprocess.run([*command, "--version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    try:
+        install(Path(sys.argv[1]))
+    except PerfAnalyzerError as error:
+        sys.exit(f"No perf_analyzer, so its tests are skipped: {error}")
