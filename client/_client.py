@@ -27,19 +27,19 @@ from reelserve.client._retries import Retries
 from reelserve.client._statistics import StageStatistics, read_statistics
 from reelserve.client._stream import (
     MICROSECONDS_PER_SECOND,
-    STREAM_MODEL,
     AsyncStream,
     Stream,
     read_video,
     stream_request,
 )
 from reelserve.client._video import Video
+from reelserve.pipeline.contract import PUBLIC_MODEL
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 DEFAULT_URL = "localhost:8001"
-MODEL = "text_to_video"
+MODEL = PUBLIC_MODEL
 DEFAULT_TIMEOUT_S = 600.0
 """A bound on waiting for a clip, so that nothing waits forever."""
 STATUS_TIMEOUT_S = 10.0
@@ -60,8 +60,7 @@ class Client:
             place, where the call does not say. The waits grow, with jitter, are never shorter
             than the server asks for, and end within `timeout_s`. What may have been accepted is
             never sent again.
-        model: Asked by `generate`.
-        stream_model: Asked by `stream`.
+        model: That is asked.
     """
 
     def __init__(
@@ -71,10 +70,9 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_retries: int = 0,
         model: str = MODEL,
-        stream_model: str = STREAM_MODEL,
     ) -> None:
         self.url, self.timeout_s, self.max_retries = url, timeout_s, max_retries
-        self.model, self.stream_model = model, stream_model
+        self.model = model
         self._closed = threading.Event()
         self._channel = grpc.insecure_channel(url, options=channel_arguments(url))
         self._triton = triton.InferenceServerClient(url, channel_args=channel_arguments(url))
@@ -170,10 +168,9 @@ class AsyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_retries: int = 0,
         model: str = MODEL,
-        stream_model: str = STREAM_MODEL,
     ) -> None:
         self.url, self.timeout_s, self.max_retries = url, timeout_s, max_retries
-        self.model, self.stream_model = model, stream_model
+        self.model = model
         self._closed = asyncio.Event()
         self._channel = grpc.aio.insecure_channel(url, options=channel_arguments(url))
         self._triton = triton_aio.InferenceServerClient(url, channel_args=channel_arguments(url))
@@ -254,7 +251,7 @@ def _sender(
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
     def send(timeout_s: float) -> Any:
-        request = stream_request(client.stream_model, tensors, timeout_s)
+        request = stream_request(client.model, tensors, timeout_s)
         return stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
 
     return send

@@ -112,8 +112,8 @@ _MODEL_FAILURES = ("unknown model", "no available versions", "is not ready")
 """Triton's words for a model that it does not serve, whatever their status."""
 
 
-_DEADLINE_REFUSALS = ("the deadline leaves", "the deadline of the request has passed")
-"""Our server's words; Triton has no status for them that a stage could give."""
+_TOO_LARGE = "received message larger than max"
+"""gRPC's words for a request over the server's limit, with the status of a server that is full."""
 
 _RETRY_AFTER = re.compile(r"; retry after (?P<seconds>\d+(?:\.\d+)?) s$")
 """Ends our server's refusal of a request that it has not accepted, and no other message."""
@@ -131,8 +131,8 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
     text = details.lower()
     if any(words in text for words in _MODEL_FAILURES):
         kind = NotReadyError
-    elif text.startswith(_DEADLINE_REFUSALS):
-        kind = DeadlineExceededError
+    elif _TOO_LARGE in text:
+        kind = InvalidArgumentError
     elif status is grpc.StatusCode.UNAVAILABLE and any(
         words in text for words in _TRANSPORT_FAILURES
     ):

@@ -26,7 +26,6 @@ from reelserve.client._retries import Retries
 from reelserve.client._video import Video, VideoInfo
 from reelserve.pipeline import contract
 
-STREAM_MODEL = "text_to_video_stream"
 MICROSECONDS_PER_SECOND = 1_000_000
 
 
@@ -59,7 +58,7 @@ class Event:
 def stream_request(
     model: str, tensors: dict[str, NDArray[Any]], timeout_s: float
 ) -> service_pb2.ModelInferRequest:
-    """The message that asks for a clip.
+    """The message that asks for a clip and for what happens on the way.
 
     Args:
         model: To ask.
@@ -68,6 +67,7 @@ def stream_request(
     """
     request = service_pb2.ModelInferRequest(model_name=model)
     request.parameters["timeout"].int64_param = int(timeout_s * MICROSECONDS_PER_SECOND)
+    request.parameters[contract.PROGRESS].bool_param = True
     for name, tensor in tensors.items():
         datatype = np_to_triton_dtype(tensor.dtype)
         request.inputs.add(name=name, datatype=datatype, shape=tensor.shape)

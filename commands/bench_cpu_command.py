@@ -22,7 +22,9 @@ from reelserve.commands.process_memory import PeakMemory
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
+from reelserve.server.triton_process import ServerError
 
 PROMPT = "a large yellow star spins on a starry night"
 CONCURRENCY = 4
@@ -73,7 +75,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     request = request_options(arguments)
     with (
         PeakMemory(os.getpid()) as memory,
-        TritonServer(ServerOptions(arguments.model_repository)) as server,
+        Server(ServeOptions(arguments.model_repository)) as server,
         Client(server.grpc_url) as client,
     ):
         console.print(f"ready after {server.ready_s:.1f} s; warming up")

@@ -37,7 +37,9 @@ from reelserve.commands.figures import serving
 from reelserve.commands.metrics_poll import MetricsPoll
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
+from reelserve.server.triton_process import ServerError
 
 SHORT: GenerateOptions = {"num_frames": 16, "num_inference_steps": 4}
 REFUSAL_PAUSE_S = 0.1
@@ -72,7 +74,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     request = request_options(arguments)
     with (
-        TritonServer(ServerOptions(arguments.model_repository)) as server,
+        Server(ServeOptions(arguments.model_repository)) as server,
         Client(server.grpc_url) as client,
         MetricsPoll(server.metrics_url) as poll,
     ):

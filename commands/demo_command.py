@@ -15,20 +15,22 @@ from reelserve.client.progress import follow
 from reelserve.commands.contact_sheet import save_contact_sheet
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
+from reelserve.server.triton_process import ServerError
 
 
 def run(argv: list[str]) -> int:
     """Runs `reelserve demo` and returns its exit status."""
     arguments = _parser().parse_args(argv)
     console = Console(highlight=False, markup=False)
-    options = ServerOptions(
+    options = ServeOptions(
         model_repository=arguments.model_repository,
         log_file=arguments.output_dir / "triton.log",
     )
     try:
         console.print(f"starting Triton over {arguments.model_repository}", soft_wrap=True)
-        with TritonServer(options) as server:
+        with Server(options) as server:
             console.print(f"ready after {server.ready_s:.1f} s, gRPC on {server.grpc_url}")
             video = _draw(server.grpc_url, arguments, console)
         _save(video, arguments, console)

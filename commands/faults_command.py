@@ -19,7 +19,7 @@ from reelserve.commands.faults.fuzz import fuzz
 from reelserve.commands.faults.soak import soak
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError
+from reelserve.server.triton_process import ServerError
 
 CALLS, LEAST_CALLS = 10_000, 100
 MINUTES = 30

@@ -25,7 +25,9 @@ from reelserve.loadtest.results import Outcome, as_json, outcome, write_csv
 from reelserve.loadtest.verdict import Goals
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
+from reelserve.server.triton_process import ServerError
 
 NEEDED = ("locust", "matplotlib", "jinja2")
 MODEL = "text_to_video"
@@ -101,7 +103,7 @@ def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     if arguments.url is not None:
         yield arguments.url, arguments.url
         return
-    with TritonServer(ServerOptions(arguments.model_repository)) as server:
+    with Server(ServeOptions(arguments.model_repository)) as server:
         yield server.grpc_url, f"a server over {arguments.model_repository}"
 
 

@@ -20,6 +20,8 @@ VERSION = "1"
 TEMPLATE = Path(str(reelserve.export.__file__)).parents[1] / "model_repository"
 """Configs and Python stages: beside this package in a checkout and in an installation alike."""
 TEMPLATE_FILES = ("*/config.pbtxt", "*/configs/*.pbtxt", f"*/{VERSION}/model.py")
+RETIRED = ("text_to_video_stream", f"text_to_video/{VERSION}/model.py")
+"""What older versions have laid out and Triton must not find any more."""
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -114,6 +116,13 @@ class ModelRepository:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if write_file(path, content) and existed:
                     updated.append(str(name))
+        for name in RETIRED:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink(missing_ok=True)
+        for config in self.folder.glob("*/config.pbtxt"):
+            # Triton wants a version of the ensemble too, which has no file.
+            (config.parent / VERSION).mkdir(exist_ok=True)
         return tuple(updated)
 
     def version_folder(self, stage: str) -> Path:

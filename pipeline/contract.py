@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PUBLIC_MODELS = ("text_to_video", "text_to_video_stream")
-"""What clients ask; the others are stages."""
+PUBLIC_MODEL = "text_to_video"
+"""What clients ask: the ensemble of the stages."""
 
 ANY = -1
 """A dimension fixed by the request or the checkpoint, not by the contract."""
@@ -35,13 +35,14 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class StageContract:
-    """Inputs and outputs of one model of the repository.
+    """Inputs and outputs of one stage, a model of the repository.
 
     Args:
         name: Folder in `model_repository/`.
         inputs: In the order of `config.pbtxt`.
         outputs: In the order of `config.pbtxt`.
-        batched: Whether Triton adds a leading batch dimension (`max_batch_size` > 0).
+        batched: Whether Triton adds a leading batch dimension (`max_batch_size` > 0). The Python
+            stages take one clip a request and have that dimension, 1, written out.
         engine: Whether it is an exported graph without code of its own.
     """
 
@@ -80,8 +81,10 @@ REQUEST_INPUTS = (
 """The public request. Each holds one element; `dims` are free so that a wrong count reaches
 `prompt_processor`, whose error names the field."""
 
+PROGRESS = "progress"
+"""Request parameter of a stream: true asks for EVENT and PREVIEW on the way to the clip."""
 EVENT = TensorSpec("EVENT", "STRING", (1,))
-"""JSON: what has happened, see `server/events.py`."""
+"""JSON: what has happened, see `server/frontend/events.py`."""
 PREVIEW = TensorSpec("PREVIEW", "STRING", (1,))
 """Bytes of a PNG file."""
 VIDEO = TensorSpec("VIDEO", "STRING", (1,))
@@ -108,18 +111,18 @@ PRIORITY_RANK = TensorSpec("PRIORITY_RANK", "INT32", (1,))
 """Place in line: 0 interactive, 1 batch."""
 
 
-def _resolved(spec: TensorSpec) -> TensorSpec:
-    """The same field after `prompt_processor` has filled in its default: one element."""
-    return TensorSpec(spec.name, spec.dtype, (1,))
-
-
 DENOISER_PROMPT_EMBEDS = TensorSpec("PROMPT_EMBEDS", "FP32", (ANY, ANY))
 DENOISER_ATTENTION_MASK = TensorSpec("ATTENTION_MASK", "INT64", (ANY,))
-_SAMPLING = tuple(
-    _resolved(spec) for spec in (SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, NUM_FRAMES)
-)
-_FPS = (_resolved(FPS),)
-_SIZE = tuple(_resolved(spec) for spec in (HEIGHT, WIDTH))
+
+
+def _one_clip(*specs: TensorSpec, optional: bool = False) -> tuple[TensorSpec, ...]:
+    """The same tensors with a batch dimension of 1 written out."""
+    return tuple(TensorSpec(s.name, s.dtype, (1, *s.dims), optional) for s in specs)
+
+
+def _resolved(*specs: TensorSpec) -> tuple[TensorSpec, ...]:
+    """Fields after `prompt_processor` has filled in their defaults: `[1, 1]`."""
+    return tuple(TensorSpec(spec.name, spec.dtype, (1, 1)) for spec in specs)
 
 
 STAGES = {
@@ -128,7 +131,11 @@ STAGES = {
         StageContract(
             "prompt_processor",
             inputs=REQUEST_INPUTS,
-            outputs=(INPUT_IDS, ATTENTION_MASK, *_SAMPLING, *_FPS, *_SIZE, PRIORITY_RANK),
+            outputs=(
+                *_one_clip(INPUT_IDS, ATTENTION_MASK),
+                *_resolved(SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE),
+                *_resolved(NUM_FRAMES, FPS, HEIGHT, WIDTH, PRIORITY_RANK),
+            ),
             batched=False,
             engine=False,
         ),
@@ -141,9 +148,13 @@ STAGES = {
         ),
         StageContract(
             "video_diffusion",
-            inputs=(PROMPT_EMBEDS, ATTENTION_MASK, *_SAMPLING, *_SIZE, PRIORITY_RANK),
-            outputs=(LATENTS,),
-            batched=True,
+            inputs=(
+                *_one_clip(PROMPT_EMBEDS, ATTENTION_MASK),
+                *_resolved(SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE),
+                *_resolved(NUM_FRAMES, HEIGHT, WIDTH, PRIORITY_RANK),
+            ),
+            outputs=_one_clip(LATENTS),
+            batched=False,
             engine=False,
         ),
         StageContract(
@@ -171,26 +182,19 @@ STAGES = {
             engine=True,
         ),
         StageContract(
+            # FRAMES, or LATENTS where the stages between are to be led in a GPU's memory.
             "video_encoder",
-            inputs=(FRAMES, SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, *_FPS, *_SIZE),
+            inputs=(
+                *_one_clip(FRAMES, LATENTS, optional=True),
+                *_resolved(SEED, NUM_INFERENCE_STEPS, GUIDANCE_SCALE, FPS, HEIGHT, WIDTH),
+            ),
             outputs=(VIDEO, INFO),
-            batched=True,
-            engine=False,
-        ),
-        StageContract(
-            "text_to_video",
-            inputs=REQUEST_INPUTS,
-            outputs=(VIDEO, INFO),
-            batched=False,
-            engine=False,
-        ),
-        StageContract(
-            "text_to_video_stream",
-            inputs=REQUEST_INPUTS,
-            outputs=(EVENT, PREVIEW, VIDEO, INFO),
             batched=False,
             engine=False,
         ),
     )
 }
-"""Every model of the repository by name."""
+"""Every stage by name, in the order of the flow; `denoiser` runs inside `video_diffusion`."""
+
+ENSEMBLE_STAGES = tuple(name for name in STAGES if name != "denoiser")
+"""Steps of the ensemble, in order."""

@@ -55,14 +55,14 @@ def finish_clip(
     """Encodes a clip.
 
     Args:
-        inputs: Of the `video_encoder` stage by name, batch dimension first; its frames in the
-            host's memory or on a GPU.
+        inputs: Of the `video_encoder` stage by name, first dimension 1; its frames in the host's
+            memory or on a GPU.
         spec: The served checkpoint.
         versions: Shown in INFO.
         threads: Of the encoder.
 
     Returns:
-        VIDEO and INFO, `[1, 1]`; the seconds of INFO are added by who called the stages.
+        VIDEO and INFO, `[1]`; the front end fills in the seconds of INFO.
 
     Raises:
         StageError: If the frames have not the size that was asked for.
@@ -89,10 +89,11 @@ def finish_clip(
         "checkpoint": spec.name,
         "engine": spec.engine,
         "versions": dict(versions),
+        "seconds": {},
     }
     return {
-        "VIDEO": np.array([[video]], np.object_),
-        "INFO": np.array([[json.dumps(info).encode()]], np.object_),
+        "VIDEO": np.array([video], np.object_),
+        "INFO": np.array([json.dumps(info).encode()], np.object_),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any, Protocol
 
 from reelserve.server.batching import run_batched, run_each
 from reelserve.server.parameters import Parameters
+from reelserve.server.progress import ProgressFolder
 from reelserve.server.triton_io import (
     check_not_cancelled,
+    clip_key,
     error_response,
     input_arrays,
     input_tensors,
@@ -81,18 +84,20 @@ class EngineBackend(ABC):
         self._session = self.open_session(instance)
         self._batched = int(instance.config["max_batch_size"]) > 0
         self._rows_per_run = Parameters(instance.config).integer("rows_per_run", 0)
+        self._name = str(instance.config["name"])
+        self._progress = ProgressFolder.from_environment()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Computes a batch; every request gets its own response or error."""
         read = input_tensors if self.takes_device_tensors else input_arrays
         responses: list[Any] = [None] * len(requests)
-        live = []
+        live, began = [], time.monotonic()
         for index, request in enumerate(requests):
             try:
-                check_not_cancelled(request)
+                check_not_cancelled(request, self._progress)
                 live.append((index, read(request)))
             except Exception as error:
-                responses[index] = error_response(error)
+                responses[index] = error_response(error, request, self._name)
         inputs: list[Any] = [tensors for _, tensors in live]
         if self._batched:
             results = run_batched(inputs, self._session.run, self._rows_per_run)
@@ -100,9 +105,10 @@ class EngineBackend(ABC):
             results = run_each(inputs, self._session.run)
         for (index, _), result in zip(live, results, strict=True):
             if isinstance(result, Exception):
-                responses[index] = error_response(result)
+                responses[index] = error_response(result, requests[index], self._name)
             else:
                 responses[index] = response(result)
+                self._progress.stage_ended(clip_key(requests[index]), self._name, began)
         return responses
 
     def finalize(self) -> None:

@@ -6,6 +6,7 @@ import re
 
 SOURCE_PLACE = re.compile(r"/\S+:\d+ \S+\([^)]*\)(?: const)? ?")
 """Of the engine's own code: file, line, function and arguments."""
+SOURCE_LINE = re.compile(r"\b[\w./+-]+\.(?:cc|cpp|cu|h|hpp|py):\d+:? ?")
 PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
 
 
@@ -30,8 +31,13 @@ def described(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         # Its own text ends with the file.
         return f"{type(error).__name__}: {error.strerror}"
-    # What follows is where Triton's own frames begin.
-    line = " ".join(str(error).partition("\n\nAt:")[0].split())
     # What another stage said already has a name in it.
     name = "" if isinstance(error, StageError) else f"{type(error).__name__}: "
-    return name + PATH.sub("a file", SOURCE_PLACE.sub("", line))
+    return name + without_source(str(error))
+
+
+def without_source(text: str) -> str:
+    """A message in one line, without paths, stack traces and lines of anybody's code."""
+    # What follows is where Triton's own frames begin.
+    line = " ".join(text.partition("\n\nAt:")[0].split())
+    return PATH.sub("a file", SOURCE_LINE.sub("", SOURCE_PLACE.sub("", line)))

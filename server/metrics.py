@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from reelserve.pipeline.contract import PUBLIC_MODELS
-from reelserve.server.clip_run import STAGE_ORDER, Tensors
-
 STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-CLIP_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0)
-OUTCOMES = ("ok", "invalid", "refused", "cancelled", "failed")
-REFUSALS = ("capacity", "deadline")
-SHARINGS = ("joined", "cached")
 OCCUPANCY_BUCKETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -68,79 +60,8 @@ class Family:
         return self._metrics[key]
 
 
-class TritonRecorder:
-    """What the conductor tells, as metrics.
-
-    Args:
-        max_requests_in_flight: The bound, so that alerts need no copy of it.
-    """
-
-    def __init__(self, max_requests_in_flight: int) -> None:
-        self._requests = Family("requests_total", "Requests that have ended, by outcome", "counter")
-        self._refusals = Family("refusals_total", "Requests refused, by reason", "counter")
-        self._cancels = Family("cancels_total", "Clients that left, by the stage then", "counter")
-        self._shared = Family(
-            "shared_answers_total", "Requests answered by another one's clip", "counter"
-        )
-        self._videos = Family("videos_total", "Clips produced", "counter")
-        self._video_seconds = Family("video_seconds_total", "Seconds of video produced", "counter")
-        self._flight = Family("requests_in_flight", "Clips accepted and not ended", "gauge")
-        self._stage = Family(
-            "stage_seconds", "Seconds of a stage, waiting included", "histogram", STAGE_BUCKETS_S
-        )
-        self._request = Family(
-            "request_seconds", "Seconds from accepted to clip", "histogram", CLIP_BUCKETS_S
-        )
-        # Kept, since Triton drops a metric that nobody holds.
-        self._limit = Family(
-            "max_requests_in_flight", "Clips in flight over which requests are refused", "gauge"
-        )
-        self._limit.set(max_requests_in_flight)
-        self.in_flight(0)
-        # At 0 from the start, so that a first increase is seen as one.
-        for model in PUBLIC_MODELS:
-            for outcome in OUTCOMES:
-                self._requests.increment(0, model=model, outcome=outcome)
-            for reason in REFUSALS:
-                self._refusals.increment(0, model=model, reason=reason)
-            for stage in STAGE_ORDER:
-                self._cancels.increment(0, model=model, stage=stage)
-        for how in SHARINGS:
-            self._shared.increment(0, how=how)
-
-    def in_flight(self, count: int) -> None:
-        """See `Recorder`, as for the methods below."""
-        self._flight.set(count)
-
-    def refused(self, model: str, reason: str) -> None:
-        """Counts."""
-        self._refusals.increment(model=model, reason=reason)
-
-    def cancelled(self, model: str, stage: str) -> None:
-        """Counts."""
-        self._cancels.increment(model=model, stage=stage)
-
-    def shared(self, how: str) -> None:
-        """Counts."""
-        self._shared.increment(how=how)
-
-    def stage(self, name: str, seconds: float) -> None:
-        """Observes."""
-        self._stage.observe(seconds, stage=name)
-
-    def ended(self, model: str, outcome: str, seconds: float, outputs: Tensors | None) -> None:
-        """Counts, and measures what succeeded."""
-        self._requests.increment(model=model, outcome=outcome)
-        if outputs is None:
-            return
-        self._request.observe(seconds, model=model)
-        info = json.loads(outputs["INFO"].reshape(-1)[0])
-        self._videos.increment(1)
-        self._video_seconds.increment(info["num_frames"] / info["fps"])
-
-
 class StepRecorder:
-    """What `video_diffusion` does in a round, as metrics."""
+    """What `video_diffusion` does, as metrics."""
 
     def __init__(self) -> None:
         self._seconds = Family(

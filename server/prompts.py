@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reelserve.pipeline.checkpoint import RequestLimits
-from reelserve.pipeline.request import PRIORITIES, check_token_count, resolve_request
+from reelserve.pipeline.request import (
+    PRIORITIES,
+    VideoRequest,
+    check_token_count,
+    resolve_request,
+)
 
 FILE_NAME = "tokenizer.json"
 PAD_TOKENS = ("[PAD]", "<pad>")
@@ -77,10 +82,10 @@ class PromptTokenizer:
         return ids, mask
 
 
-def process_prompt(
+def check_request(
     inputs: Mapping[str, NDArray[Any]], limits: RequestLimits, tokenizer: PromptTokenizer
-) -> dict[str, NDArray[Any]]:
-    """Checks a public request and prepares it for the other stages.
+) -> tuple[VideoRequest, NDArray[np.int64], NDArray[np.int64]]:
+    """Checks a public request, before any work.
 
     Args:
         inputs: Of `text_to_video`, by name.
@@ -88,22 +93,36 @@ def process_prompt(
         tokenizer: Of its text encoder.
 
     Returns:
-        Outputs of the `prompt_processor` stage by name, no batch dimension.
+        The request with its defaults; token ids and mask, both `[2, L]`.
 
     Raises:
         ValueError: If a field is out of range.
     """
     request = resolve_request(inputs, limits, lambda: secrets.randbelow(RANDOM_SEEDS))
-    ids, mask = tokenizer.encode(request.prompt, request.negative_prompt)
+    return request, *tokenizer.encode(request.prompt, request.negative_prompt)
+
+
+def process_prompt(
+    inputs: Mapping[str, NDArray[Any]], limits: RequestLimits, tokenizer: PromptTokenizer
+) -> dict[str, NDArray[Any]]:
+    """Checks a public request and prepares it for the other stages; arguments of `check_request`.
+
+    Returns:
+        Outputs of the `prompt_processor` stage by name, first dimension 1.
+
+    Raises:
+        ValueError: If a field is out of range.
+    """
+    request, ids, mask = check_request(inputs, limits, tokenizer)
     return {
-        "INPUT_IDS": ids,
-        "ATTENTION_MASK": mask,
-        "SEED": np.array([request.seed], np.int64),
-        "NUM_INFERENCE_STEPS": np.array([request.num_inference_steps], np.int32),
-        "GUIDANCE_SCALE": np.array([request.guidance_scale], np.float32),
-        "NUM_FRAMES": np.array([request.num_frames], np.int32),
-        "FPS": np.array([request.fps], np.int32),
-        "HEIGHT": np.array([request.height], np.int32),
-        "WIDTH": np.array([request.width], np.int32),
-        "PRIORITY_RANK": np.array([PRIORITIES.index(request.priority)], np.int32),
+        "INPUT_IDS": ids[None],
+        "ATTENTION_MASK": mask[None],
+        "SEED": np.array([[request.seed]], np.int64),
+        "NUM_INFERENCE_STEPS": np.array([[request.num_inference_steps]], np.int32),
+        "GUIDANCE_SCALE": np.array([[request.guidance_scale]], np.float32),
+        "NUM_FRAMES": np.array([[request.num_frames]], np.int32),
+        "FPS": np.array([[request.fps]], np.int32),
+        "HEIGHT": np.array([[request.height]], np.int32),
+        "WIDTH": np.array([[request.width]], np.int32),
+        "PRIORITY_RANK": np.array([[PRIORITIES.index(request.priority)]], np.int32),
     }

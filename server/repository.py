@@ -7,7 +7,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.contract import PUBLIC_MODEL, STAGES
 from reelserve.pipeline.export_lock import (
     LOCK_FILE,
     ArtefactFile,
@@ -17,6 +17,7 @@ from reelserve.pipeline.export_lock import (
 )
 
 AGAIN = "export the checkpoint again with `reelserve export` (bundled: make export)"
+ENSEMBLE = 'platform: "ensemble"'
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 NVIDIA_SMI_TIMEOUT_S = 60
 """A driver that is not kept loaded takes seconds for each GPU."""
@@ -55,6 +56,9 @@ def check_repository(repository: Path, *, verify: bool = False) -> ExportLock:
             f"{repository / LOCK_FILE} is missing: nothing was exported, the export has not come "
             f"to its end, or an older version made it; {AGAIN}"
         )
+    public = repository / PUBLIC_MODEL / "config.pbtxt"
+    if not public.is_file() or ENSEMBLE not in public.read_text():
+        raise RepositoryError(f"{public} is no ensemble: an older version laid it out; {AGAIN}")
     _check_machine(lock)
     for stage in (name for name, contract in STAGES.items() if contract.engine):
         if stage not in lock.stages:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import logging
+import os
 import shutil
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
+from reelserve.server.frontend.frontend import PortError
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.serving import Running, ServeOptions, announced, serve
+from reelserve.server.triton_process import ServerError
 
 MAX_PORT = 65535
+NUMBERS = (
+    ("ready_timeout", 120.0, "bound on the start"),
+    ("drain_timeout", 300.0, "clips in flight may go on for so long once it is told to end"),
+    ("hang_timeout", 30.0, "a process stopped, or Triton silent, for so long is started again"),
+)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -27,69 +34,91 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         Exit status: 0 if it was told to end, 1 if the server failed.
     """
-    options = parse_options(argv)
+    options, ready_fd = parse_options(argv)
     console = Console(stderr=True)
-    # SIGINT too: a shell starts a background job with it ignored.
-    with _interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        try:
-            with TritonServer(options) as server:
-                console.out(
-                    f"ready after {server.ready_s:.1f} s: gRPC {server.grpc_url}, "
-                    f"HTTP {server.http_url}, metrics {server.metrics_url}; Ctrl-C ends it",
-                    highlight=False,
-                )
-                status = server.wait()
-                console.out(
-                    f"Triton ended with status {status}\n{server.errors()}", highlight=False
-                )
-                return 1
-        except KeyboardInterrupt:
-            return 0
-        except (ServerError, InstallationError) as error:
-            console.out(str(error), highlight=False)
-            return 1
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+
+    def ready(running: Running) -> None:
+        console.out(running.described(), highlight=False)
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "w") as told:
+                told.write(announced(running) + "\n")
+
+    try:
+        asyncio.run(serve(options, ready))
+    except (ServerError, PortError, InstallationError) as error:
+        console.out(str(error), highlight=False)
+        return 1
+    return 0
 
 
-def parse_options(argv: Sequence[str]) -> ServerOptions:
-    """Reads the command line; ends the process with a usage message if it is wrong."""
+def parse_options(argv: Sequence[str]) -> tuple[ServeOptions, int | None]:
+    """Reads the command line; ends the process with a usage message if it is wrong.
+
+    Returns:
+        The options, and the file descriptor that is told when the server is ready.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    ready_fd = arguments.pop("ready_fd")
+    arguments["extra_arguments"] = tuple(arguments["extra_arguments"])
+    numbers = {f"{name}_s": arguments.pop(name) for name, _, _ in NUMBERS}
+    return ServeOptions(**arguments, **numbers), ready_fd
+
+
+def arguments_of(options: ServeOptions) -> list[str]:
+    """The command line that `parse_options` reads as these options."""
+    arguments = [f"--model-repository={options.model_repository}", f"--host={options.host}"]
+    for name in ("grpc", "http", "metrics"):
+        arguments.append(f"--{name}-port={getattr(options, f'{name}_port')}")
+    for name, _, _ in NUMBERS:
+        arguments.append(f"--{name.replace('_', '-')}={getattr(options, f'{name}_s')}")
+    if options.gpus:
+        arguments.append(f"--gpus={','.join(options.gpus)}")
+    if options.tritonserver is not None:
+        arguments.append(f"--tritonserver={options.tritonserver}")
+    arguments.append(f"--log-file={options.log_file or ''}")
+    arguments += ["--verify"] if options.verify else []
+    return arguments + [f"--triton-argument={text}" for text in options.extra_arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reelserve serve", description="Serve a model repository with NVIDIA Triton."
     )
-    parser.add_argument("--model-repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    add = parser.add_argument
+    add("--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER")
+    add("--host", default="127.0.0.1", help="address to listen on")
     for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
-        parser.add_argument(
-            f"--{name}-port",
-            type=_port,
-            default=port,
-            help="0 takes a free one (default: %(default)s)",
-        )
-    parser.add_argument("--log-file", type=Path, default=Path("build/triton.log"))
-    parser.add_argument(
+        help_text = "0 takes a free one (default: %(default)s)"
+        add(f"--{name}-port", type=_port, default=port, help=help_text, metavar="PORT")
+    add("--gpus", type=_names, default=(), metavar="N,N", help="one Triton on each of these GPUs")
+    add("--log-file", type=_file, default=Path("build/triton.log"), metavar="FILE")
+    add(
         "--tritonserver",
         type=_binary,
         metavar="BINARY",
         help="NVIDIA's own tritonserver, by path or by its name on PATH, with its own backends "
         "(default: the one that nvidia-pytriton contains)",
     )
-    parser.add_argument(
+    add(
         "--verify",
         action="store_true",
         help="read every exported file and compare it with the hash of its export first",
     )
-    parser.add_argument("--ready-timeout", type=float, default=120.0, metavar="SECONDS")
-    arguments = parser.parse_args(argv)
-    return ServerOptions(
-        model_repository=arguments.model_repository,
-        host=arguments.host,
-        grpc_port=arguments.grpc_port or None,
-        http_port=arguments.http_port or None,
-        metrics_port=arguments.metrics_port or None,
-        tritonserver=arguments.tritonserver,
-        log_file=arguments.log_file,
-        ready_timeout_s=arguments.ready_timeout,
-        verify=arguments.verify,
+    for name, seconds, text in NUMBERS:
+        flag = f"--{name.replace('_', '-')}"
+        help_text = f"{text} (%(default)g s)"
+        add(flag, type=_seconds, default=seconds, metavar="SECONDS", help=help_text)
+    add(
+        "--triton-argument",
+        action="append",
+        default=[],
+        dest="extra_arguments",
+        metavar="ARGUMENT",
+        help="passed to tritonserver as it is; may be given again",
     )
+    add("--ready-fd", type=int, metavar="N", help="file descriptor that gets a line of JSON")
+    return parser
 
 
 def _port(text: str) -> int:
@@ -98,23 +127,29 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different GPUs, as in 0,1")
+    return names
+
+
+def _file(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
 def _binary(text: str) -> Path:
     found = shutil.which(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text} is no executable on PATH")
     return Path(found)
-
-
-@contextmanager
-def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Lets `signals` end the block by `KeyboardInterrupt`."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

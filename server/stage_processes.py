@@ -7,35 +7,55 @@ that needs it fails from then on, while the server still says that it is ready.
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 PROC = Path("/proc")
 STUB = "triton_python_backend_stub"
-INSTANCE_ENDING = "_0_0"
-"""Of the name of a stage's only instance, an argument of its process."""
+INSTANCE = re.compile(r"[a-z_]+_\d+_\d+")
+"""Name of an instance, an argument of its process: stage, group, number."""
+FIRST_INSTANCE = "_0_0"
+STOPPED, DEAD = "Tt", "ZX"
+"""Letters of process states."""
 
 
-def stage_processes(server: int) -> dict[str, int]:
-    """Stage to process id, of the `tritonserver` with process id `server`.
+def instance_processes(server: int) -> dict[str, int]:
+    """Instance of a stage to its process id, of the `tritonserver` with process id `server`.
 
     A process that has died is left out.
     """
-    stages = {}
+    instances = {}
     for children in PROC.glob(f"{server}/task/*/children"):
         with contextlib.suppress(OSError):
             for pid in map(int, children.read_text().split()):
-                stage = _stage(pid)
-                if stage is not None:
-                    stages[stage] = pid
-    return stages
+                instance = _instance(pid)
+                if instance is not None:
+                    instances[instance] = pid
+    return instances
 
 
-def _stage(pid: int) -> str | None:
+def stage_processes(server: int) -> dict[str, int]:
+    """Stage to the process id of its first instance; see `instance_processes`."""
+    return {
+        name.removesuffix(FIRST_INSTANCE): pid
+        for name, pid in instance_processes(server).items()
+        if name.endswith(FIRST_INSTANCE)
+    }
+
+
+def process_state(pid: int) -> str:
+    """Letter of a process's state; `X` if there is no such process."""
+    try:
+        # The name, in brackets, may hold anything.
+        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "X"
+
+
+def _instance(pid: int) -> str | None:
     with contextlib.suppress(OSError):
         # Empty for a process that has died and was not yet waited for.
         arguments = (PROC / str(pid) / "cmdline").read_text().split("\0")
         if STUB in arguments[0]:
-            for argument in arguments:
-                if argument.endswith(INSTANCE_ENDING):
-                    return argument.removesuffix(INSTANCE_ENDING)
+            return next((text for text in arguments if INSTANCE.fullmatch(text)), None)
     return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from reelserve.server.device_tensor import AnyTensor, AnyTensors
 from reelserve.server.errors import CancelledError, StageError, UnavailableError, described
+from reelserve.server.progress import ProgressFolder
 
 _CODES = (
     (ValueError, "INVALID_ARGUMENT"),
@@ -23,7 +25,7 @@ _TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
 """Of `TritonError`'s members, where they differ."""
 
 CALL_ID_PREFIX = "reelserve-call:"
-"""Of the ids of requests that one stage sends to another; what follows is a key of the board."""
+"""Of the ids of requests that one stage sends to another; the clip's key may follow."""
 
 INTERNAL = "INTERNAL"
 SHUTTING_DOWN = "Server not ready"
@@ -64,15 +66,16 @@ def _written(tensors: AnyTensors) -> list[Any]:
     ]
 
 
-def error_response(error: Exception, *, code_in_text: bool = False) -> Any:
+def error_response(error: Exception, request: Any, stage: str) -> Any:
     """A response that says what went wrong and nothing of how this package is built.
 
     What the caller did not cause is logged with its stack trace.
 
     Args:
         error: What went wrong.
-        code_in_text: Puts the code before the message, for who is told no code: another stage,
-            and the client of a stream.
+        request: That it answers. Triton tells another stage no code, so it is put before the
+            message for one.
+        stage: Named in what the caller did not cause.
     """
     message, code = described(error), INTERNAL
     for kind, kind_code in _CODES:
@@ -80,42 +83,55 @@ def error_response(error: Exception, *, code_in_text: bool = False) -> Any:
             message, code = str(error), kind_code
     if code == INTERNAL:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    if code_in_text:
+        # What another stage said already has a name in it.
+        message = message if isinstance(error, StageError) else f"{stage}: {message}"
+    if request.request_id().startswith(CALL_ID_PREFIX):
         message = f"{code}: {message}"
     # Triton adds the members to its module after this one's import.
     member = getattr(pb_utils.TritonError, _TRITON_NAMES.get(code, code))
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, member))
 
 
-def stage_error_response(error: Exception, request: Any) -> Any:
-    """As `error_response`, to a request that may be another stage's."""
-    return error_response(error, code_in_text=bool(call_key(request)))
+def answer_each(
+    requests: Sequence[Any],
+    stage: str,
+    progress: ProgressFolder,
+    compute: Callable[[Any], AnyTensors],
+) -> list[Any]:
+    """Answers every request by itself, with its outputs or its error.
 
-
-def call_key(request: Any) -> str:
-    """The key that another stage gave its request; empty for everybody else's."""
-    request_id = request.request_id()
-    key = request_id.removeprefix(CALL_ID_PREFIX)
-    return key if key != request_id else ""
-
-
-def check_not_cancelled(request: Any) -> None:
-    """Raises `CancelledError` if nobody waits for the answer any more."""
-    if request.is_cancelled():
-        raise CancelledError("the request was cancelled")
-
-
-def check_not_sequence(request: Any) -> None:
-    """Raises `ValueError` if a request carries a sequence id or flag.
-
-    `video_diffusion` is a sequence to Triton, so two requests with one id would be taken for
-    one, and a request that says it is the end of a sequence would never be answered.
+    Args:
+        requests: Of Triton.
+        stage: That answers.
+        progress: Told that the stage has ended.
+        compute: Gives the outputs of a request.
     """
-    if request.correlation_id() or request.flags():
-        raise ValueError(
-            f"sequence_id is {request.correlation_id()}; the limit is none: text_to_video takes "
-            "single requests, without sequence_id, sequence_start and sequence_end"
-        )
+    return [_answer(request, stage, progress, compute) for request in requests]
+
+
+def _answer(
+    request: Any, stage: str, progress: ProgressFolder, compute: Callable[[Any], AnyTensors]
+) -> Any:
+    began = time.monotonic()
+    try:
+        check_not_cancelled(request, progress)
+        answer = response(compute(request))
+        progress.stage_ended(clip_key(request), stage, began)
+        return answer
+    except Exception as error:
+        return error_response(error, request, stage)
+
+
+def clip_key(request: Any) -> str:
+    """The key under which the front end is told about the clip; any text from other callers."""
+    key: str = request.request_id().removeprefix(CALL_ID_PREFIX)
+    return key
+
+
+def check_not_cancelled(request: Any, progress: ProgressFolder) -> None:
+    """Raises `CancelledError` if nobody waits for the answer any more."""
+    if request.is_cancelled() or progress.is_cancelled(clip_key(request)):
+        raise CancelledError("the request was cancelled")
 
 
 def call_model(
@@ -127,7 +143,7 @@ def call_model(
         name: The model.
         inputs: By name.
         outputs: Names of those that are wanted.
-        key: On the board, of what the call is for.
+        key: Of the clip that the call is for.
 
     Returns:
         By name, in the host's memory, wherever the model has computed.
@@ -180,7 +196,7 @@ def model_request(
         name: The model.
         inputs: By name.
         outputs: Names of those that are wanted.
-        key: On the board, of what the call is for.
+        key: Of the clip that the call is for.
         timeout_us: Handed to the model, microseconds; 0 is none.
         options: More of `InferenceRequest`.
     """
@@ -205,4 +221,4 @@ def raise_error(name: str, message: str) -> NoReturn:
     for kind, kind_code in _CODES:
         if code == kind_code:
             raise kind(words)
-    raise StageError(f"{name}: {words if code == INTERNAL else message}")
+    raise StageError(words if code == INTERNAL else f"{name}: {message}")

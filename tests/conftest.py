@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from reelserve.pipeline.export_lock import LOCK_FILE
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
 # A background job ignores SIGINT, and so would every process that the tests start and interrupt.
@@ -19,16 +20,16 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_server(tiny_repository: Path) -> Iterator[TritonServer]:
+def tiny_server(tiny_repository: Path) -> Iterator[Server]:
     """A running server whose clips take a fraction of a second."""
-    with TritonServer(ServerOptions(tiny_repository)) as server:
+    with Server(ServeOptions(tiny_repository)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def exported_server() -> Iterator[TritonServer]:
+def exported_server() -> Iterator[Server]:
     """A running server over the exported checkpoint."""
     if not (REPOSITORY / LOCK_FILE).exists():
         pytest.skip("model_repository/ is not exported: run `make export`")
-    with TritonServer(ServerOptions(REPOSITORY)) as server:
+    with Server(ServeOptions(REPOSITORY)) as server:
         yield server

@@ -27,7 +27,7 @@ from reelserve.commands.bench_gpu.state import Budget, Result, State
 from reelserve.commands.loadtest_command import LoadError
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import ServerError
+from reelserve.server.triton_process import ServerError
 
 EXPORT, IN_PROCESS, SERVE, CURVES = "export", "in_process", "serve", "curves"
 PHASES = (EXPORT, IN_PROCESS, SERVE, CURVES)

@@ -19,7 +19,8 @@ from reelserve.commands.process_memory import PeakMemory
 from reelserve.loadtest.figures import ServerTime, stage_figures
 from reelserve.loadtest.plan import CLOSED, PROMPTS_FILE, Plan, read_prompts, request_name
 from reelserve.loadtest.results import number
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 
 LEVEL_CLIPS = {1: 3, 2: 6, 4: 8}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
@@ -43,7 +44,7 @@ class Served:
     """
 
     case: Case
-    server: TritonServer
+    server: Server
     gpu: GpuMonitor
     host: PeakMemory | None
 
@@ -118,11 +119,11 @@ def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> It
     Raises:
         ServerError: If it does not start.
     """
-    options = ServerOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s)
+    options = ServeOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s)
     with contextlib.ExitStack() as stack:
         gpu = stack.enter_context(GpuMonitor())
         host = None if gpu.runs else stack.enter_context(PeakMemory(os.getpid()))
-        yield Served(case, stack.enter_context(TritonServer(options)), gpu, host)
+        yield Served(case, stack.enter_context(Server(options)), gpu, host)
 
 
 def level_clips(callers: int, clip_s: float) -> int:

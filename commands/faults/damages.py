@@ -28,8 +28,10 @@ from reelserve.commands.faults.load import (
 )
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.export_lock import ArtefactFile, ExportLock
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
+from reelserve.server.triton_process import ServerError
 
 FILE_LIMIT_BYTES = 1000
 """Less than any MP4."""
@@ -49,7 +51,7 @@ def damages() -> list[Trial]:
 
 
 def _raise_in_batch(repository: Path) -> Fault:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
     timesteps = spec.scheduler.schedule(RAISING_STEPS, tokens=1).timesteps
@@ -57,7 +59,7 @@ def _raise_in_batch(repository: Path) -> Fault:
         timestep = float(timesteps[RAISING_STEPS // 2])
         raise_at(copy / "denoiser" / "1" / "model.onnx", timestep)
         relock(copy)
-        with TritonServer(ServerOptions(copy)) as server, Client(server.grpc_url) as client:
+        with Server(ServeOptions(copy)) as server, Client(server.grpc_url) as client:
             with under_load(client) as futures, ThreadPoolExecutor(1) as pool:
                 raising = pool.submit(draw, client, RAISING_STEPS)
                 its, others = outcomes([raising], b""), outcomes(futures, reference)
@@ -75,7 +77,7 @@ def _raise_in_batch(repository: Path) -> Fault:
 
 
 def _fill_disk(repository: Path) -> Fault:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
         pid = stage_processes(server.pid)["video_encoder"]
         limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -99,7 +101,7 @@ def _corrupt_graph(repository: Path) -> Fault:
         (copy / "upsampler" / "1" / "model.onnx").write_bytes(b"no graph")
         relock(copy)
         try:
-            with TritonServer(ServerOptions(copy)):
+            with Server(ServeOptions(copy)):
                 error = ""
         except ServerError as caught:
             error = str(caught)
@@ -115,7 +117,7 @@ def _corrupt_graph(repository: Path) -> Fault:
 
 
 def _never_read(repository: Path) -> Fault:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
         silent = client.stream(PROMPT, **CLIP)
         with under_load(client) as futures:

@@ -20,8 +20,10 @@ from reelserve.commands.faults.load import (
     under_load,
 )
 from reelserve.pipeline import contract
-from reelserve.server.launcher import KILL_AFTER_S, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
+from reelserve.server.triton_process import KILL_AFTER_S
 
 SERVER_GONE = ("InternalError", "NoServerError", "UnavailableError", "CancelledError")
 """What a request may get from a server that ends, beside its clip."""
@@ -34,7 +36,7 @@ def deaths() -> list[Trial]:
 
 
 def _kill_stage(repository: Path, stage: str) -> Fault:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
         with under_load(client) as futures:
             os.kill(stage_processes(server.pid)[stage], signal.SIGKILL)
@@ -55,7 +57,7 @@ def _kill_stage(repository: Path, stage: str) -> Fault:
 
 
 def _kill_server(repository: Path) -> Fault:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
         with under_load(client) as futures:
             os.kill(server.pid, signal.SIGKILL)
@@ -75,7 +77,7 @@ def _kill_server(repository: Path) -> Fault:
 
 
 def _terminate(repository: Path) -> Fault:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
         with under_load(client) as futures:
             started = time.monotonic()
@@ -94,5 +96,5 @@ def _terminate(repository: Path) -> Fault:
 
 
 def _started_again(repository: Path, since: float, reference: bytes) -> float | None:
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         return recovery(client, since, reference)

@@ -12,7 +12,8 @@ from reelserve.commands.faults.load import draw, recovery
 from reelserve.commands.faults.memory import MAX_GROWTH, growth
 from reelserve.commands.process_memory import tree_bytes
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
 
 SAMPLES = 50
@@ -26,7 +27,7 @@ def fuzz(calls: int, seed: int = 0) -> Trial:
 
 def _fuzz(repository: Path, calls: int, seed: int) -> Fault:
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
         stages = stage_processes(server.pid)
         fuzzer = Fuzzer(server.grpc_url, spec, seed)

@@ -10,7 +10,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 
 from reelserve.client import Client, GenerateOptions, ReelserveError, Stream
-from reelserve.server.launcher import ServerError, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.triton_process import ServerError
 
 PROMPT = "a large yellow star spins on a starry night"
 STEPS = 20
@@ -93,7 +94,7 @@ def recovery(client: Client, since: float, reference: bytes) -> float | None:
     return None
 
 
-def end_of(server: TritonServer) -> str:
+def end_of(server: Server) -> str:
     """How the launcher sees the server end."""
     try:
         return f"the server ended with status {server.wait()}"

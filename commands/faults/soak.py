@@ -13,7 +13,8 @@ from reelserve.client import Client, GenerateOptions, ReelserveError
 from reelserve.commands.faults.fault import Fault, Trial, counted
 from reelserve.commands.faults.memory import MAX_GROWTH, MemoryTrace
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
 
 CLIENTS = 6
@@ -34,7 +35,7 @@ def soak(minutes: float) -> Trial:
 def _soak(repository: Path, minutes: float) -> Fault:
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
     outcomes: Counter[str] = Counter()
-    with TritonServer(ServerOptions(repository)) as server:
+    with Server(ServeOptions(repository)) as server:
         stages = stage_processes(server.pid)
         seconds = minutes * SECONDS_PER_MINUTE
         until = time.monotonic() + seconds

@@ -22,7 +22,8 @@ from reelserve.client import (
 )
 from reelserve.commands.stage_times import settled_statistics
 from reelserve.pipeline import contract
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.server.test_config import config_of, parameter
 from tests.server.test_streaming import metrics, wait_until_idle
 
@@ -81,7 +82,7 @@ def test_generate_raises_deadline_exceeded_and_the_server_goes_on(tiny_server):
 
 
 def test_generate_raises_no_server_when_it_dies_meanwhile(tiny_repository):
-    with TritonServer(ServerOptions(tiny_repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(tiny_repository)) as server, Client(server.grpc_url) as client:
         before = client.statistics()["prompt_processor"].requests
 
         def kill() -> None:
@@ -109,7 +110,7 @@ def test_statistics_count_every_stage_of_a_clip(tiny_server):
 
 
 @contextlib.contextmanager
-def full(server: TritonServer) -> Iterator[None]:
+def full(server: Server) -> Iterator[None]:
     """Long clips in every place, cancelled at the end."""
     wait_until_idle(server)
     options = {**LONG, "height": 128, "width": 128}

@@ -19,7 +19,8 @@ from reelserve.export.parity import ParityCase
 from reelserve.export.repository import ModelRepository
 from reelserve.server import aoti_session
 from reelserve.server.aoti_session import AotiSession
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.export.conftest import write_tiny_checkpoint
 from tests.export.test_aot_inductor_served import session_of
 
@@ -128,7 +129,7 @@ def test_frames_stay_on_the_gpu_from_stage_to_stage(repository, tmp_path):
     for model in ("text_to_video", "text_to_video_stream"):
         file = folder / model / "1" / "model.py"
         file.write_text(WATCHFUL + file.read_text())
-    with TritonServer(ServerOptions(folder)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(folder)) as server, Client(server.grpc_url) as client:
         video = client.generate("a red star", num_frames=SHORT, **REQUEST)
         again = client.generate("a red star", num_frames=SHORT, **REQUEST)
         events = list(client.stream("a red star", num_frames=SHORT, **REQUEST))
@@ -141,7 +142,7 @@ def test_out_of_memory_fails_one_request_alone(repository, tmp_path):
     folder = Path(shutil.copytree(repository.folder, tmp_path / "model_repository"))
     limit = memory_between(session_of(repository, "upsampler"))
     set_parameter(folder, "upsampler", "gpu_memory_limit_bytes", str(limit))
-    with TritonServer(ServerOptions(folder)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(folder)) as server, Client(server.grpc_url) as client:
         expected = client.generate("a red star", num_frames=SHORT, **REQUEST)
         with pytest.raises(InternalError, match=r"upsampler: out of GPU memory .* fewer frames"):
             client.generate("a red star", num_frames=LONG, **REQUEST)

@@ -17,7 +17,8 @@ from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.aoti_session import AotiSession, AotiSettings, check_package
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 
 ENGINE = ENGINES["pytorch"]
@@ -25,9 +26,9 @@ KIND = "GPU" if torch.cuda.is_available() else "CPU"
 
 
 @pytest.fixture(scope="module")
-def server(compiled) -> Iterator[TritonServer]:
+def server(compiled) -> Iterator[Server]:
     repository, _ = compiled
-    with TritonServer(ServerOptions(repository.folder)) as running:
+    with Server(ServeOptions(repository.folder)) as running:
         yield running
 
 

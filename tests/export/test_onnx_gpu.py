@@ -13,7 +13,8 @@ from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.onnx_graph import CUDA_PROVIDER
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 
 pytestmark = [
@@ -40,7 +41,7 @@ def test_served_frames_are_those_of_torch_in_fp32(family, tmp_path, precision, l
     expected = check.generate(runners)["upsampler"].output[0]
 
     request = {"seed": CLIP.seed, "num_frames": 20, "num_inference_steps": 2}
-    with TritonServer(ServerOptions(repository.folder)) as server:
+    with Server(ServeOptions(repository.folder)) as server:
         found = served.frames(server.grpc_url, prompt=PROMPT, **request)
         with Client(server.grpc_url) as client:
             video, again = (client.generate(PROMPT, **request) for _ in range(2))

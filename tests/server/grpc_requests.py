@@ -8,7 +8,7 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from reelserve.pipeline.contract import REQUEST_INPUTS
-from reelserve.server.launcher import TritonServer
+from reelserve.server.launcher import Server
 
 NUMPY_TYPES = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "FP64": np.float64}
 DTYPES = {spec.name: spec.dtype for spec in REQUEST_INPUTS}
@@ -29,7 +29,7 @@ def infer_input(name: str, value: Any, dtype: str | None = None) -> InferInput:
     return tensor
 
 
-def generate(server: TritonServer, **fields: Any) -> tuple[bytes, dict[str, Any]]:
+def generate(server: Server, **fields: Any) -> tuple[bytes, dict[str, Any]]:
     """Generates a clip from fields in lower case; returns the MP4 and INFO."""
     inputs = [infer_input(name.upper(), value) for name, value in fields.items()]
     with InferenceServerClient(server.grpc_url) as client:
@@ -37,12 +37,12 @@ def generate(server: TritonServer, **fields: Any) -> tuple[bytes, dict[str, Any]
     return result.as_numpy("VIDEO")[0], json.loads(result.as_numpy("INFO")[0])
 
 
-def digest(server: TritonServer, **fields: Any) -> str:
+def digest(server: Server, **fields: Any) -> str:
     """The MP4's hash."""
     return hashlib.sha256(generate(server, **fields)[0]).hexdigest()
 
 
-def executions(server: TritonServer, model: str) -> tuple[int, int]:
+def executions(server: Server, model: str) -> tuple[int, int]:
     """Rows and batches that a model has computed, failed ones included."""
     with InferenceServerClient(server.grpc_url) as client:
         statistics = client.get_inference_statistics(model).model_stats[0]

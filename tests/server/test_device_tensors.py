@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reelserve.server.board import SHARED_MEMORY
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.server.grpc_requests import generate
 
 BLIND = '''"""A conductor that sees no frames."""
@@ -34,7 +35,7 @@ def blind_server(tiny_repository: Path, tmp_path_factory):
     for model in ("text_to_video", "text_to_video_stream"):
         file = folder / model / "1" / "model.py"
         file.write_text(BLIND + file.read_text())
-    with TritonServer(ServerOptions(folder)) as server:
+    with Server(ServeOptions(folder)) as server:
         yield server
 
 
@@ -57,6 +58,6 @@ def test_frames_that_were_passed_on_are_freed(blind_server):
     assert shared_memory_bytes(blind_server) - before < 2 * 2**20
 
 
-def shared_memory_bytes(server: TritonServer) -> int:
+def shared_memory_bytes(server: Server) -> int:
     regions = SHARED_MEMORY.glob(f"{server._shm_prefix}*")
     return sum(region.stat().st_blocks * 512 for region in regions)

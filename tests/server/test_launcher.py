@@ -14,13 +14,10 @@ import pytest
 from reelserve.pipeline.contract import STAGES
 from reelserve.server import launcher
 from reelserve.server.installation import InstallationError, native_installation, pip_installation
-from reelserve.server.launcher import (
-    ServerError,
-    ServerOptions,
-    TritonServer,
-    error_lines,
-)
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
+from reelserve.server.triton_process import ServerError, error_lines
 from tests.server.grpc_requests import generate
 
 
@@ -37,13 +34,13 @@ def processes_of_group(group: int) -> list[str]:
     return found
 
 
-def shared_memory(server: TritonServer) -> list[Path]:
+def shared_memory(server: Server) -> list[Path]:
     return list(Path("/dev/shm").glob(f"{server._shm_prefix}*"))
 
 
 @pytest.mark.server
 def test_triton_server_leaves_nothing_behind_when_stopped(tiny_repository):
-    with TritonServer(ServerOptions(tiny_repository)) as server:
+    with Server(ServeOptions(tiny_repository)) as server:
         group = server.pid
         assert len(processes_of_group(group)) > 8, "tritonserver and a process a stage"
         assert shared_memory(server)
@@ -62,7 +59,7 @@ def test_triton_server_names_the_mismatch_when_graph_and_config_differ(tiny_repo
     shutil.copytree(tiny_repository, broken)
     config = broken / "denoiser" / "config.pbtxt"
     config.write_text(config.read_text().replace('"VELOCITY"', '"SPEED"'))
-    server = TritonServer(ServerOptions(broken, log_file=tmp_path / "log"))
+    server = Server(ServeOptions(broken, log_file=tmp_path / "log"))
 
     with pytest.raises(ServerError) as caught:
         server.start()
@@ -78,15 +75,13 @@ def test_triton_server_starts_when_paths_hold_white_space(tiny_repository, tmp_p
     folder = tmp_path / "my videos"
     shutil.copytree(tiny_repository, folder / "model repository")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    with TritonServer(
-        ServerOptions(folder / "model repository", log_file=folder / "the log")
-    ) as server:
+    with Server(ServeOptions(folder / "model repository", log_file=folder / "the log")) as server:
         assert generate(server, prompt="a red star", seed=1)[1]["checkpoint"] == "tiny"
 
 
 @pytest.mark.server
 def test_triton_server_gives_up_when_it_is_not_ready_in_time(tiny_repository):
-    server = TritonServer(ServerOptions(tiny_repository, ready_timeout_s=0.3))
+    server = Server(ServeOptions(tiny_repository, ready_timeout_s=0.3))
 
     with pytest.raises(ServerError, match=r"not ready within 0\.3 s"):
         server.start()
@@ -99,7 +94,7 @@ def test_triton_server_refuses_when_the_port_is_in_use(tiny_repository):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{port}: Address"):
-            TritonServer(ServerOptions(tiny_repository, grpc_port=port)).start()
+            Server(ServeOptions(tiny_repository, grpc_port=port)).start()
 
 
 @pytest.mark.server
@@ -213,7 +208,7 @@ def test_stages_start_without_torch():
 
 @pytest.mark.server
 def test_wait_stops_the_server_and_names_the_stage_when_one_has_died(tiny_repository):
-    with TritonServer(ServerOptions(tiny_repository)) as server:
+    with Server(ServeOptions(tiny_repository)) as server:
         stages = stage_processes(server.pid)
         os.kill(stages["upsampler"], signal.SIGKILL)
         with pytest.raises(ServerError, match="the process of upsampler has died"):

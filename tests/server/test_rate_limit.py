@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.server.grpc_requests import infer_input
 
 ALONE = '''"""Fails where another model of this kind runs already."""
@@ -54,7 +55,7 @@ def repository(tiny_repository: Path, tmp_path: Path):
 
 @pytest.mark.server
 def test_models_that_share_a_resource_run_one_at_a_time(repository):
-    with TritonServer(ServerOptions(repository)) as server:
+    with Server(ServeOptions(repository)) as server:
 
         def call(number: int) -> None:
             with InferenceServerClient(server.grpc_url) as client:

@@ -11,13 +11,15 @@ import pytest
 
 from reelserve.pipeline.export_lock import LOCK_FILE, ExportLock
 from reelserve.server import repository as repository_module
-from reelserve.server.launcher import ServerError, ServerOptions, TritonServer
+from reelserve.server.launcher import Server
 from reelserve.server.repository import (
     RepositoryError,
     check_repository,
     gpu_architectures,
     is_for_gpu,
 )
+from reelserve.server.serving import ServeOptions
+from reelserve.server.triton_process import ServerError
 from tests.server.tiny_repository import write_lock
 
 AGAIN = r"export the checkpoint again with `reelserve export` \(bundled: make export\)"
@@ -141,7 +143,7 @@ def test_start_refuses_what_the_check_refuses(copy):
     (copy / LOCK_FILE).unlink()
 
     with pytest.raises(ServerError, match=f"{LOCK_FILE} is missing"):
-        TritonServer(ServerOptions(copy)).start()
+        Server(ServeOptions(copy)).start()
 
 
 @pytest.mark.parametrize(

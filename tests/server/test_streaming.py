@@ -20,7 +20,8 @@ from reelserve.client import (
     UnavailableError,
 )
 from reelserve.server.clip_run import STAGE_ORDER
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
 
 pytestmark = pytest.mark.server
@@ -226,7 +227,7 @@ def test_equal_requests_are_drawn_once_when_answers_are_shared(tmp_path):
         (repository / model / "configs").mkdir()
         (repository / model / "configs" / "shared.pbtxt").write_text(text)
     write_lock(repository, config_name="shared")
-    with TritonServer(ServerOptions(repository)) as server, Client(server.grpc_url) as client:
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         with ThreadPoolExecutor(3) as pool:
             futures = [pool.submit(client.generate, "a red star", seed=1, **LONG) for _ in range(3)]
             videos = [future.result(TIMEOUT_S).mp4 for future in futures]

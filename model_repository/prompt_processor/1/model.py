@@ -3,12 +3,9 @@
 from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.server.progress import ProgressFolder
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, process_prompt
-from reelserve.server.triton_io import (
-    input_arrays,
-    response,
-    stage_error_response,
-)
+from reelserve.server.triton_io import answer_each, input_arrays
 
 
 class TritonPythonModel:
@@ -17,8 +14,8 @@ class TritonPythonModel:
     PROMPT, NEGATIVE_PROMPT, PRIORITY STRING; SEED INT64; NUM_INFERENCE_STEPS, NUM_FRAMES, FPS,
     HEIGHT, WIDTH INT32; GUIDANCE_SCALE FP32.
 
-    Out: INPUT_IDS, ATTENTION_MASK `[2, L]` INT64; every numeric field above, resolved, `[1]`;
-    PRIORITY_RANK `[1]` INT32.
+    Out: INPUT_IDS, ATTENTION_MASK `[1, 2, L]` INT64; every numeric field above, resolved, and
+    PRIORITY_RANK INT32, `[1, 1]`.
     """
 
     def initialize(self, args):
@@ -26,13 +23,11 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         self._limits = CheckpointSpec.load(folder).limits
         self._tokenizer = PromptTokenizer(folder / FILE_NAME, self._limits.max_prompt_tokens)
+        self._progress = ProgressFolder.from_environment()
 
     def execute(self, requests):
         """Answers every request by itself."""
-        return [self._answer(request) for request in requests]
+        return answer_each(requests, "prompt_processor", self._progress, self._process)
 
-    def _answer(self, request):
-        try:
-            return response(process_prompt(input_arrays(request), self._limits, self._tokenizer))
-        except Exception as error:
-            return stage_error_response(error, request)
+    def _process(self, request):
+        return process_prompt(input_arrays(request), self._limits, self._tokenizer)

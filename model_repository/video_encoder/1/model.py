@@ -6,26 +6,26 @@ from pathlib import Path
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.clip_output import finish_clip, installed_versions
 from reelserve.server.device_tensor import has_gpu
+from reelserve.server.frames_in_place import frames_in_place
 from reelserve.server.parameters import Parameters
-from reelserve.server.triton_io import (
-    check_not_cancelled,
-    input_tensors,
-    response,
-    stage_error_response,
-)
+from reelserve.server.progress import ProgressFolder
+from reelserve.server.triton_io import answer_each, clip_key, input_tensors
 
 
 class TritonPythonModel:
     """In: FRAMES `[1, F, H, W, 3]` UINT8, on the host or a GPU; the resolved fields, `[1, 1]`.
 
-    Out: VIDEO `[1, 1]` STRING, the bytes of an MP4 file; INFO `[1, 1]` STRING, JSON.
+    Or LATENTS `[1, C, F, H, W]` FP32 in place of FRAMES: the stages between are called from here,
+    so that frames stay in a GPU's memory.
+
+    Out: VIDEO `[1]` STRING, the bytes of an MP4 file; INFO `[1]` STRING, JSON.
     """
 
     def initialize(self, args):
         """Reads what INFO says about the checkpoint and the installation."""
-        folder = Path(args["model_repository"]) / args["model_version"]
-        self._spec = CheckpointSpec.load(folder)
+        self._spec = CheckpointSpec.load(Path(args["model_repository"]) / args["model_version"])
         self._versions = installed_versions()
+        self._progress = ProgressFolder.from_environment()
         parameters = Parameters(json.loads(args["model_config"]))
         self._threads = parameters.integer("encoder_threads", 1)
         if parameters.switch("warm_up", default=False) and has_gpu():
@@ -36,12 +36,10 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Answers every request by itself."""
-        return [self._answer(request) for request in requests]
+        return answer_each(requests, "video_encoder", self._progress, self._encode)
 
-    def _answer(self, request):
-        try:
-            check_not_cancelled(request)
-            inputs = input_tensors(request)
-            return response(finish_clip(inputs, self._spec, self._versions, self._threads))
-        except Exception as error:
-            return stage_error_response(error, request)
+    def _encode(self, request):
+        inputs = input_tensors(request)
+        if "FRAMES" not in inputs:
+            inputs["FRAMES"] = frames_in_place(inputs, clip_key(request), self._progress)
+        return finish_clip(inputs, self._spec, self._versions, self._threads)

@@ -29,7 +29,8 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import write_tiny_latte
 
@@ -94,7 +95,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
         {"num_inference_steps": 5, "guidance_scale": 1.0, "negative_prompt": ""},
         {"num_inference_steps": 3, "guidance_scale": 3.0, "negative_prompt": "a blue circle"},
     )
-    with TritonServer(ServerOptions(repository)) as server:
+    with Server(ServeOptions(repository)) as server:
         for number, request in enumerate(requests):
             request = {"prompt": "A Red star moves", "seed": number, **request}
             ours = served.frames(server.grpc_url, **request)

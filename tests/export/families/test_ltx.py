@@ -30,7 +30,8 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import ServerOptions, TritonServer
+from reelserve.server.launcher import Server
+from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 
@@ -100,7 +101,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch, heads, sche
     )
     external = (repository / "denoiser" / "1" / "model.onnx.data").is_file()
     assert external == (heads == 2)
-    with TritonServer(ServerOptions(repository, verify=True)) as server:
+    with Server(ServeOptions(repository, verify=True)) as server:
         for number, request in enumerate(requests):
             request = {
                 "prompt": "a red star moves",

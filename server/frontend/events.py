@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 SECONDS_DECIMALS = 3
 
@@ -37,10 +33,10 @@ class Event:
     step: int | None = None
     steps: int | None = None
 
-    def outputs(self, **more: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """EVENT, and what comes with it, by name."""
+    def to_json(self) -> bytes:
+        """Content of EVENT."""
         fields = asdict(self)
         for name in ("seconds", "remaining_s"):
             if fields[name] is not None:
                 fields[name] = round(fields[name], SECONDS_DECIMALS)
-        return {"EVENT": np.array([json.dumps(fields).encode()], np.object_), **more}
+        return json.dumps(fields).encode()

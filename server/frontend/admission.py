@@ -1,0 +1,145 @@
+"""Who has a place, on which Triton, for how long, and what clips cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+DECODE_STEPS = 9
+"""What follows denoising costs as much as about so many steps (`docs/results/bench_cpu.json`)."""
+MEMORY = 0.3
+"""Weight of the newest clip in the average cost."""
+LEAST_SHARE_LEFT = 0.05
+"""Of a clip that has taken longer than expected."""
+
+
+def clip_units(num_frames: int, height: int, width: int, num_inference_steps: int) -> float:
+    """Size of a clip in megapixels times steps."""
+    return num_frames * height * width * (num_inference_steps + DECODE_STEPS) / 1e6
+
+
+@dataclass
+class Line:
+    """The clips of one Triton, which share its machine evenly.
+
+    Args:
+        name: Of the Triton.
+        ready: Whether it takes clips.
+    """
+
+    name: str
+    ready: bool = False
+    places: list[Place] = field(default_factory=list)
+    _share_s: float = 0.0
+    """Seconds that a clip would have computed if it had been here all the time."""
+    _counted: float = field(default_factory=time.monotonic)
+
+    def share_s(self) -> float:
+        """A clock that runs at one nth of the speed while n clips are here."""
+        now = time.monotonic()
+        self._share_s += (now - self._counted) / max(1, len(self.places))
+        self._counted = now
+        return self._share_s
+
+
+@dataclass(eq=False)
+class Place:
+    """A clip in flight.
+
+    Args:
+        line: The Triton that draws it.
+        units: See `clip_units`.
+        began_share_s: The line's clock when it was taken.
+    """
+
+    line: Line
+    units: float
+    began_share_s: float
+
+    def taken_s(self) -> float:
+        """Its share of the machine's time until now."""
+        return self.line.share_s() - self.began_share_s
+
+
+class Admission:
+    """All places of a server; of one thread.
+
+    Args:
+        lines: One for each Triton.
+        limit: Clips in flight on each.
+        together: Clips that take steps together on each; the others wait.
+    """
+
+    def __init__(self, lines: Sequence[Line], limit: int, together: int) -> None:
+        self._lines, self._limit, self._together = lines, limit, together
+        self._seconds_per_unit: float | None = None
+
+    @property
+    def limit(self) -> int:
+        """Clips in flight over all Tritons."""
+        return self._limit * len(self._lines)
+
+    @property
+    def in_flight(self) -> int:
+        """Clips in flight over all Tritons."""
+        return sum(len(line.places) for line in self._lines)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a Triton takes clips."""
+        return any(line.ready for line in self._lines)
+
+    def choose(self) -> Line | None:
+        """The Triton with the fewest clips, if it has a place left."""
+        ready = [line for line in self._lines if line.ready]
+        line = min(ready, key=lambda one: len(one.places), default=None)
+        return line if line is not None and len(line.places) < self._limit else None
+
+    def take(self, line: Line, units: float) -> Place:
+        """Takes a place; `free` gives it back."""
+        place = Place(line, units, line.share_s())
+        line.places.append(place)
+        return place
+
+    def free(self, place: Place, *, finished: bool) -> None:
+        """Gives a place back, once; a clip that was finished tells what clips cost."""
+        if finished:
+            cost, known = place.taken_s() / place.units, self._seconds_per_unit
+            self._seconds_per_unit = cost if known is None else known + MEMORY * (cost - known)
+        else:
+            place.line.share_s()
+        place.line.places.remove(place)
+
+    def expected_s(self, line: Line, units: float) -> float | None:
+        """Seconds that a clip takes behind all others of a Triton; None while nothing is known."""
+        cost = self._seconds_per_unit
+        if cost is None:
+            return None
+        return units * cost + sum(self._left_s(place, cost) for place in line.places)
+
+    def next_end_s(self) -> float | None:
+        """Seconds until a clip in flight ends; None while nothing is known.
+
+        The oldest clips are those that share the machine, as many as take steps together.
+        """
+        cost, ends = self._seconds_per_unit, []
+        for line in self._lines:
+            oldest = line.places[: self._together]
+            if cost is not None and oldest:
+                ends.append(min(self._left_s(place, cost) for place in oldest) * len(oldest))
+        return min(ends, default=None)
+
+    def remaining_s(self, place: Place) -> float | None:
+        """Estimate of the seconds until a clip is there; None while nothing is known."""
+        cost = self._seconds_per_unit
+        return None if cost is None else self._left_s(place, cost) * len(place.line.places)
+
+    def retry_after_s(self, unknown_s: float) -> float:
+        """Whole seconds after which a refused request may be sent again."""
+        return math.ceil(self.next_end_s() or unknown_s)
+
+    def _left_s(self, place: Place, cost: float) -> float:
+        whole = place.units * cost
+        return max(LEAST_SHARE_LEFT * whole, whole - place.taken_s())

@@ -1,0 +1,169 @@
+"""The front end's ports: gRPC for callers, HTTP for probes and metrics."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from reelserve.pipeline.checkpoint import RequestLimits
+from reelserve.server.frontend import probes
+from reelserve.server.frontend.handlers import InferenceHandlers
+from reelserve.server.frontend.metrics import exposition
+from reelserve.server.frontend.service import Service
+from reelserve.server.frontend.upstream import SERVICE, UNLIMITED
+
+MOST_BYTES_PER_CHARACTER = 4
+"""Of UTF-8."""
+REQUEST_OVERHEAD_BYTES = 64 * 1024
+"""Of a message beside its two prompts: names, shapes, an id, parameters."""
+KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 10_000
+"""Between two questions whether a silent caller is still there, and how long it may take; without
+them a link that was cut is never noticed."""
+LEAST_PING_INTERVAL_MS = 5_000
+"""Between two such questions of a caller."""
+STUCK_AFTER_S = 10.0
+"""An event loop that has not run for so long does not live."""
+STOP_GRACE_S = 5.0
+"""For answers that are being written."""
+
+
+class PortError(RuntimeError):
+    """A port cannot be listened on; the message names it."""
+
+
+@dataclass
+class Ports:
+    """Where the front end listens; 0 takes a free port.
+
+    Args:
+        host: Address.
+        grpc: TCP port.
+        http: TCP port.
+        metrics: TCP port.
+    """
+
+    host: str
+    grpc: int
+    http: int
+    metrics: int
+
+
+class FrontEnd:
+    """The public ports of a service.
+
+    Args:
+        service: The clips.
+        ports: Where to listen.
+    """
+
+    def __init__(self, service: Service, ports: Ports) -> None:
+        self._service, self.ports = (
+            service,
+            Ports(ports.host, ports.grpc, ports.http, ports.metrics),
+        )
+        self._beat = time.monotonic()
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(options=server_options(service.limits))
+        self._server.add_generic_rpc_handlers((InferenceHandlers(service),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        self._probes: list[probes.ProbeServer] = []
+
+    async def start(self) -> None:
+        """Listens; answers that it is not ready until a Triton is.
+
+        Raises:
+            PortError: If a port cannot be had.
+        """
+        ports = self.ports
+        check_port(ports.host, ports.grpc)
+        ports.grpc = self._server.add_insecure_port(address(ports.host, ports.grpc))
+        await self._server.start()
+        elsewhere = (
+            f"not here: clips are drawn by gRPC on port {ports.grpc}, health is told on "
+            "/v2/health/live and /v2/health/ready, metrics on /metrics of the metrics port"
+        )
+        health = {
+            "/v2/health/live": lambda: probes.health(self.lives),
+            "/v2/health/ready": lambda: probes.health(self.lives and self._service.ready),
+        }
+        pages = {"/metrics": lambda: probes.metrics(self._metrics())}
+        ports.http = self._listen(ports.http, health, elsewhere)
+        ports.metrics = self._listen(ports.metrics, pages, elsewhere)
+        await self.beat()
+
+    @property
+    def lives(self) -> bool:
+        """Whether the event loop runs."""
+        return time.monotonic() - self._beat < STUCK_AFTER_S
+
+    async def beat(self) -> None:
+        """Shows that the event loop runs, and tells health as it is; to be called all the time."""
+        self._beat = time.monotonic()
+        state = health_pb2.HealthCheckResponse
+        status = state.SERVING if self._service.ready else state.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    async def close(self) -> None:
+        """Stops listening; answers that are being written are given a moment."""
+        await self._server.stop(STOP_GRACE_S)
+        for probe in self._probes:
+            probe.close()
+
+    def _listen(self, port: int, pages: dict, elsewhere: str) -> int:  # type: ignore[type-arg]
+        host = self.ports.host
+        try:
+            probe = probes.ProbeServer(host, port, pages, elsewhere)
+        except OSError as error:
+            raise PortError(f"cannot listen on {address(host, port)}: {error.strerror}") from None
+        self._probes.append(probe)
+        return probe.port
+
+    def _metrics(self) -> bytes:
+        urls = {one.line.name: one.metrics_url for one in self._service.upstreams if one.line.ready}
+        return exposition(self._service.recorder.registry, urls)
+
+
+def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
+    """Options of the gRPC server for requests within these limits."""
+    prompts = 2 * limits.max_prompt_characters * MOST_BYTES_PER_CHARACTER
+    return [
+        ("grpc.max_receive_message_length", prompts + REQUEST_OVERHEAD_BYTES),
+        ("grpc.max_send_message_length", UNLIMITED),
+        # Two servers on one port would each get some of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
+    ]
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises `PortError` if nothing can listen on a port; 0 is any.
+
+    gRPC's own error does not say why.
+    """
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(family, kind, protocol) as probe:
+            # As gRPC binds: a port whose last connection is just closing counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen()
+    except OSError as error:
+        raise PortError(f"cannot listen on {address(host, port)}: {error.strerror}") from None

@@ -1,0 +1,90 @@
+"""The HTTP ports: `/v2/health/live`, `/v2/health/ready` and `/metrics`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import ThreadingWSGIServer
+
+OK, NOT_FOUND, UNAVAILABLE = "200 OK", "404 Not Found", "503 Service Unavailable"
+NOT_ALLOWED = "405 Method Not Allowed"
+READ_TIMEOUT_S = 10
+"""A connection that sends no request for so long is closed."""
+
+Page = tuple[str, str, bytes]
+"""Status, content type and content."""
+
+
+class ProbeServer:
+    """Answers on one port, from threads, so that a busy event loop delays no probe.
+
+    Args:
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+        pages: Path to what gives its page.
+        elsewhere: Told to who asks for anything else.
+
+    Raises:
+        OSError: If the port cannot be had.
+    """
+
+    def __init__(
+        self, host: str, port: int, pages: dict[str, Callable[[], Page]], elsewhere: str
+    ) -> None:
+        self._pages, self._elsewhere = pages, elsewhere
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+
+        class Server(ThreadingWSGIServer):
+            address_family = family
+            daemon_threads = True
+
+        self._server: WSGIServer = make_server(host, port, self._answer, Server, _QuietHandler)
+        self.port = int(self._server.server_port)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        status, kind, content = self._page(environ)
+        start(status, [("Content-Type", kind), ("Content-Length", str(len(content)))])
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else content]
+
+    def _page(self, environ: dict[str, Any]) -> Page:
+        page = self._pages.get(environ.get("PATH_INFO", ""))
+        if page is None:
+            return as_json(NOT_FOUND, {"error": self._elsewhere})
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return as_json(NOT_ALLOWED, {"error": "only GET and HEAD are answered"})
+        return page()
+
+
+def as_json(status: str, content: object) -> Page:
+    """A page of JSON."""
+    return status, "application/json", json.dumps(content).encode()
+
+
+def health(well: bool) -> Page:
+    """The page of a probe; empty, as Triton's own."""
+    return (OK if well else UNAVAILABLE), "text/plain", b""
+
+
+def metrics(text: bytes) -> Page:
+    """The page of the metrics."""
+    return OK, CONTENT_TYPE_LATEST, text
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = READ_TIMEOUT_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: probes come every second."""

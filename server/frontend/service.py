@@ -1,0 +1,213 @@
+"""Accepts requests, gives each clip a place on a Triton, and lets it go."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.request import VideoRequest
+from reelserve.server.frontend.admission import Admission, Line, clip_units
+from reelserve.server.frontend.clip import Answer, Clip, stage_seconds
+from reelserve.server.frontend.errors import CallError, deadline_passed, invalid, unavailable
+from reelserve.server.frontend.messages import InferRequest
+from reelserve.server.frontend.metrics import Recorder
+from reelserve.server.frontend.response_cache import ResponseCache
+from reelserve.server.frontend.upstream import RESTART_S, Upstream
+from reelserve.server.progress import ProgressFolder, StageEnded
+from reelserve.server.prompts import FILE_NAME, PromptTokenizer, check_request
+
+RETRY_AFTER_S = 5.0
+"""Said to a refused client while nothing is known about how long clips take."""
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What a repository says of its service.
+
+    Args:
+        max_requests_in_flight: Clips accepted and not ended, on each Triton.
+        max_active_requests: Clips that take denoising steps together, on each Triton.
+        share_answers_s: How long a clip answers equal requests again; 0 does not.
+    """
+
+    max_requests_in_flight: int
+    max_active_requests: int
+    share_answers_s: float
+
+
+class Service:
+    """The clips in flight; of one thread.
+
+    Args:
+        prompt_processor: Version folder of that stage: limits and tokenizer.
+        settings: Bounds.
+        upstreams: The Tritons.
+        progress: Shared with their stages.
+    """
+
+    def __init__(
+        self,
+        prompt_processor: Path,
+        settings: ServiceSettings,
+        upstreams: Sequence[Upstream],
+        progress: ProgressFolder,
+    ) -> None:
+        self.limits = CheckpointSpec.load(prompt_processor).limits
+        self._tokenizer = PromptTokenizer(
+            prompt_processor / FILE_NAME, self.limits.max_prompt_tokens
+        )
+        self.upstreams, self._progress = upstreams, progress
+        self._admission = Admission(
+            [upstream.line for upstream in upstreams],
+            settings.max_requests_in_flight,
+            settings.max_active_requests,
+        )
+        self._cache = ResponseCache[Clip](settings.share_answers_s)
+        self._clips: set[Clip] = set()
+        self.draining = False
+        self.recorder = Recorder(
+            self._admission.limit,
+            lambda: self._admission.in_flight,
+            lambda: sum(upstream.line.ready for upstream in upstreams),
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted."""
+        return self._admission.ready and not self.draining
+
+    def begin(self, request: InferRequest, left_s: float) -> Clip:
+        """Accepts a request; `wait` or `leave` must follow.
+
+        Args:
+            request: As it was sent.
+            left_s: Seconds until its deadline.
+
+        Raises:
+            CallError: If it is out of range, or refused.
+        """
+        if self.draining:
+            raise self._refused("draining", unavailable("the server is shutting down", RESTART_S))
+        try:
+            checked, _, _ = check_request(request.tensors, self.limits, self._tokenizer)
+        except ValueError as error:
+            self.recorder.ended("invalid")
+            raise invalid(str(error)) from None
+        clip = self._cache.find(request.tensors)
+        if clip is not None:
+            self.recorder.shared("joined" if clip.ended_at is None else "cached")
+        else:
+            clip = self._accept(request, checked, left_s)
+        clip.join()
+        return clip
+
+    async def wait(self, clip: Clip, left_s: float) -> Answer:
+        """Waits for a clip; whoever stops waiting leaves it.
+
+        Raises:
+            CallError: How else it ended.
+        """
+        try:
+            await asyncio.wait({clip.result}, timeout=None if math.isinf(left_s) else left_s)
+            if not clip.result.done():
+                raise deadline_passed()
+            answer = clip.result.result()
+        except CallError as error:
+            outcome = "failed" if clip.result.done() else "cancelled"
+            self.leave(clip, outcome)
+            raise error
+        except asyncio.CancelledError:
+            self.leave(clip)
+            raise
+        self.recorder.ended("ok", clip.seconds)
+        return answer
+
+    def leave(self, clip: Clip, outcome: str = "cancelled") -> None:
+        """Somebody who waited has gone."""
+        self.recorder.ended(outcome)
+        if outcome == "cancelled":
+            self.recorder.cancelled(clip.stage())
+        if clip.leave():
+            self._cache.remove(clip)
+
+    def remaining_s(self, clip: Clip) -> float | None:
+        """Estimate of the seconds until a clip is there; None while nothing is known."""
+        return None if clip.ended_at is not None else self._admission.remaining_s(clip.place)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuses what is new and waits for what is in flight.
+
+        Returns:
+            Whether all of it ended in time.
+        """
+        self.draining = True
+        deadline = time.monotonic() + timeout_s
+        while self._clips and time.monotonic() < deadline:
+            ends = [asyncio.ensure_future(clip.wait_ended()) for clip in self._clips]
+            await asyncio.wait(ends, timeout=deadline - time.monotonic())
+        return not self._clips
+
+    def fail_all(self) -> None:
+        """Ends what is in flight."""
+        self.draining = True
+        for clip in list(self._clips):
+            clip.fail(unavailable("the server is shutting down", RESTART_S))
+
+    def abandoned_s(self, line: Line) -> float:
+        """How long Triton has gone on with a clip for which nobody waits; 0 if there is none."""
+        left = [c.left_at for c in self._clips if c.place.line is line and c.left_at is not None]
+        return time.monotonic() - min(left) if left else 0.0
+
+    def _accept(self, request: InferRequest, checked: VideoRequest, left_s: float) -> Clip:
+        line = self._admission.choose()
+        if line is None:
+            raise self._full()
+        units = clip_units(
+            checked.num_frames, checked.height, checked.width, checked.num_inference_steps
+        )
+        expected_s = self._admission.expected_s(line, units)
+        if left_s <= 0 or (expected_s is not None and expected_s > left_s):
+            raise self._too_late(left_s, expected_s)
+        upstream = next(one for one in self.upstreams if one.line is line)
+        place = self._admission.take(line, units)
+        clip = Clip(request.tensors, upstream, place, self._progress, self._ended)
+        self._clips.add(clip)
+        self._cache.add(request.tensors, clip)
+        return clip
+
+    def _ended(self, clip: Clip) -> None:
+        """Frees the place: Triton's work on the clip has ended."""
+        self._clips.discard(clip)
+        finished = clip.result.done() and clip.result.exception() is None
+        self._admission.free(clip.place, finished=finished)
+        entries = [entry for entry in clip.entries() if isinstance(entry, StageEnded)]
+        self.recorder.stages(stage_seconds(entries, clip.accepted, time.monotonic()))
+        if finished:
+            self.recorder.drawn(clip.result.result())
+        else:
+            self._cache.remove(clip)
+
+    def _full(self) -> CallError:
+        if not self._admission.ready:
+            return self._refused("starting", self.upstreams[0].starting())
+        limit, wait_s = self._admission.limit, self._admission.retry_after_s(RETRY_AFTER_S)
+        words = f"{limit} requests are in flight, as many as the limit"
+        return self._refused("capacity", unavailable(words, wait_s))
+
+    def _too_late(self, left_s: float, expected_s: float | None) -> CallError:
+        expected = (
+            "" if expected_s is None else f"; the clip is expected to take {expected_s:.1f} s"
+        )
+        error = deadline_passed()
+        words = f"the deadline leaves {max(0.0, left_s):.1f} s{expected}"
+        return self._refused("deadline", CallError(error.code, words))
+
+    def _refused(self, reason: str, error: CallError) -> CallError:
+        self.recorder.refused(reason)
+        self.recorder.ended("refused")
+        return error
