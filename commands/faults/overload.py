@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from reelserve.client import AsyncClient, Client, ReelserveError
+from reelserve.commands.faults.calls import in_own_process
 from reelserve.commands.faults.fault import Fault, Trial, all_among, counted, recovers
 from reelserve.commands.faults.load import (
     ANSWER_TIMEOUT_S,
@@ -44,7 +45,7 @@ def _overload(repository: Path, factor: int) -> Fault:
         MetricsPoll(server.metrics_url) as poll,
     ):
         reference, limit = draw(client), int(poll.read().limit)
-        answers = asyncio.run(_requests(server.grpc_url, factor * limit, reference))
+        answers = in_own_process(_requests, server.grpc_url, factor * limit, reference)
         recovered_s = recovery(client, time.monotonic(), reference)
     seen = Counter(outcome for outcome, _ in answers)
     refused_s = sorted(seconds for outcome, seconds in answers if outcome == REFUSED)
