@@ -137,13 +137,14 @@ def _start_anew(repository: Path, fault: str, kill: Callable[[Server], None]) ->
         still_left = len(leftovers(prefix))
     return Fault(
         fault,
-        "every request fails at once with NoServerError; Triton and its stages are gone within "
+        "every request that has not got its clip fails at once with NoServerError; Triton and its "
+        "stages are gone within "
         f"{MAX_GONE_S:g} s; a new server answers within 10 s of the kill and clears /dev/shm",
         f"{counted(seen)}; all gone after {gone_s:.2f} s; files in /dev/shm: {left} left, "
         f"{still_left} after the new start",
         recovered_s,
         seen[NOTHING],
-        all_among(seen, ("NoServerError",))
+        all_among(seen, (CLIP_OUTCOME, "NoServerError"))
         and gone_s <= MAX_GONE_S
         and not still_left
         and recovers(recovered_s),
