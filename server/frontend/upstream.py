@@ -25,6 +25,10 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", UNLIMITED),
     # gRPC takes a proxy of the environment for this machine's own addresses too.
     ("grpc.enable_http_proxy", 0),
+    # So that a Triton is seen as soon as it listens.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),
 )
 STATUS_TIMEOUT_S = 10.0
@@ -67,18 +71,14 @@ class Upstream:
         self._secret, self._lost = secret, lost
         self._channel: grpc.aio.Channel | None = None
 
-    def connect(self, url: str, metrics_url: str) -> None:
+    def connect(self, channel: grpc.aio.Channel, metrics_url: str) -> None:
         """Takes calls from now on."""
-        self.metrics_url = metrics_url
-        self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
+        self.metrics_url, self._channel = metrics_url, channel
         self.line.ready = True
 
-    async def disconnect(self) -> None:
-        """Takes none any more; those that run fail."""
-        self.line.ready = False
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+    def disconnect(self) -> None:
+        """Takes none any more; those that run fail when the channel is closed."""
+        self.line.ready, self._channel = False, None
 
     async def infer(self, request: service_pb2.ModelInferRequest) -> Any:
         """Calls a model and waits as long as it takes.
