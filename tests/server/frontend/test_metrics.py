@@ -1,4 +1,5 @@
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -105,6 +106,30 @@ def test_exposition_joins_ours_and_tritons(recorder):
     assert found[("reelserve_requests_in_flight",)] == 3
     assert found[("reelserve_max_requests_in_flight",)] == 12
     assert found[("reelserve_tritons_ready",)] == 2
+
+
+def test_exposition_asks_no_proxy(recorder, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Triton(TRITON.format(5)) as url:
+        assert b"nv_inference_count" in exposition(recorder.registry, {"triton": url})
+
+
+def test_exposition_gives_ours_when_a_triton_is_cut_off(recorder):
+    with socket.socket() as triton:
+        triton.bind(("127.0.0.1", 0))
+        triton.listen()
+
+        def answer():
+            with triton.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnv_")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = triton.getsockname()[1]
+        found = exposition(recorder.registry, {"triton": f"http://127.0.0.1:{port}/metrics"})
+        thread.join()
+    assert b"reelserve_requests_in_flight" in found and b"nv_" not in found
 
 
 def test_exposition_of_several_tritons_has_a_label(recorder):
