@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -78,41 +79,60 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Answers the requests of a stream beside each other; plain ones in their order."""
         one = _StreamWriter(context)
         tasks: set[asyncio.Task[None]] = set()
-        before: asyncio.Task[None] | None = None
-        try:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not failed.done():
+                failed.set_exception(error)
+
+        async def read() -> None:
+            before: asyncio.Task[None] | None = None
             async for raw in requests:
                 before = asyncio.create_task(self._stream_one(raw, context, one, before))
                 tasks.add(before)
+                before.add_done_callback(ended)
                 if len(tasks) >= MAX_AT_ONCE:
-                    _, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks:
-                await asyncio.gather(*tasks)
+                await asyncio.wait(tasks)
+
+        reading = asyncio.create_task(read())
+        try:
+            # An error ends the stream at once, though its caller may send more.
+            await asyncio.wait({reading, failed}, return_when=asyncio.FIRST_COMPLETED)
+            await (failed if failed.done() else reading)
         except CallError as error:
             await context.abort(error.code, error.message[:MAX_MESSAGE_CHARACTERS])
         finally:
-            for task in tasks:
+            for task in (reading, *tasks):
                 task.cancel()
+            failed.cancel()
 
     async def _stream_one(
         self, raw: bytes, context: Context, writer: _StreamWriter, before: asyncio.Task[None] | None
     ) -> None:
-        request_id = ""
+        request_id, began = "", time.monotonic()
         try:
             request, left_s = self._read(raw, context)
             request_id = request.id
             clip = self._service.begin(request, left_s)
             if request.progress:
                 await self._tell(clip, request, writer, left_s)
-            outputs = dict(await self._service.wait(clip, left_s - clip.seconds))
+            # The clip may be older than this request.
+            left_s -= time.monotonic() - began
+            outputs = dict(await self._service.wait(clip, left_s))
             if request.progress:
                 event = Event("clip", clip.stage(), clip.seconds, 0.0)
                 outputs = {EVENT.name: event.to_json(), **outputs}
             reply = service_pb2.ModelStreamInferResponse(
                 infer_response=answer(outputs, request.id, _wanted(request))
             )
-        except CallError as error:
+        except Exception as problem:
+            error = problem if isinstance(problem, CallError) else CallError.internal(problem)
             if (ERROR_STATUS, "true") in (context.invocation_metadata() or ()):
-                raise
+                raise error from None
             # Triton's message of a stream has no room for a status.
             reply = service_pb2.ModelStreamInferResponse(
                 error_message=f"{error.code.name}: {error.message}",
