@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -50,8 +51,6 @@ class StreamCall:
             await (self._failed if self._failed.done() else reading)
         except CallError as error:
             await abort(self._context, error)
-        except Exception as error:
-            await abort(self._context, CallError.internal(error))
         finally:
             self._failed.cancel()
             for task in (reading, *self._tasks):
@@ -75,20 +74,23 @@ class StreamCall:
             self._failed.set_exception(error)
 
     async def _answer_one(self, raw: bytes, before: asyncio.Task[None] | None) -> None:
-        request_id = ""
+        request_id, began = "", time.monotonic()
         try:
             request, left_s = read_call(self._service, raw, self._context)
             request_id = request.id
             clip = self._service.begin(request, left_s)
             if request.progress:
                 await self._tell(clip, request, left_s)
-            outputs = dict(await self._service.wait(clip, left_s - clip.seconds))
+            # The clip may be older than this request.
+            left_s -= time.monotonic() - began
+            outputs = dict(await self._service.wait(clip, left_s))
             reply = service_pb2.ModelStreamInferResponse(
                 infer_response=_last(clip, request, outputs)
             )
-        except CallError as error:
+        except Exception as problem:
+            error = problem if isinstance(problem, CallError) else CallError.internal(problem)
             if ERROR_STATUS in (self._context.invocation_metadata() or ()):
-                raise
+                raise error from None
             # Triton's message of a stream has no room for a status.
             reply = service_pb2.ModelStreamInferResponse(
                 error_message=f"{error.code.name}: {error.message}",
