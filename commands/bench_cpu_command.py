@@ -111,7 +111,9 @@ def draw(client: Client, prompt: str, request: GenerateOptions) -> Clip:
     started = time.monotonic()
     video = client.generate(prompt, **request)
     seconds = time.monotonic() - started
-    return Clip(seconds, stage_seconds(before, settled_statistics(client, before)), video)
+    after = settled_statistics(client, before)
+    stages_s = stage_seconds(before, after, video.info.seconds["video_diffusion"])
+    return Clip(seconds, stages_s, video)
 
 
 async def throughput(

@@ -18,7 +18,7 @@ from typing import Any
 from reelserve.client import Client, GenerateOptions, ReelserveError
 from reelserve.commands.bench_cpu_command import PROMPT
 from reelserve.commands.metrics_poll import MetricsPoll
-from reelserve.pipeline.contract import PUBLIC_MODELS
+from reelserve.pipeline.contract import PUBLIC_MODEL
 
 ALLOWED_S = 0.1
 """Over one denoising step."""
@@ -28,7 +28,9 @@ PACE_STEPS = 2
 ATTEMPTS = 5
 """Of a run whose clip had ended its steps when its client left."""
 DIGITS = 4
-METHODS = dict(zip(PUBLIC_MODELS, ("generate", "stream"), strict=True))
+UNARY, STREAMED = PUBLIC_MODEL, f"{PUBLIC_MODEL}, stream"
+METHODS = {UNARY: "generate", STREAMED: "stream"}
+"""What was asked, as results say it, to the client's method that asks it."""
 PROGRAM = """
 import json, sys
 from reelserve.client import Client
@@ -46,7 +48,7 @@ class Way:
     """A way to leave a request.
 
     Args:
-        model: That was asked.
+        model: What was asked, see `METHODS`.
         how: In words.
         start: Sends a request to a server and gives how to leave it.
         by_deadline: Whether `timeout_s` decides when.
@@ -133,13 +135,12 @@ def passed_deadline(method: str) -> Start:
 
 
 def all_ways() -> list[Way]:
-    """Every way to leave either public model."""
-    unary, streamed = PUBLIC_MODELS
+    """Every way to leave a unary call and a stream."""
     return [
-        *(Way(m, "deadline passed", passed_deadline(METHODS[m]), True) for m in PUBLIC_MODELS),
-        Way(streamed, "stream closed", closed_stream),
-        Way(unary, "call cancelled", cancelled_call),
-        *(Way(m, "client killed", killed_process(METHODS[m])) for m in PUBLIC_MODELS),
+        *(Way(m, "deadline passed", passed_deadline(METHODS[m]), True) for m in METHODS),
+        Way(STREAMED, "stream closed", closed_stream),
+        Way(UNARY, "call cancelled", cancelled_call),
+        *(Way(m, "client killed", killed_process(METHODS[m])) for m in METHODS),
     ]
 
 

@@ -65,7 +65,8 @@ def _draw(url: str, arguments: argparse.Namespace, console: Console) -> Video:
         with client.stream(arguments.prompt, **request_options(arguments)) as events:
             video = follow(events, console)
         total_s = time.monotonic() - started
-        seconds = stage_seconds(before, settled_statistics(client, before))
+        after = settled_statistics(client, before)
+    seconds = stage_seconds(before, after, video.info.seconds["video_diffusion"])
     console.print(stage_table(seconds, total_s))
     return video
 

@@ -158,6 +158,12 @@ def serving(results: Results) -> str:
         )
         for one in results["refusals"]
     ]
+    # Older files do not have it.
+    figures += [
+        (f"99th percentile until `{one['model']}` refuses, ms", f"{1e3 * one['p99_s']:.1f}")
+        for one in results["refusals"]
+        if "p99_s" in one
+    ]
     figures += [
         (
             f"Seconds to the first event, {request['num_frames'] / request['fps']:g} s clip",

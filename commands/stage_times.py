@@ -1,4 +1,4 @@
-"""Seconds of every stage, from two readings of Triton's statistics."""
+"""Seconds of every stage, from two readings of Triton's statistics and a clip's INFO."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ def settled_statistics(
         counted = all(
             now.get(stage, idle).requests > before.get(stage, idle).requests
             for stage in contract.STAGES
-            if stage not in contract.PUBLIC_MODELS
         )
         if counted or time.monotonic() > deadline:
             return now
@@ -41,20 +40,25 @@ def settled_statistics(
 
 
 def stage_seconds(
-    before: Mapping[str, StageStatistics], after: Mapping[str, StageStatistics]
+    before: Mapping[str, StageStatistics], after: Mapping[str, StageStatistics], diffusion_s: float
 ) -> dict[str, float]:
-    """Seconds that each stage computed between two readings, in the order of the flow.
+    """Seconds that each stage computed for a clip that was alone, in the order of the flow.
 
     `denoiser` runs inside `video_diffusion`: its seconds are taken out of the latter's, so the
     values add up.
+
+    Args:
+        before: Reading from before the clip.
+        after: Reading from after it.
+        diffusion_s: Seconds of `video_diffusion` in the clip's INFO. Triton counts milliseconds
+            there, since that stage answers long after it has returned.
     """
     idle = StageStatistics()
     seconds = {
         stage: (after.get(stage, idle) - before.get(stage, idle)).compute_s
         for stage in contract.STAGES
-        if stage not in contract.PUBLIC_MODELS
     }
-    seconds["video_diffusion"] = max(0.0, seconds["video_diffusion"] - seconds["denoiser"])
+    seconds["video_diffusion"] = max(0.0, diffusion_s - seconds["denoiser"])
     return seconds
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from reelserve.client import StageStatistics
 from reelserve.loadtest.plan import CLOSED
 from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement, RequestRecord, StageRecord
-from reelserve.pipeline.contract import PUBLIC_MODELS, STAGES
+from reelserve.pipeline.contract import STAGES
 
 GOAL_CLIP_S = 10.0
 """Goals speak of clips that play so long."""
@@ -22,6 +23,9 @@ WORTHWHILE_GAIN = 0.05
 @dataclass(frozen=True)
 class ServerTime:
     """What Triton's counters say of one model, for each clip that was drawn in the window.
+
+    `video_diffusion` answers late, so Triton does not know its seconds. Its computing is that of
+    `denoiser`, which it calls; its waiting is what clips were there beyond that, by their INFO.
 
     Args:
         requests: To the model; a denoising step is one.
@@ -51,8 +55,7 @@ class StageFigures:
         p99_s: So did 99%; with fewer than 100 clips, the slowest.
         mean_in_flight: Counted apart from latencies.
         expected_in_flight: Throughput × mean latency of all requests that ended.
-        server: Stage to its times; `video_diffusion` computes while `denoiser` does, which it
-            calls.
+        server: Stage to its times.
     """
 
     level: float
@@ -153,16 +156,40 @@ def stage_figures(stage: StageRecord, requests: Sequence[RequestRecord], loop: s
         p99_s=percentile(latencies, 99),
         mean_in_flight=stage.mean_in_flight,
         expected_in_flight=len(ended) / stage.window_s * mean_of_all_s,
-        server={
-            model: ServerTime(
-                requests=stage.statistics[model].requests / max(1, clips_ended),
-                queue_s=stage.statistics[model].queue_s / max(1, clips_ended),
-                compute_s=stage.statistics[model].compute_s / max(1, clips_ended),
-            )
-            for model in STAGES
-            if model in stage.statistics and model not in PUBLIC_MODELS
-        },
+        server=server_times(
+            stage.statistics,
+            clips_ended,
+            [request.diffusion_s for request in counted if request.outcome == OK],
+        ),
     )
+
+
+def server_times(
+    statistics: Mapping[str, StageStatistics], clips: int, diffusion_s: Sequence[float]
+) -> dict[str, ServerTime]:
+    """Stage to its times, in the order of the flow.
+
+    Args:
+        statistics: What a window added to Triton's counters.
+        clips: That ended in the window.
+        diffusion_s: Seconds that each clip was in `video_diffusion`.
+    """
+    times = {
+        model: ServerTime(
+            requests=statistics[model].requests / max(1, clips),
+            queue_s=statistics[model].queue_s / max(1, clips),
+            compute_s=statistics[model].compute_s / max(1, clips),
+        )
+        for model in STAGES
+        if model in statistics
+    }
+    if {"denoiser", "video_diffusion"} <= times.keys() and diffusion_s:
+        compute_s = times["denoiser"].compute_s
+        waited_s = max(0.0, _mean(diffusion_s) - compute_s)
+        times["video_diffusion"] = replace(
+            times["video_diffusion"], queue_s=waited_s, compute_s=compute_s
+        )
+    return times
 
 
 def percentile(rising: Sequence[float], percent: float) -> float:

@@ -73,11 +73,13 @@ class Load:
         due_s = sent_s if due_s is None else due_s
         self.in_flight.enter(number, sent_s)
         self.sweep.sent(number, due_s)
-        outcome, message = self._outcome(number)
+        outcome, message, diffusion_s = self._outcome(number)
         ended_s = self.now_s()
         self.in_flight.leave(number, ended_s)
         if not self.sweep.finished:
-            self._ended(RequestRecord(number, due_s, sent_s, ended_s, outcome, message))
+            self._ended(
+                RequestRecord(number, due_s, sent_s, ended_s, outcome, message, diffusion_s)
+            )
         if outcome != OK and self.plan.loop == CLOSED:
             gevent.sleep(FAILURE_PAUSE_S)
 
@@ -99,16 +101,17 @@ class Load:
             started_s=self._start_s,
         )
 
-    def _outcome(self, number: int) -> tuple[str, str]:
+    def _outcome(self, number: int) -> tuple[str, str, float]:
+        """How a request ends, why it failed, and the seconds of `video_diffusion`."""
         prompt = self._prompts[number % len(self._prompts)]
         options: GenerateOptions = {**self.plan.request, "seed": self.plan.seed + number}  # type: ignore[typeddict-item]
         try:
-            self._client.generate(prompt, **options)
+            video = self._client.generate(prompt, **options)
         except UnavailableError as refusal:
-            return REFUSED, str(refusal)
+            return REFUSED, str(refusal), 0.0
         except ReelserveError as error:
-            return ERROR, str(error)
-        return OK, ""
+            return ERROR, str(error), 0.0
+        return OK, "", video.info.seconds.get("video_diffusion", 0.0)
 
     def _ended(self, record: RequestRecord) -> None:
         self.records.append(record)

@@ -121,14 +121,14 @@ def draw_timeline(measurement: Measurement, loop: str) -> Figure:
 
 
 def draw_server_seconds(stages: Sequence[StageFigures], loop: str) -> Figure:
-    """Seconds of computing and of waiting by stage for each clip, from Triton's statistics."""
+    """Seconds of computing and of waiting by stage for each clip, see `ServerTime`."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.8), layout="constrained")
         compute, queue = figure.subplots(1, 2)
         places = range(len(stages))
         for axes, kind in ((compute, "compute_s"), (queue, "queue_s")):
             lower = [0.0] * len(stages)
-            # `video_diffusion` computes while `denoiser` does.
+            # `video_diffusion` computes while `denoiser` does, whose queue is a part of its wait.
             models = [model for model in measured_models(stages) if model != "denoiser"]
             for number, model in enumerate(models):
                 heights = [getattr(stage.server[model], kind) for stage in stages]
@@ -139,7 +139,7 @@ def draw_server_seconds(stages: Sequence[StageFigures], loop: str) -> Figure:
             axes.set_xlabel(_load_label(loop))
             axes.grid(axis="y", color=GRID)
         compute.set_title("Computing, seconds per clip")
-        queue.set_title("Waiting in Triton's queues, seconds per clip")
+        queue.set_title("Waiting, seconds per clip")
         handles, labels = compute.get_legend_handles_labels()
         # In the order in which they are stacked.
         figure.legend(handles[::-1], labels[::-1], loc="outside right center")

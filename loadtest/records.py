@@ -26,6 +26,8 @@ class RequestRecord:
         ended_s: When its answer was there.
         outcome: `ok`, `refused` (the server had no place) or `error`.
         message: Of the failure.
+        diffusion_s: Seconds that its clip was in `video_diffusion`, waiting included; 0 if the
+            server does not say.
     """
 
     number: int
@@ -34,6 +36,7 @@ class RequestRecord:
     ended_s: float
     outcome: str
     message: str = ""
+    diffusion_s: float = 0.0
 
     @property
     def latency_s(self) -> float:

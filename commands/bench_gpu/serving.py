@@ -149,11 +149,12 @@ def stage_times(server: Mapping[str, ServerTime], callers: int) -> dict[str, flo
 
     Args:
         server: Times by stage.
-        callers: Requests at once. Above 1 steps of several clips overlap in `video_diffusion`, and
-            what is its own cannot be told.
+        callers: Requests at once. A clip that is alone waits for nobody, so what it is in
+            `video_diffusion` beside the denoiser's computing is that stage's own. Above 1 the steps
+            of several clips overlap there, and what is its own cannot be told.
     """
     seconds = {name: number(times.compute_s) for name, times in server.items()}
-    if {"denoiser", "video_diffusion"} <= server.keys():
-        own_s = server["video_diffusion"].compute_s - server["denoiser"].compute_s
-        seconds["video_diffusion"] = number(max(0.0, own_s)) if callers == 1 else None
+    if "video_diffusion" in server:
+        own_s = server["video_diffusion"].queue_s
+        seconds["video_diffusion"] = number(own_s) if callers == 1 else None
     return seconds

@@ -30,6 +30,7 @@ def test_bench_serving_writes_every_figure(tiny_repository, tmp_path):
         assert 0 < one["step_median_s"] <= one["step_max_s"]
         assert 0 <= one["within_bound"] <= 2
     assert [one["refusals"] for one in results["refusals"]] == [2, 2]
+    assert all(0 < one["median_s"] <= one["p99_s"] <= one["max_s"] for one in results["refusals"])
     assert 0 < results["stream"]["first_event_s"] <= results["stream"]["seconds"]
     assert results["stream"]["longest_silence_s"] <= results["stream"]["seconds"]
     assert results["short_clips"]["num_frames"] == 16

@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from reelserve.commands import cancel_latency
-from reelserve.commands.cancel_latency import Pace, Way, all_ways, measure_pace, measure_way
+from reelserve.commands.cancel_latency import (
+    METHODS,
+    STREAMED,
+    UNARY,
+    Pace,
+    Way,
+    all_ways,
+    measure_pace,
+    measure_way,
+)
 from reelserve.commands.metrics_poll import Reading
-from reelserve.pipeline.contract import PUBLIC_MODELS
 
 STEP_S, BEFORE_S, READ_S, NEVER = 1.0, 0.5, 0.01, 1e9
 OPTIONS = {"num_inference_steps": 8}
@@ -105,9 +113,8 @@ def test_measure_pace_finds_the_start_and_the_step(monkeypatch):
     assert pace.before_s == pytest.approx(BEFORE_S, abs=4 * READ_S)
 
 
-def test_both_models_are_left_in_every_way_that_they_have():
+def test_calls_and_streams_are_left_in_every_way_that_they_have():
     found = {(way.model, way.how) for way in all_ways()}
-    unary, streamed = PUBLIC_MODELS
-    both = {(model, how) for model in PUBLIC_MODELS for how in ("deadline passed", "client killed")}
-    assert found == {*both, (unary, "call cancelled"), (streamed, "stream closed")}
+    both = {(model, how) for model in METHODS for how in ("deadline passed", "client killed")}
+    assert found == {*both, (UNARY, "call cancelled"), (STREAMED, "stream closed")}
     assert all(way.by_deadline == (way.how == "deadline passed") for way in all_ways())

@@ -83,7 +83,13 @@ SERVING = {
     ],
     "poll_s": 0.0041,
     "refusals": [
-        {"model": "text_to_video", "refusals": 50, "median_s": 0.0042, "max_s": 0.0123},
+        {
+            "model": "text_to_video",
+            "refusals": 50,
+            "median_s": 0.0042,
+            "p99_s": 0.0111,
+            "max_s": 0.0123,
+        },
     ],
     "short_clips": {
         "num_frames": 16,
@@ -163,6 +169,7 @@ def test_serving_gives_every_cancel_and_refusal():
     )
     assert "read every 4 ms" in text
     assert "median and longest of 50 | 4.2, 12.3 |" in text
+    assert "99th percentile until `text_to_video` refuses, ms | 11.1 |" in text
 
 
 def test_parity_gives_error_and_size_of_every_stage():

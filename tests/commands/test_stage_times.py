@@ -25,9 +25,9 @@ def reading(**seconds: float) -> dict[str, StageStatistics]:
 
 
 def test_stage_seconds_are_differences_in_the_order_of_the_flow():
-    before = reading(vae_decoder=1.0, video_diffusion=2.0, denoiser=1.5)
-    after = reading(vae_decoder=1.5, video_diffusion=8.0, denoiser=7.0, text_to_video=99.0)
-    seconds = stage_seconds(before, after)
+    before = reading(vae_decoder=1.0, video_diffusion=0.002, denoiser=1.5)
+    after = reading(vae_decoder=1.5, video_diffusion=0.003, denoiser=7.0, text_to_video=99.0)
+    seconds = stage_seconds(before, after, diffusion_s=6.0)
     assert list(seconds) == [
         "prompt_processor",
         "text_encoder",

@@ -77,7 +77,9 @@ def measurement() -> Measurement:
             sent_s = start_s + sent * seconds
             in_flight.append((sent_s, callers))
             for _ in range(callers):
-                requests.append(RequestRecord(number, sent_s, sent_s, sent_s + seconds, OK))
+                requests.append(
+                    RequestRecord(number, sent_s, sent_s, sent_s + seconds, OK, "", 6.0)
+                )
                 number += 1
         counters = {
             stage: StageStatistics(4 * callers, 0, 4 * callers, cost * 4 * callers, 0.5)

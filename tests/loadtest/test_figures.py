@@ -102,6 +102,17 @@ def test_server_times_are_per_clip_in_the_order_of_the_flow():
     assert (found["upsampler"].queue_s, found["upsampler"].compute_s) == (0.5, 1.5)
 
 
+def test_server_times_of_video_diffusion_come_from_the_clips_and_the_denoiser():
+    counters = {
+        "video_diffusion": StageStatistics(2, 0, 2, compute_s=0.002, queue_s=0.001),
+        "denoiser": StageStatistics(16, 0, 8, compute_s=8.0, queue_s=0.5),
+    }
+    requests = [RequestRecord(n, 10.0, 10.0, 20.0, OK, diffusion_s=5.0 + n) for n in range(2)]
+    requests.append(RequestRecord(2, 10.0, 10.0, 20.0, REFUSED))
+    found = stage_figures(stage(statistics=counters), requests, CLOSED).server
+    assert (found["video_diffusion"].compute_s, found["video_diffusion"].queue_s) == (4.0, 1.5)
+
+
 def test_figures_of_a_whole_test():
     one, two = all_figures(measurement(), CLOSED)
     assert (one.clips, one.clips_per_s, one.p95_s) == (4, 0.1, 10.0)

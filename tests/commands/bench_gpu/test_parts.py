@@ -172,7 +172,7 @@ def test_stage_times_add_up_what_is_asked_of_a_stage_several_times():
 
 
 def test_stage_times_take_the_denoiser_out_of_its_caller():
-    server = {"video_diffusion": ServerTime(4, 0.0, 2.5), "denoiser": ServerTime(4, 0.0, 2.0)}
+    server = {"video_diffusion": ServerTime(4, 0.5, 2.0), "denoiser": ServerTime(4, 0.0, 2.0)}
     assert stage_times(server, 1) == {"video_diffusion": 0.5, "denoiser": 2.0}
     assert stage_times(server, 2) == {"video_diffusion": None, "denoiser": 2.0}
 
