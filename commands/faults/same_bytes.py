@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reelserve.client import Client, GenerateOptions
 from reelserve.commands.faults.fault import Fault, Trial
-from reelserve.loadtest.plan import PROMPTS_FILE, read_prompts
+from reelserve.commands.faults.load import PROMPT
 from reelserve.pipeline.export_lock import ExportLock
 from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
@@ -53,15 +53,14 @@ def drawn(client: Client, clips: int, callers: int, options: GenerateOptions) ->
 
     Args:
         client: Of the server.
-        clips: Seeds 0 to this, each with the next one of the load test's prompts.
+        clips: Seeds 0 to this.
         callers: Requests at once.
         options: Of each request.
     """
-    prompts = read_prompts(PROMPTS_FILE)
 
     def draw(seed: int) -> str:
         request: GenerateOptions = {**options, "seed": seed}
-        video = client.generate(prompts[seed % len(prompts)], **request)
+        video = client.generate(PROMPT, **request)
         return hashlib.sha256(video.mp4).hexdigest()
 
     with ThreadPoolExecutor(callers) as pool:
