@@ -14,14 +14,19 @@ from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.commands.argument_types import whole_number
 from reelserve.commands.faults.damages import damages
 from reelserve.commands.faults.deaths import deaths
+from reelserve.commands.faults.drain import drains
 from reelserve.commands.faults.fault import Fault, Trial, write_fault
 from reelserve.commands.faults.fuzz import fuzz
+from reelserve.commands.faults.neighbours import neighbours
+from reelserve.commands.faults.overload import overloads
 from reelserve.commands.faults.soak import soak
+from reelserve.commands.faults.storms import storms
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
 from reelserve.server.triton_process import ServerError
 
 CALLS, LEAST_CALLS = 10_000, 100
+DEADLINES, CANCELS = 300_000, 20_000
 MINUTES = 30
 
 
@@ -55,7 +60,16 @@ def run(argv: list[str]) -> int:
 
 def all_trials(arguments: argparse.Namespace) -> list[Trial]:
     """Everything that can be tried, each on a server of its own."""
-    return [*deaths(), *damages(), fuzz(arguments.calls), soak(arguments.minutes)]
+    return [
+        *deaths(),
+        *drains(),
+        *damages(),
+        *storms(arguments.deadlines, arguments.cancels),
+        *overloads(),
+        *neighbours(),
+        fuzz(arguments.calls),
+        soak(arguments.minutes),
+    ]
 
 
 def fault_table(faults: list[Fault]) -> Table:
@@ -78,5 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--calls", type=whole_number(LEAST_CALLS), default=CALLS, metavar="N", help="malformed ones"
     )
+    calls = whole_number(LEAST_CALLS)
+    add("--deadlines", type=calls, default=DEADLINES, metavar="N", help="calls with short ones")
+    add("--cancels", type=calls, default=CANCELS, metavar="N", help="calls cancelled at once")
     add("--minutes", type=whole_number(1), default=MINUTES, metavar="N", help="of soak")
     return parser

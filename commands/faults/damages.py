@@ -79,7 +79,7 @@ def _raise_in_batch(repository: Path) -> Fault:
 def _fill_disk(repository: Path) -> Fault:
     with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
-        pid = stage_processes(server.pid)["video_encoder"]
+        pid = stage_processes(server.triton_pid)["video_encoder"]
         limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         with under_load(client) as futures:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (FILE_LIMIT_BYTES, limits[1]))

@@ -29,7 +29,7 @@ def _fuzz(repository: Path, calls: int, seed: int) -> Fault:
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
     with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         reference = draw(client)
-        stages = stage_processes(server.pid)
+        stages = stage_processes(server.triton_pid)
         fuzzer = Fuzzer(server.grpc_url, spec, seed)
         memory = []
         for first in range(0, calls, calls // SAMPLES):
@@ -38,12 +38,12 @@ def _fuzz(repository: Path, calls: int, seed: int) -> Fault:
             memory.append((float(last), tree_bytes(server.pid)))
         fuzzer.close()
         recovered_s = recovery(client, time.monotonic(), reference)
-        died = sorted(stages.items() - stage_processes(server.pid).items())
+        died = sorted(stages.items() - stage_processes(server.triton_pid).items())
     tally, grown = fuzzer.tally, growth(memory)
     return Fault(
         f"{calls} malformed calls",
-        "each gets an error that shows no path, no source and no address, or its answer where "
-        "nothing was wrong with it after all; nothing dies; memory grows by less than "
+        "each gets an error of its own fault that shows no path, no source and no address, or its "
+        "answer where nothing was wrong with it after all; nothing dies; memory grows by less than "
         f"{MAX_GROWTH:.0%} after warm-up",
         f"{counted(tally.statuses)}; {_blemishes(tally)}; "
         f"{len(died)} processes died; memory {grown:+.1%}",
@@ -54,4 +54,7 @@ def _fuzz(repository: Path, calls: int, seed: int) -> Fault:
 
 
 def _blemishes(tally: Tally) -> str:
-    return f"{len(tally.revealing)} messages revealed too much, {len(tally.wordless)} were empty"
+    return (
+        f"{len(tally.revealing)} messages revealed too much, {len(tally.wordless)} were empty, "
+        f"{len(tally.unexpected)} had another status"
+    )

@@ -9,15 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
-import numpy as np
-from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
+from tritonclient.grpc import service_pb2
 
 from reelserve.client._client import channel_arguments
 from reelserve.commands.faults.malformed import STREAM, Call, malformed_call
-from reelserve.commands.faults.well_formed import Shapes
 from reelserve.pipeline.checkpoint import CheckpointSpec
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -29,10 +26,20 @@ REVEALING = re.compile(
     r"(?<![\w.])/(tmp|home|usr|work|opt|root|var|dev|proc|onnxruntime_src)\b|0x[0-9a-f]{8,}"
 )
 """Of what no caller should read: stack traces, source files, paths, addresses."""
+EXPECTED = (
+    *("OK", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNIMPLEMENTED"),
+    # Full, or slower than the request's own time; too large a message is gRPC's to refuse.
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"),
+)
 NO_ANSWER = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 """With gRPC's own words: the server is gone, or it hangs."""
-GONE = re.compile(r"(?i)socket closed|connect|connection|goaway|broken pipe|RST_STREAM|unreachable")
-MAX_EXAMPLES = 20
+GONE = re.compile(
+    r"(?i)socket closed|connect|connection|goaway|broken pipe|RST_STREAM|unreachable|"
+    r"^deadline exceeded$"
+)
+IN_STREAM = re.compile(r"(?P<status>[A-Z_]+): (?P<message>.*)", re.DOTALL)
+"""What the message of an error in a stream looks like."""
+WORDLESS = "error in the stream without a status"
 
 
 @dataclass
@@ -44,12 +51,14 @@ class Tally:
         revealing: Messages that say more than a caller should read, with the fault.
         silent: Calls that got no answer at all.
         wordless: Calls whose error had no message.
+        unexpected: Calls with a status that no fault of a caller has.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
     revealing: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     wordless: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, call: Call, status: str, message: str) -> None:
@@ -59,10 +68,11 @@ class Tally:
             self.statuses[status] += 1
             if REVEALING.search(message):
                 self.revealing.append(example)
-            # Only gRPC itself has no words, for a method that does not exist.
-            if status not in ("OK", "UNIMPLEMENTED") and not message:
+            if status != "OK" and not message:
                 self.wordless.append(example)
-            if status == "DEADLINE_EXCEEDED" or (status == "UNAVAILABLE" and GONE.search(message)):
+            if status not in EXPECTED:
+                self.unexpected.append(example)
+            if status in NO_ANSWER and GONE.search(message):
                 self.silent.append(example)
 
     @property
@@ -73,7 +83,7 @@ class Tally:
     @property
     def clean(self) -> bool:
         """Whether every answer was one that a caller can use."""
-        return not (self.revealing or self.silent or self.wordless)
+        return not (self.revealing or self.silent or self.wordless or self.unexpected)
 
 
 class Fuzzer:
@@ -87,7 +97,7 @@ class Fuzzer:
 
     def __init__(self, url: str, spec: CheckpointSpec, seed: int) -> None:
         self._channel = grpc.insecure_channel(url, options=channel_arguments(url))
-        self._shapes, self._seed = Shapes(spec, embed_width(url, spec)), seed
+        self._spec, self._seed = spec, seed
         self.tally = Tally()
 
     def send(self, first: int, last: int) -> None:
@@ -102,7 +112,7 @@ class Fuzzer:
 
     def _work(self, numbers: Iterator[int]) -> None:
         for number in numbers:
-            call = malformed_call(self._seed, number, self._shapes)
+            call = malformed_call(self._seed, number, self._spec)
             status, message = self._answer(call)
             self.tally.add(call, status, message)
 
@@ -126,17 +136,7 @@ class Fuzzer:
         for answer in answers:
             response = service_pb2.ModelStreamInferResponse.FromString(answer)
             if response.error_message and found[0] == "OK":
-                found = ("error in the stream", response.error_message)
+                told = IN_STREAM.fullmatch(response.error_message)
+                words = response.error_message
+                found = (told["status"], told["message"]) if told else (WORDLESS, words)
         return found
-
-
-def embed_width(url: str, spec: CheckpointSpec) -> int:
-    """`E` of the text encoder, which the checkpoint does not tell."""
-    ids = np.zeros((1, 2, spec.limits.max_prompt_tokens), np.int64)
-    inputs: list[Any] = []
-    for name, array in (("INPUT_IDS", ids), ("ATTENTION_MASK", ids + 1)):
-        inputs.append(InferInput(name, list(array.shape), "INT64"))
-        inputs[-1].set_data_from_numpy(array)
-    with InferenceServerClient(url, channel_args=channel_arguments(url)) as client:
-        result = client.infer("text_encoder", inputs, client_timeout=CALL_TIMEOUT_S)
-    return int(result.as_numpy("PROMPT_EMBEDS").shape[-1])

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from reelserve.client import Client, GenerateOptions, ReelserveError, Stream
-from reelserve.server.launcher import Server
-from reelserve.server.triton_process import ServerError
+from reelserve.client import Client, GenerateOptions, ReelserveError, Stream, UnavailableError
+from reelserve.commands.metrics_poll import MetricsPoll
 
 PROMPT = "a large yellow star spins on a starry night"
-STEPS = 20
+STEPS, MANY_STEPS = 20, 50
 CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": STEPS}
 """Short, with many steps: there is time to break something while it is denoised."""
 OTHERS = 3
@@ -25,6 +24,8 @@ RECOVERY_TIMEOUT_S = 60.0
 POLL_S = 0.1
 DIGITS = 2
 CLIP_OUTCOME, OTHER_CLIP, NOTHING = "clip", "other clip", "nothing"
+REFUSED = "UnavailableError"
+"""With the seconds after which to try again."""
 
 
 @contextmanager
@@ -47,6 +48,27 @@ def under_load(client: Client, others: int = OTHERS) -> Iterator[list[Future[byt
             break
     try:
         yield [pool.submit(_last_mp4, stream), *futures]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def filled(client: Client, poll: MetricsPoll) -> Iterator[list[Future[bytes]]]:
+    """A clip of `MANY_STEPS` in every place while the block runs.
+
+    Args:
+        client: Of an idle server, which nobody else uses.
+        poll: Of its metrics.
+
+    Raises:
+        TimeoutError: If the places do not fill.
+    """
+    limit = int(poll.until(lambda now: now.idle).limit)
+    pool = ThreadPoolExecutor(limit)
+    futures = [pool.submit(draw, client, MANY_STEPS) for _ in range(limit)]
+    try:
+        poll.until(lambda now: now.in_flight == limit)
+        yield futures
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -76,27 +98,39 @@ def outcomes(futures: list[Future[bytes]], reference: bytes) -> Counter[str]:
             mp4 = future.result(max(0.0, deadline - time.monotonic()))
             found[CLIP_OUTCOME if mp4 == reference or not reference else OTHER_CLIP] += 1
         except ReelserveError as error:
-            found[type(error).__name__] += 1
+            found[error_outcome(error)] += 1
         except FutureTimeoutError:
             found[NOTHING] += 1
     return found
 
 
-def recovery(client: Client, since: float, reference: bytes) -> float | None:
-    """Seconds from `since` until a request is sent that gives the clip again; None if none does."""
+def error_outcome(error: ReelserveError) -> str:
+    """Name of an error; a refusal without a hint when to try again is told apart."""
+    without = isinstance(error, UnavailableError) and error.retry_after_s is None
+    return f"{type(error).__name__}{' without a hint' if without else ''}"
+
+
+def recovery(
+    client: Client, since: float, reference: bytes, meanwhile: Counter[str] | None = None
+) -> float | None:
+    """Seconds from `since` until a request is sent that gives the clip again; None if none does.
+
+    Args:
+        client: Of the server.
+        since: When it broke, on the monotonic clock.
+        reference: The right clip.
+        meanwhile: Takes what the requests before got.
+    """
     while time.monotonic() - since < RECOVERY_TIMEOUT_S:
         asked = time.monotonic()
-        with suppress(ReelserveError):
-            if draw(client) == reference:
-                # What the clip itself takes is no part of it.
-                return round(asked - since, DIGITS)
+        try:
+            outcome = CLIP_OUTCOME if draw(client) == reference else OTHER_CLIP
+        except ReelserveError as error:
+            outcome = error_outcome(error)
+        if outcome == CLIP_OUTCOME:
+            # What the clip itself takes is no part of it.
+            return round(asked - since, DIGITS)
+        if meanwhile is not None:
+            meanwhile[outcome] += 1
         time.sleep(POLL_S)
     return None
-
-
-def end_of(server: Server) -> str:
-    """How the launcher sees the server end."""
-    try:
-        return f"the server ended with status {server.wait()}"
-    except ServerError as error:
-        return str(error)

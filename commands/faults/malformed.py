@@ -10,18 +10,18 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from reelserve.client._stream import STREAM_MODEL
-from reelserve.commands.faults.well_formed import Shapes, set_raw, well_formed
-from reelserve.pipeline.contract import PUBLIC_MODELS, STAGES
+from reelserve.commands.faults.well_formed import set_raw, well_formed
+from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.contract import PROGRESS, STAGES
 
 Request = Any
 """A `ModelInferRequest`; the generated code has no types."""
 Mutation = Callable[[Request, random.Random], None]
 
 UNARY, STREAM = "ModelInfer", "ModelStreamInfer"
-PUBLIC_SHARE, STREAM_SHARE, UNARY_SHARE, BYTES_SHARE, OTHER_SHARE = 0.6, 0.1, 0.05, 0.15, 0.03
-"""Of the calls: to a public model, by the streaming method, unary to the streaming one, broken as
-bytes, to other methods."""
+STREAM_SHARE, PROGRESS_SHARE, STAGE_SHARE, BYTES_SHARE, OTHER_SHARE = 0.4, 0.5, 0.1, 0.15, 0.03
+"""Of the calls: by the streaming method, with progress, to a stage, broken as bytes, to other
+methods."""
 MAX_MUTATIONS = 3
 MAX_CONTENT_BYTES = 2**21
 """Of what is sent; what is claimed may be far larger."""
@@ -57,22 +57,23 @@ class Call:
     messages: tuple[bytes, ...]
 
 
-def malformed_call(seed: int, number: int, shapes: Shapes) -> Call:
+def malformed_call(seed: int, number: int, spec: CheckpointSpec) -> Call:
     """Draws a call.
 
     Args:
         seed: Of the whole run.
         number: Of the call.
-        shapes: Of the served checkpoint.
+        spec: The served checkpoint.
     """
     rng = random.Random(f"{seed}/{number}")
     if rng.random() < OTHER_SHARE:
         return _other_method(rng)
-    model = rng.choice(PUBLIC_MODELS if rng.random() < PUBLIC_SHARE else tuple(STAGES))
-    # Triton refuses unary calls of a streaming model without a look at them.
-    streams = STREAM_SHARE if model != STREAM_MODEL else 1 - UNARY_SHARE
-    method = STREAM if rng.random() < streams else UNARY
-    request = well_formed(model, shapes, rng)
+    method = STREAM if rng.random() < STREAM_SHARE else UNARY
+    request = well_formed(spec, rng)
+    if rng.random() < PROGRESS_SHARE:
+        request.parameters[PROGRESS].bool_param = True
+    if rng.random() < STAGE_SHARE:
+        request.model_name = rng.choice(tuple(STAGES))
     if rng.random() < BYTES_SHARE:
         # Out of range to begin with: otherwise half of the flipped bits would cost a clip.
         _value(request, rng)
@@ -104,6 +105,7 @@ def _other_method(rng: random.Random) -> Call:
                     name="region", key="no_such_region", offset=2**60, byte_size=2**63
                 ),
             ),
+            ("RepositoryIndex", service_pb2.RepositoryIndexRequest(repository_name=name)),
             ("TraceSetting", service_pb2.TraceSettingRequest(model_name="no_such_model")),
             ("NoSuchMethod", service_pb2.ServerLiveRequest()),
         )
@@ -258,7 +260,7 @@ def _model(request: Request, rng: random.Random) -> None:
 
 
 def _parameter(request: Request, rng: random.Random) -> None:
-    name = rng.choice(("timeout", "priority", "binary_data_output", "triton_x", "", "colour"))
+    name = rng.choice((PROGRESS, "timeout", "priority", "binary_data_output", "triton_x", ""))
     field = rng.choice(("int64_param", "string_param", "bool_param", "double_param"))
     value = {"string_param": "soon", "bool_param": True, "double_param": -0.5}.get(field, -1)
     setattr(request.parameters[name], field, value)

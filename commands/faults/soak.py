@@ -36,7 +36,7 @@ def _soak(repository: Path, minutes: float) -> Fault:
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
     outcomes: Counter[str] = Counter()
     with Server(ServeOptions(repository)) as server:
-        stages = stage_processes(server.pid)
+        stages = stage_processes(server.triton_pid)
         seconds = minutes * SECONDS_PER_MINUTE
         until = time.monotonic() + seconds
         with MemoryTrace(server.pid, seconds / SAMPLES) as memory:
@@ -48,7 +48,8 @@ def _soak(repository: Path, minutes: float) -> Fault:
                 thread.start()
             for thread in threads:
                 thread.join()
-        lost_stages = sorted(set(stages) - set(stage_processes(server.pid)))
+        # Started again, it has another process id.
+        lost_stages = sorted(dict(stages.items() - stage_processes(server.triton_pid).items()))
     grown = memory.growth()
     died = f"; died: {', '.join(lost_stages)}" if lost_stages else ""
     return Fault(

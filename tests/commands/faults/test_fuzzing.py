@@ -4,20 +4,18 @@ import pytest
 
 from reelserve.commands.faults.fuzzing import Tally
 from reelserve.commands.faults.malformed import BYTE_FAULTS, MUTATIONS, Call, malformed_call
-from reelserve.commands.faults.well_formed import Shapes
-from tests.server.tiny_repository import EMBED, SPEC
+from tests.server.tiny_repository import SPEC
 
-SHAPES = Shapes(SPEC, EMBED)
 CALL = Call("wrong dtype", "ModelInfer", (b"",))
 
 
 def test_the_same_number_gives_the_same_call():
-    assert malformed_call(3, 7, SHAPES) == malformed_call(3, 7, SHAPES)
-    assert malformed_call(3, 7, SHAPES) != malformed_call(4, 7, SHAPES)
+    assert malformed_call(3, 7, SPEC) == malformed_call(3, 7, SPEC)
+    assert malformed_call(3, 7, SPEC) != malformed_call(4, 7, SPEC)
 
 
 def test_calls_have_every_fault():
-    faults = {malformed_call(0, number, SHAPES).fault for number in range(2000)}
+    faults = {malformed_call(0, number, SPEC).fault for number in range(2000)}
     assert faults == {*MUTATIONS, *BYTE_FAULTS, "other method"}
 
 
@@ -29,6 +27,7 @@ def test_calls_have_every_fault():
         ("INVALID_ARGUMENT", "at 0x7f12a4c3d900", "revealing"),
         ("INVALID_ARGUMENT", "", "wordless"),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", "silent"),
+        ("INTERNAL", "a stage failed", "unexpected"),
         ("UNAVAILABLE", "Socket closed", "silent"),
     ],
 )
@@ -36,6 +35,12 @@ def test_tally_keeps_answers_that_a_caller_cannot_use(status, message, list_name
     tally = Tally()
     tally.add(CALL, status, message)
     assert not tally.clean and len(getattr(tally, list_name)) == 1
+
+
+def test_tally_is_content_when_the_server_itself_says_that_time_is_up():
+    tally = Tally()
+    tally.add(CALL, "DEADLINE_EXCEEDED", "the deadline of the request has passed")
+    assert tally.clean
 
 
 def test_tally_is_content_with_a_refusal():

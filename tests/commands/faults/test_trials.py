@@ -10,15 +10,27 @@ from reelserve.commands.faults import fuzz as fuzz_module
 from reelserve.commands.faults import soak as soak_module
 from reelserve.commands.faults.damages import damages
 from reelserve.commands.faults.deaths import deaths
+from reelserve.commands.faults.drain import drains
 from reelserve.commands.faults.fuzz import fuzz
+from reelserve.commands.faults.neighbours import neighbours
+from reelserve.commands.faults.overload import overloads
 from reelserve.commands.faults.soak import soak
+from reelserve.commands.faults.storms import storms
 from tests.server.tiny_repository import write_tiny_repository
 
 pytestmark = pytest.mark.server
-TRIALS = {trial.name: trial for trial in (*deaths(), *damages(), fuzz(600), soak(0.2))}
+TRIALS = {
+    trial.name: trial
+    for trials in (
+        *(deaths(), drains(), damages(), storms(deadlines=20_000, cancels=20_000)),
+        *(overloads(), neighbours(), [fuzz(600), soak(0.2)]),
+    )
+    for trial in trials
+}
 SHORT = (
-    *("kill-text_to_video", "kill-denoiser", "kill-video_encoder", "kill-server", "sigterm"),
-    *("raise", "full-disk", "corrupt-graph", "silent-client", "fuzz", "soak"),
+    *("kill-denoiser", "kill-video_encoder", "kill-triton", "hang", "kill-server", "restart"),
+    *("sigterm", "sigterm-twice", "raise", "full-disk", "corrupt-graph", "silent-client"),
+    *("deadlines", "cancels", "overload-10", "overload-50", "two-servers", "fuzz", "soak"),
 )
 
 
