@@ -12,6 +12,7 @@ from rich.table import Table
 from reelserve.client import ReelserveError
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.commands.argument_types import whole_number
+from reelserve.commands.bench_gpu.gpu_monitor import gpu_query
 from reelserve.commands.faults.damages import damages
 from reelserve.commands.faults.deaths import deaths
 from reelserve.commands.faults.drain import drains
@@ -19,6 +20,7 @@ from reelserve.commands.faults.fault import Fault, Trial, write_fault
 from reelserve.commands.faults.fuzz import fuzz
 from reelserve.commands.faults.neighbours import neighbours
 from reelserve.commands.faults.overload import overloads
+from reelserve.commands.faults.same_bytes import same_bytes
 from reelserve.commands.faults.soak import soak
 from reelserve.commands.faults.storms import storms
 from reelserve.pipeline.provenance import provenance
@@ -27,6 +29,7 @@ from reelserve.server.triton_process import ServerError
 
 CALLS, LEAST_CALLS = 10_000, 100
 DEADLINES, CANCELS = 300_000, 20_000
+CLIPS = 16
 MINUTES = 30
 
 
@@ -45,7 +48,8 @@ def run(argv: list[str]) -> int:
         return FAILURE
     found: list[Fault] = []
     # Before the results file itself makes the tree differ from its commit.
-    where = provenance()
+    gpu = gpu_query("name")
+    where = {**provenance(), **({"gpu": gpu} if gpu else {})}
     try:
         for name in names:
             found.append(trials[name].run(arguments.model_repository))
@@ -67,6 +71,7 @@ def all_trials(arguments: argparse.Namespace) -> list[Trial]:
         *storms(arguments.deadlines, arguments.cancels),
         *overloads(),
         *neighbours(),
+        same_bytes(arguments.clips),
         fuzz(arguments.calls),
         soak(arguments.minutes),
     ]
@@ -95,5 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     calls = whole_number(LEAST_CALLS)
     add("--deadlines", type=calls, default=DEADLINES, metavar="N", help="calls with short ones")
     add("--cancels", type=calls, default=CANCELS, metavar="N", help="calls cancelled at once")
+    clips = whole_number(1)
+    add("--clips", type=clips, default=CLIPS, metavar="N", help="compared byte for byte")
     add("--minutes", type=whole_number(1), default=MINUTES, metavar="N", help="of soak")
     return parser

@@ -6,7 +6,7 @@ import re
 
 SOURCE_PLACE = re.compile(r"/\S+:\d+ \S+\([^)]*\)(?: const)? ?")
 """Of the engine's own code: file, line, function and arguments."""
-SOURCE_LINE = re.compile(r"\b[\w./+-]+\.(?:cc|cpp|cu|h|hpp|py):\d+:? ?")
+SOURCE_LINE = re.compile(r"(?<![\w./+-])[\w./+-]+\.(?:cc|cpp|cu|h|hpp|py):\d+:? ?")
 PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
 
 

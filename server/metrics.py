@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms on Triton's own endpoint; inside a Triton stage only."""
+"""Metrics of `video_diffusion` on Triton's own endpoint; inside a Triton stage only."""
 
 from __future__ import annotations
 
@@ -7,79 +7,42 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+STEP_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 OCCUPANCY_BUCKETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Two threads of a stage that touch metrics at once crash the server (seen with Triton 2.51)."""
-
-
-class Family:
-    """A metric with labels.
-
-    Args:
-        name: Without the prefix `reelserve_`.
-        description: Help text.
-        kind: `counter`, `gauge` or `histogram`.
-        buckets: Of a histogram.
-    """
-
-    def __init__(
-        self, name: str, description: str, kind: str, buckets: tuple[float, ...] = ()
-    ) -> None:
-        kinds = pb_utils.MetricFamily
-        self._family = pb_utils.MetricFamily(
-            name=f"reelserve_{name}",
-            description=description,
-            kind={"counter": kinds.COUNTER, "gauge": kinds.GAUGE, "histogram": kinds.HISTOGRAM}[
-                kind
-            ],
-        )
-        self._options = {"buckets": list(buckets)} if buckets else {}
-        self._metrics: dict[tuple[tuple[str, str], ...], Any] = {}
-
-    def increment(self, value: float = 1, **labels: str) -> None:
-        """Adds to a counter."""
-        with _ONE_AT_A_TIME:
-            self._of(labels).increment(value)
-
-    def set(self, value: float, **labels: str) -> None:
-        """Sets a gauge."""
-        with _ONE_AT_A_TIME:
-            self._of(labels).set(value)
-
-    def observe(self, value: float, **labels: str) -> None:
-        """Adds to a histogram."""
-        with _ONE_AT_A_TIME:
-            self._of(labels).observe(value)
-
-    def _of(self, labels: dict[str, str]) -> Any:
-        key = tuple(sorted(labels.items()))
-        if key not in self._metrics:
-            self._metrics[key] = self._family.Metric(labels=labels, **self._options)
-        return self._metrics[key]
 
 
 class StepRecorder:
-    """What `video_diffusion` does, as metrics."""
+    """What `video_diffusion` does, as metrics; called from many threads."""
 
     def __init__(self) -> None:
-        self._seconds = Family(
-            "step_seconds", "Seconds of a denoising step of the batch", "histogram", STAGE_BUCKETS_S
+        self._families: list[Any] = []
+        # Two threads of a stage that touch metrics at once crash the server (seen with 2.51).
+        self._lock = threading.Lock()
+        kinds = pb_utils.MetricFamily
+        self._seconds = self._metric(
+            "step_seconds", "Seconds of a denoising step", kinds.HISTOGRAM, buckets=STEP_BUCKETS_S
         )
-        self._occupancy = Family(
-            "batch_occupancy", "Clips in a denoising step", "histogram", OCCUPANCY_BUCKETS
+        self._occupancy = self._metric(
+            "batch_occupancy", "Clips in a step", kinds.HISTOGRAM, buckets=OCCUPANCY_BUCKETS
         )
-        self._waiting = Family("requests_waiting", "Clips that wait for a place", "gauge")
-        self._active = Family("requests_active", "Clips that take denoising steps", "gauge")
+        self._waiting = self._metric("requests_waiting", "Clips that wait for a place", kinds.GAUGE)
+        self._active = self._metric("requests_active", "Clips that take steps", kinds.GAUGE)
         self.held(0, 0)
 
     def held(self, active: int, count: int) -> None:
         """So many clips take steps, of so many that are here."""
-        self._active.set(active)
-        self._waiting.set(count - active)
+        with self._lock:
+            self._active.set(active)
+            self._waiting.set(count - active)
 
     def step(self, clips: int, seconds: float) -> None:
         """One step of so many clips together."""
-        self._occupancy.observe(clips)
-        self._seconds.observe(seconds)
+        with self._lock:
+            self._occupancy.observe(clips)
+            self._seconds.observe(seconds)
+
+    def _metric(self, name: str, description: str, kind: Any, **options: Any) -> Any:
+        family = pb_utils.MetricFamily(f"reelserve_{name}", description, kind)
+        # Kept, since Triton drops a metric whose family nobody holds.
+        self._families.append(family)
+        return family.Metric(labels={}, **{k: list(v) for k, v in options.items()})

@@ -33,6 +33,8 @@ from reelserve.server.triton_process import ServerError, TritonOptions, TritonPr
 MIN_SHARED_MEMORY_BYTES = 256 * 2**20
 """Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
 reused and never shrink."""
+AT_ONCE_S = 3.0
+"""For Triton to end where nothing is waited for."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _log = logging.getLogger(__name__)
@@ -142,11 +144,11 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
             for triton, upstream in zip(tritons.values(), upstreams, strict=True)
         ]
         stack.push_async_callback(front_end.close)
+        await front_end.start()
+        # Until the end: who asks is told that the service drains.
+        stack.callback(asyncio.create_task(_beat(front_end)).cancel)
         for supervisor in supervisors:
             stack.push_async_callback(supervisor.stop)
-        await front_end.start()
-        beating = asyncio.create_task(_beat(front_end))
-        stack.callback(beating.cancel)
         if not await signals.unless_sent(asyncio.gather(*(one.start() for one in supervisors))):
             return
         await front_end.beat()
@@ -157,7 +159,12 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
         stack.callback(keeping.cancel)
         if await signals.unless_sent(keeping):
             return
-        await _drain(service, signals, options.drain_timeout_s)
+        service.draining = True
+        await front_end.beat()
+        draining = asyncio.ensure_future(service.drain(options.drain_timeout_s))
+        if not await signals.unless_sent(draining) or not draining.result():
+            service.fail_all()
+            await asyncio.gather(*(one.stop(kill_after_s=AT_ONCE_S) for one in supervisors))
 
 
 class _Signals:
@@ -166,7 +173,9 @@ class _Signals:
     def __init__(self) -> None:
         self._sent = asyncio.Event()
         for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._sent.set)
+            # `nohup` lets a server go on without its terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, self._sent.set)
 
     async def unless_sent(self, work: asyncio.Future[Any]) -> bool:
         """Waits for some work; False if a signal came first. The work is cancelled then."""
@@ -183,13 +192,6 @@ class _Signals:
             return False
         finally:
             signalled.cancel()
-
-
-async def _drain(service: Service, signals: _Signals, timeout_s: float) -> None:
-    """Draws what is in flight to its end; a second signal, or the time, ends it before."""
-    draining = asyncio.ensure_future(service.drain(timeout_s))
-    if not await signals.unless_sent(draining) or not draining.result():
-        service.fail_all()
 
 
 async def _keep(supervisor: Supervisor, upstreams: Sequence[Upstream]) -> None:

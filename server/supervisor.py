@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import Upstream
-from reelserve.server.triton_process import ServerError, TritonProcess
+from reelserve.server.triton_process import KILL_AFTER_S, ServerError, TritonProcess
 
 WATCH_S = 0.25
 """Between two looks whether its processes live."""
@@ -48,7 +48,7 @@ class Supervisor:
             ServerError: If it does not start.
         """
         await self._triton.start()
-        self._upstream.connect(self._triton.grpc_url, self._triton.metrics_url)
+        self._upstream.connect(self._triton.channel, self._triton.metrics_url)
 
     async def keep_running(self, others_serve: Callable[[], bool]) -> None:
         """Starts it again whenever it dies or hangs; returns never.
@@ -65,10 +65,10 @@ class Supervisor:
             while not await self._started_again(reason, others_serve):
                 reason = "it did not start"
 
-    async def stop(self) -> None:
-        """Ends it."""
-        await self._upstream.disconnect()
-        await self._triton.stop()
+    async def stop(self, kill_after_s: float = KILL_AFTER_S) -> None:
+        """Ends it; what has not ended by itself after so long is killed."""
+        self._upstream.disconnect()
+        await self._triton.stop(kill_after_s)
 
     async def _watch(self) -> str:
         """Waits until it must be started again; gives the reason."""
@@ -83,8 +83,8 @@ class Supervisor:
 
     async def _started_again(self, reason: str, others_serve: Callable[[], bool]) -> bool:
         # Nothing that it holds can be saved.
+        self._upstream.disconnect()
         await self._triton.stop(kill_after_s=0)
-        await self._upstream.disconnect()
         await asyncio.sleep(self._backoff_s(reason, others_serve))
         self._restarts.append(time.monotonic())
         try:
@@ -92,7 +92,7 @@ class Supervisor:
         except ServerError as error:
             _log.error("%s: %s", self._upstream.line.name, error)
             return False
-        self._upstream.connect(self._triton.grpc_url, self._triton.metrics_url)
+        self._upstream.connect(self._triton.channel, self._triton.metrics_url)
         self._service.recorder.restarted()
         _log.warning("%s is ready again", self._upstream.line.name)
         return True

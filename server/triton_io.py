@@ -135,7 +135,7 @@ def check_not_cancelled(request: Any, progress: ProgressFolder) -> None:
 
 
 def call_model(
-    name: str, inputs: AnyTensors, outputs: Sequence[str], *, key: str = ""
+    name: str, inputs: AnyTensors, outputs: Sequence[str], key: str = ""
 ) -> dict[str, NDArray[Any]]:
     """Calls another model of the repository and waits for it.
 
@@ -155,59 +155,37 @@ def call_model(
         StageError: If it fails.
     """
     memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
-    reply = _exec(name, model_request(name, inputs, outputs, key, preferred_memory=memory))
-    # Copies: the arrays of a reply live in shared memory that ends with it.
-    return {tensor.name(): tensor.as_numpy().copy() for tensor in reply.output_tensors()}
+    return _exec(name, inputs, outputs, key, preferred_memory=memory)
 
 
 def call_model_in_place(
-    name: str, inputs: AnyTensors, outputs: Sequence[str], *, key: str = ""
+    name: str, inputs: AnyTensors, outputs: Sequence[str], key: str
 ) -> dict[str, AnyTensor]:
     """As `call_model`, but what the model leaves on a GPU stays there.
 
     It is freed when the last reference to it goes.
     """
-    reply = _exec(name, model_request(name, inputs, outputs, key))
+    return _exec(name, inputs, outputs, key)
+
+
+def _exec(
+    name: str, inputs: AnyTensors, outputs: Sequence[str], key: str, **options: Any
+) -> dict[str, Any]:
+    reply = pb_utils.InferenceRequest(
+        model_name=name,
+        request_id=CALL_ID_PREFIX + key,
+        requested_output_names=list(outputs),
+        inputs=_written(inputs),
+        **options,
+    ).exec()
+    if reply.has_error():
+        raise_error(name, reply.error().message())
     read = {tensor.name(): _read(tensor) for tensor in reply.output_tensors()}
+    # Copies: the arrays of a reply live in shared memory that ends with it.
     return {
         key: tensor.copy() if isinstance(tensor, np.ndarray) else tensor
         for key, tensor in read.items()
     }
-
-
-def _exec(name: str, request: Any) -> Any:
-    reply = request.exec()
-    if reply.has_error():
-        raise_error(name, reply.error().message())
-    return reply
-
-
-def model_request(
-    name: str,
-    inputs: AnyTensors,
-    outputs: Sequence[str],
-    key: str,
-    timeout_us: int = 0,
-    **options: Any,
-) -> Any:
-    """A request to another model of the repository.
-
-    Args:
-        name: The model.
-        inputs: By name.
-        outputs: Names of those that are wanted.
-        key: Of the clip that the call is for.
-        timeout_us: Handed to the model, microseconds; 0 is none.
-        options: More of `InferenceRequest`.
-    """
-    return pb_utils.InferenceRequest(
-        model_name=name,
-        request_id=CALL_ID_PREFIX + key,
-        timeout=timeout_us,
-        requested_output_names=list(outputs),
-        inputs=_written(inputs),
-        **options,
-    )
 
 
 def raise_error(name: str, message: str) -> NoReturn:

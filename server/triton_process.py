@@ -87,13 +87,16 @@ class TritonProcess:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _stages: dict[str, int] = field(default_factory=dict, init=False)
     _log_start: int = field(default=0, init=False)
+    _channel: grpc.aio.Channel | None = field(default=None, init=False)
     _stopped_since: float | None = field(default=None, init=False)
+    _asked: float = field(default=0.0, init=False)
     _answered: float = field(default=0.0, init=False)
 
     @property
-    def grpc_url(self) -> str:
-        """`host:port` of its gRPC endpoint."""
-        return f"{HOST}:{self.grpc_port}"
+    def channel(self) -> grpc.aio.Channel:
+        """To its gRPC endpoint, of this start."""
+        assert self._channel is not None, "Triton is not started"
+        return self._channel
 
     @property
     def metrics_url(self) -> str:
@@ -133,6 +136,9 @@ class TritonProcess:
             kill_after_s: How long it may take to end by itself.
         """
         process, self._process = self._process, None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
         if process is None:
             return
         try:
@@ -145,7 +151,8 @@ class TritonProcess:
             # Whatever of its process group is left.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            # Elsewhere: a GPU's memory takes seconds to be given back.
+            await asyncio.to_thread(process.wait)
 
     def lost(self) -> str | None:
         """Why it cannot answer any more; None while it can. Looks at its processes alone."""
@@ -167,8 +174,10 @@ class TritonProcess:
         self._stopped_since = (self._stopped_since or now) if stopped else None
         if self._stopped_since is not None and now - self._stopped_since >= after_s:
             return f"the process of {', '.join(stopped)} has been stopped for {after_s:g} s"
-        if await self._ready(min(PROBE_TIMEOUT_S, after_s)) is not None:
-            self._answered = time.monotonic()
+        if now - self._asked >= min(PROBE_TIMEOUT_S, after_s):
+            self._asked = now
+            if await self._ready(min(PROBE_TIMEOUT_S, after_s)) is not None:
+                self._answered = time.monotonic()
         if time.monotonic() - self._answered >= after_s:
             return f"Triton has not answered for {after_s:g} s"
         return None
@@ -181,6 +190,9 @@ class TritonProcess:
         options = self.options
         self.grpc_port, self.metrics_port = free_ports(2)
         self._stages, self._stopped_since = {}, None
+        self._channel = grpc.aio.insecure_channel(
+            f"{HOST}:{self.grpc_port}", options=CHANNEL_OPTIONS
+        )
         with options.log_file.open("ab") as log:
             self._log_start = log.tell() if options.log_file.is_file() else 0
             self._process = subprocess.Popen(
@@ -246,13 +258,12 @@ class TritonProcess:
 
     async def _ready(self, timeout_s: float) -> bool | None:
         """Whether it says that it is ready; None if it says nothing."""
-        async with grpc.aio.insecure_channel(self.grpc_url, options=CHANNEL_OPTIONS) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            try:
-                reply = await stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=timeout_s)
-            except grpc.aio.AioRpcError:
-                return None
-            return bool(reply.ready)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        try:
+            reply = await stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError:
+            return None
+        return bool(reply.ready)
 
     def _log_text(self) -> str:
         if not self.options.log_file.is_file():

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from reelserve.pipeline.contract import EVENT, PUBLIC_MODEL
-from reelserve.server.frontend.clip import Clip
-from reelserve.server.frontend.errors import CallError, deadline_passed, invalid
-from reelserve.server.frontend.events import Event
-from reelserve.server.frontend.messages import (
-    InferRequest,
-    answer,
-    parse,
-    read_request,
-    shown,
-)
+from reelserve.pipeline.contract import PUBLIC_MODEL
+from reelserve.server.frontend.errors import CallError, invalid
+from reelserve.server.frontend.messages import answer, shown
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.statistics import added_up
-from reelserve.server.frontend.stream import follow
+from reelserve.server.frontend.stream_call import Context, StreamCall, abort, read_call
 from reelserve.server.frontend.upstream import SERVICE
 
 READ_ONLY = ("ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex")
-ERROR_STATUS = "triton_grpc_error"
-"""Header that asks a stream to end with an error's own status instead of telling it."""
-MAX_AT_ONCE = 256
-"""Requests of one stream that are not answered."""
-MAX_MESSAGE_CHARACTERS = 1000
 
-Context = Any
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 
 
@@ -69,89 +53,13 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(partial(_answered, known))
 
     async def _infer(self, raw: bytes, context: Context) -> bytes:
-        request, left_s = self._read(raw, context)
+        request, left_s = read_call(self._service, raw, context)
         clip = self._service.begin(request, left_s)
         outputs = await self._service.wait(clip, left_s)
         return bytes(answer(outputs, request.id, request.outputs).SerializeToString())
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        """Answers the requests of a stream beside each other; plain ones in their order."""
-        one = _StreamWriter(context)
-        tasks: set[asyncio.Task[None]] = set()
-        before: asyncio.Task[None] | None = None
-        try:
-            async for raw in requests:
-                before = asyncio.create_task(self._stream_one(raw, context, one, before))
-                tasks.add(before)
-                if len(tasks) >= MAX_AT_ONCE:
-                    _, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks:
-                await asyncio.gather(*tasks)
-        except CallError as error:
-            await context.abort(error.code, error.message[:MAX_MESSAGE_CHARACTERS])
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _stream_one(
-        self, raw: bytes, context: Context, writer: _StreamWriter, before: asyncio.Task[None] | None
-    ) -> None:
-        request_id = ""
-        try:
-            request, left_s = self._read(raw, context)
-            request_id = request.id
-            clip = self._service.begin(request, left_s)
-            if request.progress:
-                await self._tell(clip, request, writer, left_s)
-            outputs = dict(await self._service.wait(clip, left_s - clip.seconds))
-            if request.progress:
-                event = Event("clip", clip.stage(), clip.seconds, 0.0)
-                outputs = {EVENT.name: event.to_json(), **outputs}
-            reply = service_pb2.ModelStreamInferResponse(
-                infer_response=answer(outputs, request.id, _wanted(request))
-            )
-        except CallError as error:
-            if (ERROR_STATUS, "true") in (context.invocation_metadata() or ()):
-                raise
-            # Triton's message of a stream has no room for a status.
-            reply = service_pb2.ModelStreamInferResponse(
-                error_message=f"{error.code.name}: {error.message}",
-                infer_response=service_pb2.ModelInferResponse(id=request_id),
-            )
-        if before is not None:
-            await asyncio.wait({before})
-        await writer.write(reply)
-
-    async def _tell(
-        self, clip: Clip, request: InferRequest, writer: _StreamWriter, left_s: float
-    ) -> None:
-        """Tells the events of a clip until it has ended, or its deadline passes."""
-
-        async def tell() -> None:
-            async with contextlib.aclosing(follow(clip, self._service.remaining_s)) as events:
-                async for outputs in events:
-                    message = answer(outputs, request.id, last=False)
-                    await writer.write(service_pb2.ModelStreamInferResponse(infer_response=message))
-
-        try:
-            await asyncio.wait_for(tell(), None if math.isinf(left_s) else left_s)
-        except asyncio.TimeoutError:
-            self._service.leave(clip)
-            raise deadline_passed() from None
-        except BaseException:
-            self._service.leave(clip)
-            raise
-
-    def _read(self, raw: bytes, context: Context) -> tuple[InferRequest, float]:
-        """A request, and the seconds until its deadline."""
-        try:
-            request = read_request(parse(raw))
-        except CallError:
-            self._service.recorder.ended("invalid")
-            raise
-        remaining_s = context.time_remaining()
-        left_s = math.inf if remaining_s is None else remaining_s
-        return request, min(left_s, request.timeout_s or math.inf)
+        await StreamCall(self._service, context).answer(requests)
 
     async def _live(self, raw: bytes, context: Context) -> bytes:
         return bytes(service_pb2.ServerLiveResponse(live=True).SerializeToString())
@@ -188,17 +96,6 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         )
 
 
-class _StreamWriter:
-    """Writes the responses of a stream one at a time."""
-
-    def __init__(self, context: Context) -> None:
-        self._context, self._lock = context, asyncio.Lock()
-
-    async def write(self, message: Message) -> None:
-        async with self._lock:
-            await self._context.write(message.SerializeToString())
-
-
 async def _answered(method: Unary, raw: bytes, context: Context) -> bytes:
     """The answer of a method; its error as the status of the call."""
     try:
@@ -207,7 +104,7 @@ async def _answered(method: Unary, raw: bytes, context: Context) -> bytes:
         failure = error
     except Exception as error:
         failure = CallError.internal(error)
-    await context.abort(failure.code, failure.message[:MAX_MESSAGE_CHARACTERS])
+    await abort(context, failure)
     raise AssertionError("unreachable")
 
 
@@ -216,8 +113,3 @@ def _read_message(kind: Any, raw: bytes) -> Any:
         return kind.FromString(raw)
     except DecodeError:
         raise invalid(f"the {len(raw)} bytes of the message are no {kind.__name__}") from None
-
-
-def _wanted(request: InferRequest) -> tuple[str, ...]:
-    """Outputs of the last response: those that were asked for, and its event."""
-    return (*request.outputs, EVENT.name) if request.outputs else ()

@@ -6,6 +6,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,6 +26,8 @@ REFUSALS = ("capacity", "deadline", "draining", "starting")
 SHARINGS = ("joined", "cached")
 PREFIX = "reelserve_"
 TRITON_TIMEOUT_S = 2.0
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A proxy of the environment is not for this machine's own addresses."""
 SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 
 
@@ -145,9 +148,9 @@ def merged(texts: Mapping[str, str]) -> str:
 
 def _read(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=TRITON_TIMEOUT_S) as reply:
+        with NO_PROXY.open(url, timeout=TRITON_TIMEOUT_S) as reply:
             text: str = reply.read().decode(errors="replace")
             return text
-    except OSError:
+    except (OSError, HTTPException):
         # It is being started again.
         return ""

@@ -120,7 +120,8 @@ class Service:
         except CallError as error:
             outcome = "failed" if clip.result.done() else "cancelled"
             self.leave(clip, outcome)
-            raise error
+            # A copy: others may wait for the same clip.
+            raise CallError(error.code, error.message) from None
         except asyncio.CancelledError:
             self.leave(clip)
             raise

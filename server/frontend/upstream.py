@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,18 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", UNLIMITED),
     # gRPC takes a proxy of the environment for this machine's own addresses too.
     ("grpc.enable_http_proxy", 0),
+    # So that a Triton is seen as soon as it listens.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),
 )
+BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE)
+"""Statuses of a call whose Triton, or a stage of it, has died."""
+UNHEALTHY = "is not healthy"
+"""Triton's words for a stage that does not react."""
+DEATH_SEEN_S = 0.3
+"""A broken connection may be seen before the death of the process."""
 STATUS_TIMEOUT_S = 10.0
 RESTART_S = 5.0
 """Said to callers while a Triton is started again; on a CPU it takes less."""
@@ -67,18 +78,14 @@ class Upstream:
         self._secret, self._lost = secret, lost
         self._channel: grpc.aio.Channel | None = None
 
-    def connect(self, url: str, metrics_url: str) -> None:
+    def connect(self, channel: grpc.aio.Channel, metrics_url: str) -> None:
         """Takes calls from now on."""
-        self.metrics_url = metrics_url
-        self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
+        self.metrics_url, self._channel = metrics_url, channel
         self.line.ready = True
 
-    async def disconnect(self) -> None:
-        """Takes none any more; those that run fail."""
-        self.line.ready = False
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+    def disconnect(self) -> None:
+        """Takes none any more; those that run fail when the channel is closed."""
+        self.line.ready, self._channel = False, None
 
     async def infer(self, request: service_pb2.ModelInferRequest) -> Any:
         """Calls a model and waits as long as it takes.
@@ -112,11 +119,23 @@ class Upstream:
             if channel is self._channel:
                 raise
             failure = None
-        if failure is None or channel is not self._channel or self._lost() is not None:
-            # Nothing new until it has been started again.
-            self.line.ready = False
+        if failure is None or await self._broke(channel, failure):
             raise unavailable("the part of the server that drew the clip has failed", RESTART_S)
         raise failure
+
+    async def _broke(self, channel: grpc.aio.Channel, failure: CallError) -> bool:
+        """Whether a call has failed because a process of Triton did."""
+        if failure.code not in BROKEN:
+            return False
+        deadline = time.monotonic() + DEATH_SEEN_S
+        while time.monotonic() < deadline:
+            if channel is not self._channel or self._lost() is not None:
+                # Nothing new until it has been started again.
+                self.line.ready = False
+                return True
+            await asyncio.sleep(DEATH_SEEN_S / 10)
+        # A stage that is stopped for a while; a connection that broke.
+        return UNHEALTHY in failure.message or failure.code is not grpc.StatusCode.INTERNAL
 
     def starting(self) -> CallError:
         """Said while there is no Triton."""

@@ -5,7 +5,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
 from reelserve.export.engines.tensorrt import MAX_BATCH
-from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.contract import (
+    ENSEMBLE_STAGES,
+    INFO,
+    PUBLIC_MODEL,
+    REQUEST_INPUTS,
+    STAGES,
+    VIDEO,
+)
 from tests.server.tiny_repository import REPOSITORY
 
 TENSORRT = "configs/tensorrt.pbtxt"
@@ -35,7 +42,56 @@ def parameter(config: protos.ModelConfig, key: str) -> int:
 
 
 def test_repository_holds_the_stages_of_the_contract():
-    assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == set(STAGES)
+    models = {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")}
+    assert models == {*STAGES, PUBLIC_MODEL}
+
+
+LED = ("vae_decoder", "frame_consistency", "upsampler")
+"""Stages that `video_encoder` calls where frames stay in a GPU's memory."""
+ENSEMBLES = ("config.pbtxt", PACKAGES, TENSORRT)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensemble_takes_the_public_request_and_gives_the_clip(name):
+    config = config_of(PUBLIC_MODEL, name)
+
+    assert (config.name, config.platform, config.max_batch_size) == (PUBLIC_MODEL, "ensemble", 0)
+    assert described(config.input) == expected(REQUEST_INPUTS)
+    assert described(config.output) == expected((VIDEO, INFO))
+    assert (REPOSITORY / PUBLIC_MODEL / "1").is_dir()
+
+
+def test_ensemble_has_every_stage_as_a_step():
+    steps = config_of(PUBLIC_MODEL).ensemble_scheduling.step
+    assert tuple(step.model_name for step in steps) == ENSEMBLE_STAGES
+
+
+def test_ensembles_for_our_own_backends_on_a_gpu_lead_frames_in_place():
+    packages, plans = (config_of(PUBLIC_MODEL, name) for name in (PACKAGES, TENSORRT))
+    steps = [step.model_name for step in packages.ensemble_scheduling.step]
+
+    assert packages == plans
+    assert steps == [stage for stage in ENSEMBLE_STAGES if stage not in LED]
+    assert packages.ensemble_scheduling.step[-1].input_map["LATENTS"] == "latents"
+    assert packages.parameters == config_of(PUBLIC_MODEL).parameters
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensemble_joins_tensors_that_fit(name):
+    """Every input of a step is made before it, as the contract has it."""
+    made = {spec.name: (spec.dtype, spec.dims[1:]) for spec in REQUEST_INPUTS}
+    for step in config_of(PUBLIC_MODEL, name).ensemble_scheduling.step:
+        stage = STAGES[step.model_name]
+        # Stages without a batch have its dimension, 1, written out.
+        start = 0 if stage.batched else 1
+        needed = {spec.name for spec in stage.inputs if not spec.optional}
+        taken = {spec.name: (spec.dtype, spec.dims[start:]) for spec in stage.inputs}
+        given = {spec.name: (spec.dtype, spec.dims[start:]) for spec in stage.outputs}
+        assert needed <= set(step.input_map)
+        for tensor, source in step.input_map.items():
+            assert taken[tensor] == made[source], (step.model_name, tensor)
+        assert set(step.output_map) == set(given)
+        made |= {target: given[tensor] for tensor, target in step.output_map.items()}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -159,7 +215,7 @@ def test_stages_with_large_peaks_share_one_resource(name):
 
 def test_configs_of_python_stages_beside_packages_differ_where_they_must():
     names = {path.parent.parent.name for path in REPOSITORY.glob(f"*/{PACKAGES}")}
-    assert names == {*ENGINE_STAGES, "video_diffusion", "video_encoder"}
+    assert names == {*ENGINE_STAGES, PUBLIC_MODEL, "video_diffusion", "video_encoder"}
     assert parameter(config_of("video_diffusion", PACKAGES), "denoiser_max_batch_size") == 1
     for stage in ("video_diffusion", "video_encoder"):
         usual, other = config_of(stage), config_of(stage, PACKAGES)
@@ -169,25 +225,23 @@ def test_configs_of_python_stages_beside_packages_differ_where_they_must():
         assert usual == other
 
 
-def test_public_models_share_their_bounds():
-    unary, stream = config_of("text_to_video"), config_of("text_to_video_stream")
-
-    assert unary.parameters == stream.parameters
-    assert stream.model_transaction_policy.decoupled
-
-
 def test_video_diffusion_bounds_fit_together():
     config = config_of("video_diffusion")
     in_flight = parameter(config, "max_requests_in_flight")
-    accepted = parameter(config_of("text_to_video_stream"), "max_requests_in_flight")
 
-    # A cancelled clip stays until its step ends, and a new one may have its place already.
-    assert in_flight >= 2 * accepted
-    assert config.sequence_batching.iterative_sequence
+    # A clip that was given up stays until its step ends, and a new one may have its place already.
+    assert in_flight >= 2 * parameter(config_of(PUBLIC_MODEL), "max_requests_in_flight")
     assert parameter(config, "max_active_requests") <= in_flight
-    assert in_flight < config.sequence_batching.oldest.max_candidate_sequences
-    assert config.sequence_batching.oldest.max_candidate_sequences <= config.max_batch_size
     assert parameter(config, "denoiser_max_batch_size") == config_of("denoiser").max_batch_size
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_video_diffusion_answers_late_and_is_no_sequence(name):
+    """A stage with sequences makes the whole ensemble one."""
+    config = config_of("video_diffusion", name)
+
+    assert not config.HasField("sequence_batching") and not config.HasField("dynamic_batching")
+    assert not config.model_transaction_policy.decoupled
 
 
 @pytest.mark.parametrize(

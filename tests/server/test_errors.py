@@ -17,6 +17,8 @@ ONNX = (
         (StageError("upsampler: no memory"), "upsampler: no memory"),
         (RuntimeError("a / b is 1/2"), "RuntimeError: a / b is 1/2"),
         (RuntimeError('File "/srv/app/x.py", line 3'), 'RuntimeError: File "a file", line 3'),
+        (RuntimeError("/srv/app/x.py:3: no memory"), "RuntimeError: no memory"),
+        (RuntimeError("src/core/x.cc:3 no memory"), "RuntimeError: no memory"),
         (StageError("x: boom\n\nAt:\n  /srv/model.py(3): execute"), "x: boom"),
     ],
 )

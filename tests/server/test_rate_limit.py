@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from reelserve.server.launcher import Server
-from reelserve.server.serving import ServeOptions
+from reelserve.server.triton_process import SCHEDULING
+from tests.server.bare import bare_triton
 from tests.server.grpc_requests import infer_input
 
 ALONE = '''"""Fails where another model of this kind runs already."""
@@ -55,7 +55,8 @@ def repository(tiny_repository: Path, tmp_path: Path):
 
 @pytest.mark.server
 def test_models_that_share_a_resource_run_one_at_a_time(repository):
-    with Server(ServeOptions(repository)) as server:
+    # The front end lets nobody call them.
+    with bare_triton(repository, *SCHEDULING) as server:
 
         def call(number: int) -> None:
             with InferenceServerClient(server.grpc_url) as client:

@@ -81,6 +81,17 @@ def test_check_repository_refuses_when_there_is_no_lock(copy):
         check_repository(copy)
 
 
+@pytest.mark.parametrize("content", [None, 'name: "text_to_video"\nbackend: "python"\n'])
+def test_check_repository_refuses_when_an_older_version_laid_it_out(copy, content):
+    config = copy / "text_to_video" / "config.pbtxt"
+    config.unlink()
+    if content is not None:
+        config.write_text(content)
+
+    with pytest.raises(RepositoryError, match=f"config.pbtxt is no ensemble: an older .*{AGAIN}"):
+        check_repository(copy)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,10 +1,11 @@
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from reelserve.server.errors import StageError
-from reelserve.server.steps import FreeSteps, JoinedSteps, denoise_step
+from reelserve.server.errors import CancelledError, StageError, UnavailableError
+from reelserve.server.steps import DenoisingLoop, LoopSettings, denoise_step
 from tests.server.clips import clip
 
 LONG_S = 30.0
@@ -13,10 +14,48 @@ LONG_S = 30.0
 class Listener:
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.holds: list[tuple[int, int]] = []
 
     def step(self, clips, seconds):
         assert seconds >= 0
         self.steps.append(clips)
+
+    def held(self, active, count):
+        self.holds.append((active, count))
+
+
+class Waiter:
+    """Who waits for one clip."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.left = False
+        self.ended = threading.Event()
+        self.latents = self.error = None
+        self.answers = 0
+
+    def cancelled(self):
+        return self.left
+
+    def stepped(self, clip):
+        self.steps.append(clip.sampler.step)
+
+    def finish(self, outputs):
+        self.latents = outputs["LATENTS"]
+        self._end()
+
+    def fail(self, error):
+        self.error = error
+        self._end()
+
+    def _end(self):
+        self.answers += 1
+        self.ended.set()
+
+    def wait(self):
+        assert self.ended.wait(LONG_S), "it was not answered"
+        assert self.answers == 1
+        return self
 
 
 class Denoiser:
@@ -79,117 +118,267 @@ def test_denoise_step_gives_the_same_latents_alone_and_together():
         np.testing.assert_array_equal(one.sampler.latents, other.sampler.latents)
 
 
-def test_joined_steps_take_all_clips_together():
-    listener, clips = Listener(), {seed: clip(seed=seed) for seed in (1, 2)}
-    denoiser = Denoiser(poison=clips[2].sampler.latents)
-    outcomes = JoinedSteps(denoiser, 16, listener).take(clips, set(clips))
-
-    assert [str(outcomes[seed]) for seed in (1, 2)] == ["None", "denoiser: out of memory"]
-    assert denoiser.batches[0][0] == 4 and listener.steps == [2]
-    assert JoinedSteps(denoiser, 16, listener).take({}, {3}) == {}
-
-
 class Gate:
-    """A denoiser that holds the clips of some seeds until they are let through."""
+    """A denoiser whose steps wait until a test lets them begin, one by one or all."""
 
-    def __init__(self, *clips) -> None:
-        self._held = [one.sampler.latents for one in clips]
-        self.open = threading.Event()
+    def __init__(self) -> None:
+        self.began: list[np.ndarray] = []
+        self._permits = threading.Semaphore(0)
+        self.poison: list[np.ndarray] = []
 
     def __call__(self, arrays):
         latents = arrays["LATENTS"]
-        if any((latents[0] == held).all() for held in self._held):
-            assert self.open.wait(LONG_S)
+        self.began.append(latents)
+        assert self._permits.acquire(timeout=LONG_S)
+        if any((row == one).all() for one in self.poison for row in latents):
+            raise StageError("denoiser: out of memory")
         return {"VELOCITY": latents}
+
+    def let(self, steps=1000):
+        self._permits.release(steps)
+
+    def wait_began(self, count):
+        deadline = time.monotonic() + LONG_S
+        while len(self.began) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+class Loop:
+    """A loop and its clips."""
+
+    def __init__(self, denoise, *, join=True, max_active=2, max_in_flight=10, max_rows=16):
+        self.listener = Listener()
+        settings = LoopSettings(max_active, max_in_flight, max_rows, join)
+        self.loop = DenoisingLoop(denoise, settings, self.listener)
+
+    def admit(self, make=clip, **changes):
+        waiter = Waiter()
+        self.loop.admit(lambda: make(**changes), waiter)
+        return waiter
 
 
 @pytest.fixture
-def free():
+def start():
     made = []
 
-    def make(denoise, max_active=2):
-        made.append(FreeSteps(denoise, 16, Listener(), max_active))
-        return made[-1]
+    def make(denoise, **options):
+        made.append((Loop(denoise, **options), denoise))
+        return made[-1][0]
 
     yield make
-    for steps in made:
-        steps._pool.shutdown()
+    for loop, denoise in made:
+        if isinstance(denoise, Gate):
+            denoise.let()
+        loop.loop.close()
 
 
-def test_free_steps_do_not_wait_for_the_slowest_clip(free):
-    slow, quick = clip(seed=1), clip(seed=2, steps=3)
-    gate = Gate(slow)
-    steps, turn = free(gate), {"slow": slow, "quick": quick}
-    for _ in range(3):
-        assert steps.take(turn, set(turn)) == {"quick": None}
-    assert quick.sampler.done and slow.sampler.step == 0
-    steps.forget("quick")
-    gate.open.set()
-
-    assert steps.take({"slow": slow}, {"slow"}) == {"slow": None}
-    assert slow.sampler.step == 1
-    assert steps._listener.steps == [1] * 4
+def alone(**changes):
+    """Latents of a clip by itself."""
+    one = clip(**changes)
+    while not one.sampler.done:
+        denoise_step([one], Denoiser(), 16)
+    return one.outputs()["LATENTS"]
 
 
-def test_free_steps_fail_one_clip_alone(free):
-    clips = {seed: clip(seed=seed) for seed in (1, 2)}
-    steps = free(Denoiser(poison=clips[2].sampler.latents))
-    outcomes = {}
-    while len(outcomes) < 2:
-        outcomes |= steps.take({k: v for k, v in clips.items() if k not in outcomes}, set(clips))
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "free"])
+def test_loop_gives_the_latents_of_each_clip(start, join):
+    loop = start(Denoiser(), join=join)
+    requests = [{"seed": seed, "steps": 2 + seed} for seed in range(5)]
+    waiters = [loop.admit(**request) for request in requests]
 
-    assert isinstance(outcomes[2], StageError) and outcomes[1] is None
-
-
-def test_free_steps_keep_an_outcome_for_the_request_that_is_not_here(free):
-    first, second = clip(seed=1), clip(seed=2)
-    gate = Gate(second)
-    steps = free(gate)
-    # Both take a step; Triton hands out the second one only, whose step goes on.
-    assert steps.take({"first": first, "second": second}, {"second"}) == {}
-    assert steps.take({"second": second}, {"second"}) == {}
-    assert steps.take({"first": first}, {"first"}) == {"first": None}
-    assert first.sampler.step == 1
-    gate.open.set()
-
-    assert steps.take({"second": second}, {"second"}) == {"second": None}
+    for waiter, request in zip(waiters, requests, strict=True):
+        waiter.wait()
+        assert waiter.error is None and waiter.steps == list(range(1, request["steps"] + 1))
+        np.testing.assert_array_equal(waiter.latents, alone(**request))
+    assert loop.listener.holds[-1] == (0, 0)
+    assert max(active for active, _ in loop.listener.holds) <= 2
 
 
-def test_free_steps_do_not_step_a_clip_twice_that_has_lost_its_turn(free):
-    first, second = clip(seed=1), clip(seed=2)
-    gate = Gate(first)
-    steps = free(gate)
-    assert steps.take({"first": first, "second": second}, {"first", "second"}) == {"second": None}
-    gate.open.set()
-    assert steps.take({}, {"first", "second"}) == {"first": None}
+def test_joined_clips_take_their_steps_together(start):
+    gate = Gate()
+    loop = start(gate)
+    first = loop.admit(seed=1, steps=3)
+    gate.wait_began(1)
+    second = loop.admit(seed=2, steps=3)
+    assert len(gate.began) == 1, "a joined step waits for the one before it"
+    gate.let()
+    first.wait()
+    second.wait()
 
-    assert (first.sampler.step, second.sampler.step) == (1, 1)
-
-
-def test_free_steps_forget_a_clip_whose_request_is_answered(free):
-    gone, other = clip(seed=1), clip(seed=2, steps=2)
-    gate = Gate(gone)
-    steps = free(gate)
-    assert steps.take({"gone": gone, "other": other}, {"gone", "other"}) == {"other": None}
-    steps.forget("gone")
-    assert steps.take({"other": other}, {"other"}) == {"other": None}
-    gate.open.set()
-
-    assert steps.take({}, {"waiting"}) == {}
+    # Two rows a clip, for its two prompts.
+    assert [len(latents) for latents in gate.began] == [2, 4, 4, 2]
+    assert loop.listener.steps == [1, 2, 2, 1]
 
 
-def test_free_steps_do_not_begin_the_step_of_a_clip_that_has_left(free):
-    held, queued = clip(seed=1), clip(seed=2)
-    gate = Gate(held)
-    steps = free(gate, max_active=1)
-    # An ended step whose request is not here: calls return though the others' steps go on.
-    assert steps.take({"absent": clip(seed=3)}, {"other"}) == {}
-    assert steps.take({"held": held, "queued": queued}, {"held", "queued"}) == {}
-    steps.forget("queued")
-    gate.open.set()
-    outcomes = {}
-    while not outcomes:
-        outcomes = steps.take({}, {"held"})
-    assert outcomes == {"held": None}
-    steps._pool.shutdown()
-    assert (held.sampler.step, queued.sampler.step) == (1, 0)
+def test_free_clips_do_not_wait_for_the_slowest_one(start):
+    slow_latents = clip(seed=1).sampler.latents
+    released = threading.Event()
+
+    def denoise(arrays):
+        if (arrays["LATENTS"][0] == slow_latents).all():
+            assert released.wait(LONG_S)
+        return {"VELOCITY": arrays["LATENTS"]}
+
+    loop = start(denoise, join=False)
+    slow, quick = loop.admit(seed=1), loop.admit(seed=2, steps=3)
+    quick.wait()
+    assert quick.latents is not None and not slow.ended.is_set()
+    released.set()
+
+    assert slow.wait().latents is not None
+    assert loop.listener.steps == [1] * 5
+
+
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "free"])
+def test_a_clip_that_nobody_waits_for_leaves_between_two_steps(start, join):
+    gate = Gate()
+    loop = start(gate, join=join)
+    leaving, staying = loop.admit(seed=1, steps=50), loop.admit(seed=2, steps=2)
+    gate.wait_began(1 if join else 2)
+    leaving.left = True
+    gate.let()
+    leaving.wait()
+    staying.wait()
+
+    assert isinstance(leaving.error, CancelledError)
+    assert len(leaving.steps) <= 1 and staying.latents is not None
+
+
+def test_a_clip_that_waits_for_its_turn_can_leave(start):
+    gate = Gate()
+    loop = start(gate, max_active=1)
+    active, waiting = loop.admit(seed=1, steps=2), loop.admit(seed=2, steps=2)
+    gate.wait_began(1)
+    waiting.left = True
+    gate.let(1)
+
+    assert isinstance(waiting.wait().error, CancelledError) and waiting.steps == []
+    gate.let()
+    assert active.wait().latents is not None
+
+
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "free"])
+def test_one_clip_fails_alone(start, join):
+    gate = Gate()
+    gate.poison.append(clip(seed=2).sampler.latents)
+    loop = start(gate, join=join, max_active=3)
+    waiters = [loop.admit(seed=seed) for seed in (1, 2, 3)]
+    gate.let()
+    for waiter in waiters:
+        waiter.wait()
+
+    assert isinstance(waiters[1].error, StageError) and waiters[1].steps == []
+    assert waiters[0].latents is not None and waiters[2].latents is not None
+
+
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "free"])
+def test_a_mistake_in_a_step_leaves_nobody_waiting(start, join):
+    def broken(**changes):
+        one = clip(**changes)
+        one.denoiser_inputs = lambda: 1 / 0
+        return one
+
+    loop = start(Denoiser(), join=join, max_active=1)
+    assert isinstance(loop.admit(broken).wait().error, ZeroDivisionError)
+    assert loop.admit(seed=1).wait().latents is not None, "the loop goes on"
+    assert loop.listener.holds[-1] == (0, 0)
+
+
+def test_loop_refuses_when_full_and_takes_the_next_when_one_has_ended(start):
+    gate = Gate()
+    loop = start(gate, max_in_flight=2)
+    first, _ = loop.admit(seed=1), loop.admit(seed=2)
+    with pytest.raises(UnavailableError, match="2 requests are in flight, as many as the limit"):
+        loop.admit(seed=3)
+    gate.let()
+    first.wait()
+
+    assert loop.admit(seed=3).wait().latents is not None
+
+
+def test_loop_keeps_nothing_of_a_clip_that_cannot_be_made(start):
+    loop = start(Denoiser(), max_in_flight=1)
+    with pytest.raises(ValueError, match="SEED is -1"):
+        loop.admit(seed=-1)
+
+    assert loop.admit(seed=1).wait().latents is not None
+
+
+def seeds_of(latents, clips):
+    """Seeds of the clips whose first step this is."""
+    return {seed for seed, noise in clips.items() if (latents[0] == noise).all()}
+
+
+def test_loop_takes_as_many_as_it_may_oldest_first(start):
+    gate = Gate()
+    loop = start(gate, join=False, max_active=2)
+    waiters = [loop.admit(seed=seed, steps=1) for seed in range(4)]
+    gate.wait_began(2)
+    assert loop.listener.holds[-1] == (2, 4)
+    gate.let()
+    for waiter in waiters:
+        waiter.wait()
+
+    noise = {seed: clip(seed=seed).sampler.latents for seed in range(4)}
+    assert set.union(*(seeds_of(one, noise) for one in gate.began[:2])) == {0, 1}
+
+
+def begun(start, ranks, max_active):
+    """Numbers of the clips that take the second joined step, when all are there."""
+    gate = Gate()
+    loop = start(gate, max_active=max_active)
+    waiters = [loop.admit(seed=100, steps=1)]
+    gate.wait_began(1)
+    waiters += [loop.admit(seed=seed, steps=1, rank=rank) for seed, rank in enumerate(ranks)]
+    gate.let(1)
+    gate.wait_began(2)
+    gate.let()
+    for waiter in waiters:
+        waiter.wait()
+    noise = {seed: clip(seed=seed).sampler.latents for seed in range(len(ranks))}
+    rows = gate.began[1]
+    return {s for s, one in noise.items() if any((row == one).all() for row in rows)}
+
+
+def test_interactive_clips_pass_the_others_and_leave_them_a_place(start):
+    batch = [1, 1, 1, 1]
+    assert begun(start, batch, 3) == {0, 1, 2}
+    assert begun(start, [*batch, 0, 0, 0], 3) == {0, 4, 5}
+    assert begun(start, [0, 0, 0, 0], 3) == {0, 1, 2}, "there is nobody to leave it to"
+
+
+def test_interactive_clips_come_first_where_there_is_one_place(start):
+    assert begun(start, [1, 0], 1) == {1}
+
+
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "free"])
+def test_close_answers_everybody_and_takes_no_more(start, join):
+    gate = Gate()
+    loop = start(gate, join=join, max_active=1)
+    stepping, waiting = loop.admit(seed=1, steps=50), loop.admit(seed=2)
+    gate.wait_began(1)
+    closing = threading.Thread(target=loop.loop.close)
+    closing.start()
+    assert isinstance(waiting.wait().error, UnavailableError)
+    assert not stepping.ended.is_set(), "its step is waited for"
+    gate.let()
+    closing.join(LONG_S)
+
+    assert not closing.is_alive()
+    assert str(stepping.wait().error) == "the server is shutting down" and stepping.steps == [1]
+    with pytest.raises(UnavailableError, match="shutting down"):
+        loop.admit(seed=3)
+
+
+def test_close_hands_over_what_the_last_step_has_finished(start):
+    gate = Gate()
+    loop = start(gate)
+    waiter = loop.admit(seed=1, steps=1)
+    gate.wait_began(1)
+    closing = threading.Thread(target=loop.loop.close)
+    closing.start()
+    gate.let()
+    closing.join(LONG_S)
+
+    np.testing.assert_array_equal(waiter.wait().latents, alone(seed=1, steps=1))

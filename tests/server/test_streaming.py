@@ -19,7 +19,7 @@ from reelserve.client import (
     RequestCancelledError,
     UnavailableError,
 )
-from reelserve.server.clip_run import STAGE_ORDER
+from reelserve.pipeline.contract import ENSEMBLE_STAGES
 from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
@@ -55,7 +55,7 @@ def wait_until_active(server) -> None:
         time.sleep(0.005)
 
 
-def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_the_unary_model(tiny_server):
+def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_a_unary_call(tiny_server):
     with Client(tiny_server.grpc_url) as client:
         events = list(client.stream("a red star", seed=5, **LONG))
         video = client.generate("a red star", seed=5, **LONG)
@@ -64,7 +64,9 @@ def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_the_unary_model
     assert steps == sorted(set(steps)) and steps[-1] == 50
     assert {event.steps for event in events if event.kind == "step"} == {50}
     # The last one may end together with the clip.
-    assert [event.stage for event in events if event.kind == "stage"][:6] == list(STAGE_ORDER[:6])
+    assert [event.stage for event in events if event.kind == "stage"][:6] == list(
+        ENSEMBLE_STAGES[:6]
+    )
     (preview,) = [event.preview for event in events if event.kind == "preview"]
     assert preview.startswith(b"\x89PNG")
     assert events[-1].video.mp4 == video.mp4
@@ -173,11 +175,11 @@ def test_refusals_are_counted_and_say_when_to_try_again(tiny_server):
         list(pool.map(draw, range(30)))
 
     assert refusals and all(re.search(r"retry after \d+ s", refusal) for refusal in refusals)
-    name = 'reelserve_refusals_total{model="text_to_video_stream",reason="capacity"}'
+    name = 'reelserve_refusals_total{model="text_to_video",reason="capacity"}'
     assert metrics(tiny_server)[name] - before.get(name, 0) == len(refusals)
 
 
-def test_metrics_count_every_outcome_of_both_models(tiny_server):
+def test_metrics_count_every_outcome(tiny_server):
     before = metrics(tiny_server)
     with Client(tiny_server.grpc_url) as client:
         client.generate("a red star")
@@ -191,14 +193,13 @@ def test_metrics_count_every_outcome_of_both_models(tiny_server):
     def grown(name: str) -> float:
         return after[name] - before.get(name, 0)
 
-    for model in ("text_to_video", "text_to_video_stream"):
-        for outcome in ("ok", "invalid"):
-            name = f'reelserve_requests_total{{model="{model}",outcome="{outcome}"}}'
-            assert grown(name) == 1, name
-        assert grown(f'reelserve_request_seconds_count{{model="{model}"}}') == 1
+    for outcome in ("ok", "invalid"):
+        assert grown(f'reelserve_requests_total{{model="text_to_video",outcome="{outcome}"}}') == 2
+    assert grown('reelserve_request_seconds_count{model="text_to_video"}') == 2
     assert grown("reelserve_videos_total") == 2
     assert grown("reelserve_video_seconds_total") == 4
-    assert grown('reelserve_stage_seconds_count{stage="upsampler"}') == 2
+    for stage in ENSEMBLE_STAGES:
+        assert grown(f'reelserve_stage_seconds_count{{stage="{stage}"}}') == 2
     assert grown("reelserve_batch_occupancy_count") == grown("reelserve_step_seconds_count") == 8
 
 
@@ -217,15 +218,15 @@ def test_every_metric_of_the_docs_is_on_the_endpoint(tiny_server):
 
 def test_equal_requests_are_drawn_once_when_answers_are_shared(tmp_path):
     repository = write_tiny_repository(tmp_path / "repository")
-    for model in ("text_to_video", "text_to_video_stream"):
-        config = repository / model / "config.pbtxt"
-        text, count = re.subn(
-            r'(share_answers_seconds" value \{ string_value: )"0"', r'\1"60"', config.read_text()
-        )
-        assert count == 1
-        # As the configs of an engine: chosen by the lock, where a model has them.
-        (repository / model / "configs").mkdir()
-        (repository / model / "configs" / "shared.pbtxt").write_text(text)
+    folder = repository / "text_to_video"
+    text, count = re.subn(
+        r'(share_answers_seconds" value \{ string_value: )"0"',
+        r'\1"60"',
+        (folder / "config.pbtxt").read_text(),
+    )
+    assert count == 1
+    # As the configs of an engine: chosen by the lock, where a model has them.
+    (folder / "configs" / "shared.pbtxt").write_text(text)
     write_lock(repository, config_name="shared")
     with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         with ThreadPoolExecutor(3) as pool:

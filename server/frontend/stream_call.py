@@ -1,0 +1,152 @@
+"""One call of `ModelStreamInfer`: its requests, and the responses to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from reelserve.pipeline.contract import EVENT
+from reelserve.server.frontend.clip import Clip
+from reelserve.server.frontend.errors import CallError, deadline_passed
+from reelserve.server.frontend.events import Event
+from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
+from reelserve.server.frontend.service import Service
+from reelserve.server.frontend.stream import follow
+
+ERROR_STATUS = ("triton_grpc_error", "true")
+"""Header that asks a stream to end with an error's own status instead of telling it."""
+MAX_AT_ONCE = 256
+"""Requests of one stream that are not answered."""
+MAX_MESSAGE_CHARACTERS = 1000
+
+Context = Any
+"""Of grpc.aio."""
+
+
+class StreamCall:
+    """Answers the requests of a stream beside each other; plain ones in their order.
+
+    Args:
+        service: The clips.
+        context: Of the call.
+    """
+
+    def __init__(self, service: Service, context: Context) -> None:
+        self._service, self._context = service, context
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def answer(self, requests: AsyncIterator[bytes]) -> None:
+        """Answers all of them; ends with the first error where the caller asked for that."""
+        reading = asyncio.create_task(self._read_all(requests))
+        try:
+            await asyncio.wait({reading, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            await (self._failed if self._failed.done() else reading)
+        except CallError as error:
+            await abort(self._context, error)
+        finally:
+            self._failed.cancel()
+            for task in (reading, *self._tasks):
+                task.cancel()
+
+    async def _read_all(self, requests: AsyncIterator[bytes]) -> None:
+        before: asyncio.Task[None] | None = None
+        async for raw in requests:
+            before = asyncio.create_task(self._answer_one(raw, before))
+            self._tasks.add(before)
+            before.add_done_callback(self._ended)
+            if len(self._tasks) >= MAX_AT_ONCE:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _answer_one(self, raw: bytes, before: asyncio.Task[None] | None) -> None:
+        request_id, began = "", time.monotonic()
+        try:
+            request, left_s = read_call(self._service, raw, self._context)
+            request_id = request.id
+            clip = self._service.begin(request, left_s)
+            if request.progress:
+                await self._tell(clip, request, left_s)
+            # The clip may be older than this request.
+            left_s -= time.monotonic() - began
+            outputs = dict(await self._service.wait(clip, left_s))
+            reply = service_pb2.ModelStreamInferResponse(
+                infer_response=_last(clip, request, outputs)
+            )
+        except Exception as problem:
+            error = problem if isinstance(problem, CallError) else CallError.internal(problem)
+            if ERROR_STATUS in (self._context.invocation_metadata() or ()):
+                raise error from None
+            # Triton's message of a stream has no room for a status.
+            reply = service_pb2.ModelStreamInferResponse(
+                error_message=f"{error.code.name}: {error.message}",
+                infer_response=service_pb2.ModelInferResponse(id=request_id),
+            )
+        if before is not None:
+            await asyncio.wait({before})
+        await self._write(reply)
+
+    async def _tell(self, clip: Clip, request: InferRequest, left_s: float) -> None:
+        """Tells the events of a clip until it has ended, or its deadline passes."""
+
+        async def tell() -> None:
+            async with contextlib.aclosing(follow(clip, self._service.remaining_s)) as events:
+                async for outputs in events:
+                    message = answer(outputs, request.id, last=False)
+                    await self._write(service_pb2.ModelStreamInferResponse(infer_response=message))
+
+        try:
+            await asyncio.wait_for(tell(), None if math.isinf(left_s) else left_s)
+        except BaseException as error:
+            self._service.leave(clip)
+            if isinstance(error, asyncio.TimeoutError):
+                raise deadline_passed() from None
+            raise
+
+    async def _write(self, message: Any) -> None:
+        async with self._writing:
+            await self._context.write(message.SerializeToString())
+
+
+def read_call(service: Service, raw: bytes, context: Context) -> tuple[InferRequest, float]:
+    """A request, and the seconds until its deadline.
+
+    Raises:
+        CallError: If it is not what it must be.
+    """
+    try:
+        request = read_request(parse(raw))
+    except CallError:
+        service.recorder.ended("invalid")
+        raise
+    remaining_s = context.time_remaining()
+    left_s = math.inf if remaining_s is None else remaining_s
+    return request, min(left_s, request.timeout_s or math.inf)
+
+
+async def abort(context: Context, error: CallError) -> None:
+    """Ends a call with an error's status."""
+    await context.abort(error.code, error.message[:MAX_MESSAGE_CHARACTERS])
+
+
+def _last(clip: Clip, request: InferRequest, outputs: dict[str, bytes]) -> Any:
+    """The last response; that of a stream with progress has an event, too."""
+    if not request.progress:
+        return answer(outputs, request.id, request.outputs)
+    event = Event("clip", clip.stage(), clip.seconds, 0.0)
+    wanted = (EVENT.name, *request.outputs) if request.outputs else ()
+    return answer({EVENT.name: event.to_json(), **outputs}, request.id, wanted)

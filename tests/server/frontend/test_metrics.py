@@ -1,0 +1,191 @@
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from reelserve.pipeline.contract import ENSEMBLE_STAGES
+from reelserve.server.frontend.metrics import (
+    OUTCOMES,
+    REFUSALS,
+    SHARINGS,
+    Recorder,
+    exposition,
+    merged,
+)
+
+TRITON = """\
+# HELP nv_inference_count Number of inferences performed
+# TYPE nv_inference_count counter
+nv_inference_count{{model="denoiser",version="1"}} {0}
+nv_inference_count{{model="a, {{odd}} \\"name\\"",version="1"}} 0
+# HELP nv_cpu_utilization CPU utilization rate [0.0 - 1.0]
+# TYPE nv_cpu_utilization gauge
+nv_cpu_utilization 0.5
+# HELP reelserve_step_seconds Seconds of a denoising step of the batch
+# TYPE reelserve_step_seconds histogram
+reelserve_step_seconds_count {0}
+reelserve_step_seconds_sum 1e-05
+reelserve_step_seconds_bucket{{le="0.01"}} {0}
+reelserve_step_seconds_bucket{{le="+Inf"}} {0}
+"""
+
+
+@pytest.fixture
+def recorder():
+    return Recorder(12, lambda: 3, lambda: 2)
+
+
+def samples(text):
+    """Series to value; the parser has counters end with `_total`."""
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+class Triton:
+    """Its metrics, by HTTP."""
+
+    def __init__(self, text):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *args):
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/metrics"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self.url
+
+    def __exit__(self, *error):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_merged_tells_tritons_apart_and_stays_readable():
+    text = merged({"gpu0": TRITON.format(5), "gpu1": TRITON.format(7)})
+    found = samples(text)
+
+    for name, value in (("gpu0", 5), ("gpu1", 7)):
+        label = ("triton", name)
+        assert (
+            found["nv_inference_count_total", ("model", "denoiser"), label, ("version", "1")]
+            == value
+        )
+        assert found["nv_cpu_utilization", label] == 0.5
+        assert found["reelserve_step_seconds_count", label] == value
+        assert found["reelserve_step_seconds_bucket", ("le", "+Inf"), label] == value
+    families = [family.name for family in text_string_to_metric_families(text)]
+    assert families == ["nv_inference_count", "nv_cpu_utilization", "reelserve_step_seconds"]
+    assert text.count("# HELP") == text.count("# TYPE") == 3
+
+
+def test_merged_takes_families_that_one_triton_alone_has():
+    text = merged({"gpu0": TRITON.format(5), "gpu1": "# HELP x y\n# TYPE x gauge\nx 1\n"})
+    assert samples(text)["x", ("triton", "gpu1")] == 1
+    assert merged({}) == ""
+
+
+def test_exposition_joins_ours_and_tritons(recorder):
+    with Triton(TRITON.format(5)) as url:
+        found = samples(exposition(recorder.registry, {"triton": url}).decode())
+
+    assert found["nv_inference_count_total", ("model", "denoiser"), ("version", "1")] == 5
+    assert found[("nv_cpu_utilization",)] == 0.5, "one Triton needs no label"
+    assert found[("reelserve_requests_in_flight",)] == 3
+    assert found[("reelserve_max_requests_in_flight",)] == 12
+    assert found[("reelserve_tritons_ready",)] == 2
+
+
+def test_exposition_asks_no_proxy(recorder, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Triton(TRITON.format(5)) as url:
+        assert b"nv_inference_count" in exposition(recorder.registry, {"triton": url})
+
+
+def test_exposition_gives_ours_when_a_triton_is_cut_off(recorder):
+    with socket.socket() as triton:
+        triton.bind(("127.0.0.1", 0))
+        triton.listen()
+
+        def answer():
+            with triton.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnv_")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = triton.getsockname()[1]
+        found = exposition(recorder.registry, {"triton": f"http://127.0.0.1:{port}/metrics"})
+        thread.join()
+    assert b"reelserve_requests_in_flight" in found and b"nv_" not in found
+
+
+def test_exposition_of_several_tritons_has_a_label(recorder):
+    with Triton(TRITON.format(5)) as one, Triton(TRITON.format(7)) as other:
+        found = samples(exposition(recorder.registry, {"gpu0": one, "gpu1": other}).decode())
+
+    values = {n: found["reelserve_step_seconds_count", ("triton", n)] for n in ("gpu0", "gpu1")}
+    assert values == {"gpu0": 5, "gpu1": 7}
+    assert ("reelserve_requests_in_flight",) in found
+
+
+def test_exposition_gives_ours_when_no_triton_answers(recorder):
+    found = samples(exposition(recorder.registry, {"triton": "http://127.0.0.1:9/"}).decode())
+    assert ("reelserve_requests_in_flight",) in found
+    assert samples(exposition(recorder.registry, {}).decode()) == found
+
+
+def test_recorder_shows_every_series_at_zero_from_the_start(recorder):
+    found = samples(exposition(recorder.registry, {}).decode())
+    model = ("model", "text_to_video")
+    expected = [
+        *(("reelserve_requests_total", model, ("outcome", outcome)) for outcome in OUTCOMES),
+        *(("reelserve_refusals_total", model, ("reason", reason)) for reason in REFUSALS),
+        *(("reelserve_cancels_total", model, ("stage", stage)) for stage in ENSEMBLE_STAGES),
+        *(("reelserve_stage_seconds_count", ("stage", stage)) for stage in ENSEMBLE_STAGES),
+        *(("reelserve_shared_answers_total", ("how", how)) for how in SHARINGS),
+        ("reelserve_videos_total",),
+        ("reelserve_video_seconds_total",),
+        ("reelserve_triton_restarts_total",),
+    ]
+    assert {found[series] for series in expected} == {0}
+    assert not [name for name, *_ in found if name.endswith("_created")]
+
+
+def test_recorder_counts_what_it_is_told(recorder):
+    model = ("model", "text_to_video")
+    recorder.refused("deadline")
+    recorder.cancelled("upsampler")
+    recorder.shared("joined")
+    recorder.ended("ok", 2.5)
+    recorder.ended("failed")
+    recorder.drawn({"VIDEO": b"", "INFO": json.dumps({"num_frames": 24, "fps": 8}).encode()})
+    recorder.stages({"upsampler": 0.2, "vae_decoder+frame_consistency": 1.0, "total": 3.0})
+    recorder.restarted()
+    found = samples(exposition(recorder.registry, {}).decode())
+
+    assert found["reelserve_refusals_total", model, ("reason", "deadline")] == 1
+    assert found["reelserve_cancels_total", model, ("stage", "upsampler")] == 1
+    assert found["reelserve_shared_answers_total", ("how", "joined")] == 1
+    assert found["reelserve_requests_total", model, ("outcome", "ok")] == 1
+    assert found["reelserve_requests_total", model, ("outcome", "failed")] == 1
+    assert found["reelserve_request_seconds_sum", model] == 2.5
+    assert found["reelserve_request_seconds_bucket", ("le", "5.0"), model] == 1
+    assert found[("reelserve_videos_total",)] == 1
+    assert found[("reelserve_video_seconds_total",)] == 3
+    assert found["reelserve_stage_seconds_sum", ("stage", "upsampler")] == 0.2
+    stages = {dict(labels).get("stage") for _, *labels in found} - {None}
+    assert stages == set(ENSEMBLE_STAGES), "a block of silent stages is no stage"
+    assert found[("reelserve_triton_restarts_total",)] == 1
