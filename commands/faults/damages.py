@@ -81,8 +81,8 @@ def _fill_disk(repository: Path) -> Fault:
         reference = draw(client)
         pid = stage_processes(server.triton_pid)["video_encoder"]
         limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (FILE_LIMIT_BYTES, limits[1]))
         with under_load(client) as futures:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (FILE_LIMIT_BYTES, limits[1]))
             seen = outcomes(futures, reference)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
         recovered_s = recovery(client, time.monotonic(), reference)
