@@ -1,9 +1,20 @@
 from __future__ import annotations
 
-import pytest
+import itertools
 
-from reelserve.commands.faults.fuzzing import Tally
-from reelserve.commands.faults.malformed import BYTE_FAULTS, MUTATIONS, Call, malformed_call
+import pytest
+from tritonclient.grpc import service_pb2
+
+from reelserve.commands.faults.fuzzing import IN_STREAM, Tally
+from reelserve.commands.faults.malformed import (
+    BYTE_FAULTS,
+    MUTATIONS,
+    STREAM,
+    UNARY,
+    Call,
+    malformed_call,
+)
+from reelserve.pipeline.contract import STAGES
 from tests.server.tiny_repository import SPEC
 
 CALL = Call("wrong dtype", "ModelInfer", (b"",))
@@ -17,6 +28,29 @@ def test_the_same_number_gives_the_same_call():
 def test_calls_have_every_fault():
     faults = {malformed_call(0, number, SPEC).fault for number in range(2000)}
     assert faults == {*MUTATIONS, *BYTE_FAULTS, "other method"}
+
+
+def test_calls_ask_by_both_methods_with_and_without_progress_and_ask_stages():
+    requests = []
+    for number in range(2000):
+        call = malformed_call(0, number, SPEC)
+        if call.fault in MUTATIONS and call.messages:
+            request = service_pb2.ModelInferRequest.FromString(call.messages[0])
+            progress = request.parameters["progress"].bool_param
+            requests.append((call.method, progress, request.model_name in STAGES))
+    assert set(requests) == set(itertools.product((UNARY, STREAM), (False, True), (False, True)))
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("INVALID_ARGUMENT: SEED is -1", "INVALID_ARGUMENT", "SEED is -1"),
+        ("NOT_FOUND: model: 2\nlines", "NOT_FOUND", "model: 2\nlines"),
+    ],
+)
+def test_an_error_in_a_stream_begins_with_its_status(text, status, message):
+    told = IN_STREAM.fullmatch(text)
+    assert told is not None and (told["status"], told["message"]) == (status, message)
 
 
 @pytest.mark.parametrize(
