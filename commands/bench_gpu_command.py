@@ -18,6 +18,7 @@ from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State, 
 from reelserve.export.engines import ENGINES
 from reelserve.export.stages import DTYPES
 from reelserve.kernels.benchmarks.timing import results_file
+from reelserve.server.serve_command import gpu_names
 
 INCOMPLETE = 3
 """Exit status: what was measured is kept, and the same command goes on."""
@@ -48,7 +49,9 @@ def run(argv: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     # What was measured elsewhere can be put together anywhere.
-    if missing(cases, state, curves=curves) and not (options.tiny or gpu_query("name")):
+    if missing(cases, state, options.levels, curves=curves) and not (
+        options.tiny or gpu_query("name")
+    ):
         console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
         return USAGE
     output = arguments.output or _output(options, gpu)
@@ -71,7 +74,7 @@ def run(argv: list[str]) -> int:
         failed = runner.run(cases, curves=curves)
     except OutOfBudgetError as error:
         console.print(f"reelserve bench-gpu: {error}")
-        for phase in missing(cases, state, curves=curves):
+        for phase in missing(cases, state, options.levels, curves=curves):
             console.print(f"not measured yet: {phase}")
         return INCOMPLETE
     _write(collect(table, state, how), output, plot)
@@ -102,6 +105,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         tiny=arguments.dry_run,
         ready_timeout_s=arguments.ready_timeout,
         keep=arguments.keep,
+        gpus=arguments.gpus,
     )
 
 
@@ -118,7 +122,8 @@ def _state(arguments: argparse.Namespace, options: Options, cases: tuple[Case, .
 
 def _settings(options: Options) -> dict[str, Any]:
     names = ("engine", "precision", "tiny")
-    return {name: getattr(options, name) for name in names}
+    several = {"gpus": list(options.gpus)} if options.gpus else {}
+    return {**{name: getattr(options, name) for name in names}, **several}
 
 
 def _machine(options: Options) -> dict[str, Any]:
@@ -145,7 +150,8 @@ def _output(options: Options, gpu: str) -> Path:
     if options.tiny:
         return Path("build/bench_gpu_dry.json")
     engine = "" if options.engine == ENGINE else f"_{options.engine.replace('-', '_')}"
-    return results_file(f"bench_gpu{engine}", gpu).with_suffix(".json")
+    several = f"_{len(options.gpus)}_gpus" if options.gpus else ""
+    return results_file(f"bench_gpu{several}{engine}", gpu).with_suffix(".json")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="stages built at once")
     parser.add_argument(
         "--ready-timeout", type=real_number(1), default=600.0, metavar="S", help="of the server"
+    )
+    parser.add_argument(
+        "--gpus", type=gpu_names, default=(), metavar="N,N", help="one Triton on each of these"
     )
     parser.add_argument("--keep", action="store_true", help="keep checkpoints and graphs")
     parser.add_argument("--no-curves", action="store_true")

@@ -91,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
         help_text = "0 takes a free one (default: %(default)s)"
         add(f"--{name}-port", type=_port, default=port, help=help_text, metavar="PORT")
-    add("--gpus", type=_names, default=(), metavar="N,N", help="one Triton on each of these GPUs")
+    add(
+        "--gpus", type=gpu_names, default=(), metavar="N,N", help="one Triton on each of these GPUs"
+    )
     add("--log-file", type=_file, default=Path("build/triton.log"), metavar="FILE")
     add(
         "--tritonserver",
@@ -137,7 +139,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _names(text: str) -> tuple[str, ...]:
+def gpu_names(text: str) -> tuple[str, ...]:
+    """Reads the value of `--gpus`: different names, with commas."""
     names = tuple(text.split(","))
     if not all(names) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of different GPUs, as in 0,1")

@@ -22,7 +22,7 @@ from reelserve.commands.bench_gpu.exporting import (
 )
 from reelserve.commands.bench_gpu.gpu_monitor import GpuMonitor
 from reelserve.commands.bench_gpu.in_process import Job
-from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS, PROMPT, level_clips, serve
+from reelserve.commands.bench_gpu.serving import PROMPT, level_clips, levels, serve
 from reelserve.commands.bench_gpu.state import Budget, Result, State
 from reelserve.commands.loadtest_command import LoadError
 from reelserve.export.parity import ENGINE_STAGES
@@ -55,6 +55,7 @@ class Options:
         tiny: Whether models are tiny.
         ready_timeout_s: Bound on the server's start.
         keep: Whether graphs stay after they were measured.
+        gpus: One Triton on each of these; empty: one Triton.
     """
 
     work: Path
@@ -65,6 +66,12 @@ class Options:
     tiny: bool
     ready_timeout_s: float
     keep: bool
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Requests at once."""
+        return levels(max(1, len(self.gpus)))
 
 
 class Runner:
@@ -115,7 +122,9 @@ class Runner:
         return failed
 
     def _case(self, case: Case) -> None:
-        levels = [level for level in LEVEL_CLIPS if not self._find(case, f"{SERVE} {level}")]
+        levels = [
+            level for level in self._options.levels if not self._find(case, f"{SERVE} {level}")
+        ]
         if self._find(case, IN_PROCESS) and not levels:
             return
         self._export(case)
@@ -194,7 +203,7 @@ class Runner:
         left_s = self._budget.left_s
         timeout_s = min(options.ready_timeout_s, left_s or options.ready_timeout_s)
         repository = repository_of(case, options.work)
-        with serve(case, repository, folder / "triton.log", timeout_s) as served:
+        with serve(case, repository, folder / "triton.log", timeout_s, options.gpus) as served:
             video, first_s = served.first_clip()
             video.save(folder / "served.mp4")
             self._save(

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS
 from reelserve.commands.bench_gpu.state import Result
 from reelserve.loadtest.plots import GRID, INK, STAGE_COLOURS, STYLE
 
@@ -42,7 +41,7 @@ def draw(results: Result) -> Figure:
         latency.set_title("95th percentile of latency, seconds")
         for axes in (throughput, latency):
             axes.set_xlabel("requests at once (closed loop)")
-            axes.set_xticks(list(LEVEL_CLIPS))
+            axes.set_xticks(sorted({level["concurrency"] for m in loaded for level in m["levels"]}))
             # Models differ forty times.
             _scale(axes, "y")
             axes.grid(color=GRID)

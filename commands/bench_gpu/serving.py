@@ -22,7 +22,7 @@ from reelserve.loadtest.results import number
 from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 
-LEVEL_CLIPS = {1: 3, 2: 6, 4: 8}
+LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
 95th percentile of so few is the slowest one."""
 LEVEL_S = 5.0
@@ -107,7 +107,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> Iterator[Served]:
+def serve(
+    case: Case, repository: Path, log: Path, ready_timeout_s: float, gpus: tuple[str, ...] = ()
+) -> Iterator[Served]:
     """Starts a server, and ends it whatever happens.
 
     Args:
@@ -115,15 +117,21 @@ def serve(case: Case, repository: Path, log: Path, ready_timeout_s: float) -> It
         repository: Exported.
         log: Of the server.
         ready_timeout_s: Bound on the start.
+        gpus: One Triton on each of these; empty: one Triton.
 
     Raises:
         ServerError: If it does not start.
     """
-    options = ServeOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s)
+    options = ServeOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s, gpus=gpus)
     with contextlib.ExitStack() as stack:
         gpu = stack.enter_context(GpuMonitor())
         host = None if gpu.runs else stack.enter_context(PeakMemory(os.getpid()))
         yield Served(case, stack.enter_context(Server(options)), gpu, host)
+
+
+def levels(gpus: int) -> tuple[int, ...]:
+    """Requests at once: one, and 2 and 4 for each GPU."""
+    return (1, 2 * gpus, 4 * gpus)
 
 
 def level_clips(callers: int, clip_s: float) -> int:
