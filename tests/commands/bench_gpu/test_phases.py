@@ -12,7 +12,7 @@ from reelserve.commands.bench_gpu import phases
 from reelserve.commands.bench_gpu.cases import DRY_CASES
 from reelserve.commands.bench_gpu.children import ChildError
 from reelserve.commands.bench_gpu.phases import Options, Runner
-from reelserve.commands.bench_gpu.serving import levels
+from reelserve.commands.bench_gpu.serving import LEVEL_CLIPS
 from reelserve.commands.bench_gpu.state import Budget, OutOfBudgetError, State
 from tests.commands.bench_gpu.samples import level, stage
 
@@ -81,7 +81,7 @@ class Bench:
         return video, 1.0
 
     def _level(self, callers, clips, video, most_s):
-        assert clips >= levels(1)[callers]
+        assert clips >= LEVEL_CLIPS[callers]
         assert self.serving
         self._note(str(callers))
         return level(callers, 1.0)
