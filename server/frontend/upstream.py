@@ -28,6 +28,8 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 STATUS_TIMEOUT_S = 10.0
+OF_A_LOST_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)
+DEATH_LOOKS, DEATH_LOOK_S = 20, 0.05
 RESTART_S = 5.0
 """Said to callers while a Triton is started again; on a CPU it takes less."""
 
@@ -112,11 +114,21 @@ class Upstream:
             if channel is self._channel:
                 raise
             failure = None
-        if failure is None or channel is not self._channel or self._lost() is not None:
+        if failure is None or channel is not self._channel or await self._has_died(failure):
             # Nothing new until it has been started again.
             self.line.ready = False
             raise unavailable("the part of the server that drew the clip has failed", RESTART_S)
         raise failure
+
+    async def _has_died(self, failure: CallError) -> bool:
+        """Whether a call has failed since Triton has died; its connections end before it does."""
+        looks = DEATH_LOOKS if failure.code in OF_A_LOST_CONNECTION else 1
+        for look in range(looks):
+            if look:
+                await asyncio.sleep(DEATH_LOOK_S)
+            if self._lost() is not None:
+                return True
+        return False
 
     def starting(self) -> CallError:
         """Said while there is no Triton."""
