@@ -31,7 +31,7 @@ pytestmark = [
 SHORT, LONG = 16, 240
 """Frames; the graphs are tuned for the former."""
 REQUEST = {"num_inference_steps": 2, "seed": 3}
-WATCHFUL = '''"""A conductor that takes no frames on the host, and cannot import torch."""
+WATCHFUL = '''"""An encoder that takes no frames on the host from the stages that it leads."""
 
 import sys
 

@@ -77,11 +77,11 @@ def test_server_leaves_nothing_behind_when_stopped(tiny_repository, tmp_path, mo
         assert shared_memory(server) and list(tmp_path.glob("reelserve*"))
         with urllib.request.urlopen(server.metrics_url) as reply:
             assert b"nv_inference_count" in reply.read()
+        assert server.messages() == server.running.described()
 
     assert left_over(pids) == []
     assert shared_memory(server) == []
     assert list(tmp_path.glob("reelserve*")) == []
-    assert server.messages() == ""
 
 
 @pytest.mark.server
