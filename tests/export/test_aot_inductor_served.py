@@ -12,12 +12,12 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
 from reelserve.client import Client, InvalidArgumentError
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import ENGINES
 from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.aoti_session import AotiSession, AotiSettings, check_package
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.server.bare import bare_triton

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from reelserve.client import Client
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import ENGINES
 from reelserve.export.exporter import Exporter
 from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
@@ -13,7 +14,6 @@ from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.onnx_graph import CUDA_PROVIDER
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.server.bare import bare_triton

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import STAGES
 from reelserve.server import serving
 from reelserve.server.installation import InstallationError, native_installation, pip_installation
-from reelserve.server.launcher import Server
 from reelserve.server.run_folder import SHARED_MEMORY
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import instance_processes, process_state

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import InferenceServerClient
 
 from reelserve.client import Client, UnavailableError
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
-from reelserve.server.launcher import Server
 from reelserve.server.run_folder import SHARED_MEMORY
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import instance_processes, stage_processes

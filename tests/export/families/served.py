@@ -64,7 +64,7 @@ def frames(url: str, **request: Any) -> np.ndarray:
 def _call(
     client: InferenceServerClient, stage: str, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Asks a stage; but for the public inputs tensors have a first dimension of 1, left out here."""
+    """Asks a stage; tensors lack the first dimension of 1 that all but public inputs have."""
     contract = STAGES[stage]
     inputs = []
     for spec in contract.inputs:

@@ -16,6 +16,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 from diffusers import LTXPipeline
 
 from reelserve.client import Client, InvalidArgumentError
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import onnx_files
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
@@ -30,7 +31,6 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
