@@ -23,8 +23,8 @@ from reelserve.commands.running_server import Server
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 
 PROMPT = "a large yellow star spins on a starry night"
 CONCURRENCY = 4

@@ -40,8 +40,8 @@ from reelserve.loadtest.figures import percentile
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 
 SHORT: GenerateOptions = {"num_frames": 16, "num_inference_steps": 4}
 REFUSALS_PER_ROUND = 100

@@ -16,8 +16,8 @@ from reelserve.commands.contact_sheet import save_contact_sheet
 from reelserve.commands.running_server import Server
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
-from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 
 
 def run(argv: list[str]) -> int:

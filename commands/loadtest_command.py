@@ -26,8 +26,8 @@ from reelserve.loadtest.results import Outcome, as_json, outcome, write_csv
 from reelserve.loadtest.verdict import Goals
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 
 NEEDED = ("locust", "matplotlib", "jinja2")
 MODEL = "text_to_video"

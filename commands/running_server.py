@@ -15,8 +15,9 @@ from types import TracebackType
 
 from reelserve.server.frontend.frontend import address
 from reelserve.server.serve_command import NUMBERS
-from reelserve.server.serving import Running, ServeOptions
+from reelserve.server.serving import Running
 from reelserve.server.triton_process import KILL_AFTER_S, ServerError
+from reelserve.server.tritons import ServeOptions
 
 STOP_AFTER_S = KILL_AFTER_S + 10
 """Triton is ended, then the front end; what still lives then is killed."""

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from reelserve.server.frontend.frontend import PortError
 from reelserve.server.installation import InstallationError
-from reelserve.server.serving import Running, ServeOptions, announced, serve
+from reelserve.server.serving import Running, announced, serve
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 
 MAX_PORT = 65535
 NUMBERS = (
@@ -48,6 +49,10 @@ def run(argv: Sequence[str]) -> int:
         asyncio.run(serve(options, ready))
     except (ServerError, PortError, InstallationError) as error:
         console.out(str(error), highlight=False)
+        return 1
+    except (OSError, ValueError, KeyError) as error:
+        # A damaged repository, a disk that is full.
+        console.out(f"{type(error).__name__}: {error}", highlight=False)
         return 1
     return 0
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import Upstream
@@ -50,11 +49,8 @@ class Supervisor:
         await self._triton.start()
         self._upstream.connect(self._triton.channel, self._triton.metrics_url)
 
-    async def keep_running(self, others_serve: Callable[[], bool]) -> None:
+    async def keep_running(self) -> None:
         """Starts it again whenever it dies or hangs; returns never.
-
-        Args:
-            others_serve: Whether another Triton takes clips.
 
         Raises:
             ServerError: If it dies again and again, and no other one serves.
@@ -62,7 +58,7 @@ class Supervisor:
         while True:
             reason = await self._watch()
             _log.error("%s: %s; it is started again", self._upstream.line.name, reason)
-            while not await self._started_again(reason, others_serve):
+            while not await self._started_again(reason):
                 reason = "it did not start"
 
     async def stop(self, kill_after_s: float = KILL_AFTER_S) -> None:
@@ -81,11 +77,11 @@ class Supervisor:
             if self._service.abandoned_s(self._upstream.line) > ABANDONED_S:
                 return f"a clip for which nobody waits has not ended for {ABANDONED_S:g} s"
 
-    async def _started_again(self, reason: str, others_serve: Callable[[], bool]) -> bool:
+    async def _started_again(self, reason: str) -> bool:
         # Nothing that it holds can be saved.
         self._upstream.disconnect()
         await self._triton.stop(kill_after_s=0)
-        await asyncio.sleep(self._backoff_s(reason, others_serve))
+        await asyncio.sleep(self._backoff_s(reason))
         self._restarts.append(time.monotonic())
         try:
             await self._triton.start()
@@ -97,11 +93,11 @@ class Supervisor:
         _log.warning("%s is ready again", self._upstream.line.name)
         return True
 
-    def _backoff_s(self, reason: str, others_serve: Callable[[], bool]) -> float:
+    def _backoff_s(self, reason: str) -> float:
         """Seconds to wait before the next start: none, then 1, 2, 4 and so on."""
         now = time.monotonic()
         lately = [moment for moment in self._restarts if now - moment < RESTARTS_WITHIN_S]
-        if len(lately) >= MAX_RESTARTS and not others_serve():
+        if len(lately) >= MAX_RESTARTS and not self._service.ready:
             raise ServerError(
                 f"{self._upstream.line.name} was started again {MAX_RESTARTS} times within "
                 f"{RESTARTS_WITHIN_S:g} s and given up: {reason}\n{self._triton.errors()}"

@@ -6,7 +6,7 @@ import pytest
 
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.export_lock import LOCK_FILE
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
 # A background job ignores SIGINT, and so would every process that the tests start and interrupt.

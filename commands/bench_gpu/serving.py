@@ -20,7 +20,7 @@ from reelserve.commands.running_server import Server
 from reelserve.loadtest.figures import ServerTime, stage_figures
 from reelserve.loadtest.plan import CLOSED, PROMPTS_FILE, Plan, read_prompts, request_name
 from reelserve.loadtest.results import number
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 
 LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The

@@ -29,9 +29,9 @@ from reelserve.commands.faults.load import (
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.export_lock import ArtefactFile, ExportLock
-from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 
 FILE_LIMIT_BYTES = 1000
 """Less than any MP4."""

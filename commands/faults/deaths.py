@@ -25,8 +25,8 @@ from reelserve.commands.faults.load import (
 from reelserve.commands.running_server import Server
 from reelserve.pipeline import contract
 from reelserve.server.run_folder import PREFIX, REGION_PREFIX, SHARED_MEMORY
-from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import DEAD, process_state, stage_processes
+from reelserve.server.tritons import ServeOptions
 
 HANG_S = 3.0
 """Of a server whose stages are stopped: after so long they count as hung."""

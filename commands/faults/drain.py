@@ -27,7 +27,7 @@ from reelserve.commands.faults.load import (
 )
 from reelserve.commands.metrics_poll import MetricsPoll
 from reelserve.commands.running_server import Server
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 
 NOT_READY = "not ready by gRPC, by HTTP 503, a new request gets UnavailableError"
 NOT_READY_WITHIN_S = 2.0

@@ -13,8 +13,8 @@ from reelserve.commands.faults.memory import MAX_GROWTH, growth
 from reelserve.commands.process_memory import tree_bytes
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
+from reelserve.server.tritons import ServeOptions
 
 SAMPLES = 50
 """Of memory."""

@@ -11,7 +11,7 @@ from reelserve.commands.faults.deaths import leftovers, processes_of_triton, sec
 from reelserve.commands.faults.fault import Fault, Trial, all_among, counted
 from reelserve.commands.faults.load import CLIP_OUTCOME, NOTHING, draw, outcomes, under_load
 from reelserve.commands.running_server import Server
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 
 
 def neighbours() -> list[Trial]:

@@ -26,7 +26,7 @@ from reelserve.commands.faults.load import (
 from reelserve.commands.metrics_poll import MetricsPoll
 from reelserve.commands.running_server import Server
 from reelserve.loadtest.figures import percentile
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 
 FACTORS = (10, 50)
 SPREAD_S = 3.0

@@ -12,7 +12,7 @@ from reelserve.commands.faults.fault import Fault, Trial
 from reelserve.commands.faults.load import PROMPT
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.export_lock import ExportLock
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 
 CALLERS = 8
 TRIED = "clips at once and one at a time"

@@ -14,8 +14,8 @@ from reelserve.commands.faults.fault import Fault, Trial, counted
 from reelserve.commands.faults.memory import MAX_GROWTH, MemoryTrace
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
+from reelserve.server.tritons import ServeOptions
 
 CLIENTS = 6
 """More than are denoised together: some always wait."""

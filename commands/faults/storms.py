@@ -33,7 +33,7 @@ from reelserve.commands.faults.load import CLIP_OUTCOME, draw, outcomes, recover
 from reelserve.commands.metrics_poll import MetricsPoll
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 
 CALLERS = 12
 """More would wait in their own process until their time is up."""

@@ -22,7 +22,7 @@ from reelserve.client import (
 )
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import PUBLIC_MODEL, STAGES
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.server.test_config import config_of, parameter
 from tests.server.test_streaming import metrics, wait_until_idle
 

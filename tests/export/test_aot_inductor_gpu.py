@@ -20,7 +20,7 @@ from reelserve.export.parity import ParityCase
 from reelserve.export.repository import ModelRepository
 from reelserve.server import aoti_session
 from reelserve.server.aoti_session import AotiSession
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.export.conftest import write_tiny_checkpoint
 from tests.export.test_aot_inductor_served import session_of
 

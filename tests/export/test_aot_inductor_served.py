@@ -18,7 +18,7 @@ from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.aoti_session import AotiSession, AotiSettings, check_package
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.export.families import served
 from tests.server.bare import bare_triton
 

@@ -14,7 +14,7 @@ from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.onnx_graph import CUDA_PROVIDER
 from reelserve.pipeline.quality import psnr
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.export.families import served
 from tests.server.bare import bare_triton
 

@@ -13,7 +13,7 @@ import pytest
 
 from reelserve.commands.running_server import Server
 from reelserve.server.run_folder import SHARED_MEMORY
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.server.grpc_requests import executions, generate
 
 pytestmark = pytest.mark.server

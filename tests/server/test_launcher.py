@@ -16,12 +16,12 @@ import pytest
 
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import STAGES
-from reelserve.server import serving
+from reelserve.server import tritons
 from reelserve.server.installation import InstallationError, native_installation, pip_installation
 from reelserve.server.run_folder import SHARED_MEMORY
-from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import instance_processes, process_state
 from reelserve.server.triton_process import ServerError, error_lines
+from reelserve.server.tritons import ServeOptions
 from tests.server.grpc_requests import generate
 
 
@@ -156,10 +156,10 @@ def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
 
 
 def test_check_shared_memory_says_what_to_do_when_it_is_small(monkeypatch):
-    monkeypatch.setattr(serving, "MIN_SHARED_MEMORY_BYTES", 2**60)
+    monkeypatch.setattr(tritons, "MIN_SHARED_MEMORY_BYTES", 2**60)
 
     with pytest.raises(ServerError, match=r"bytes free; the limit is .*--shm-size"):
-        serving.check_shared_memory()
+        tritons.check_shared_memory()
 
 
 def test_error_lines_cut_time_stamps_traces_and_repetitions():

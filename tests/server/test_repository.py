@@ -18,8 +18,8 @@ from reelserve.server.repository import (
     gpu_architectures,
     is_for_gpu,
 )
-from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
+from reelserve.server.tritons import ServeOptions
 from tests.server.tiny_repository import write_lock
 
 AGAIN = r"export the checkpoint again with `reelserve export` \(bundled: make export\)"

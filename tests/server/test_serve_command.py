@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from reelserve.server.serve_command import arguments_of, parse_options, run
-from reelserve.server.serving import ServeOptions
+from reelserve.commands.running_server import arguments_of
+from reelserve.server.serve_command import parse_options, run
+from reelserve.server.tritons import ServeOptions
 
 
 def test_parse_options_use_the_usual_ports_when_not_told():

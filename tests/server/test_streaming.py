@@ -21,7 +21,7 @@ from reelserve.client import (
 )
 from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
 
 pytestmark = pytest.mark.server

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from reelserve.server import supervisor as supervisor_module
+from reelserve.server.frontend.admission import Line
 from reelserve.server.frontend.errors import CallError
 from reelserve.server.supervisor import MAX_RESTARTS, RESTARTS_WITHIN_S, Supervisor
 from reelserve.server.triton_process import ServerError
@@ -18,7 +19,7 @@ class Triton:
     def __init__(self):
         self.starts, self.stops, self.refuses = 0, [], 0
         self.reason = self.hang = None
-        self.grpc_url, self.metrics_url = "127.0.0.1:1", "http://127.0.0.1:2/metrics"
+        self.channel, self.metrics_url = "a channel", "http://127.0.0.1:2/metrics"
 
     async def start(self):
         self.starts += 1
@@ -46,7 +47,7 @@ class Upstream(FakeUpstream):
     def connect(self, url, metrics_url):
         self.line.ready = True
 
-    async def disconnect(self):
+    def disconnect(self):
         self.line.ready = False
         for _, future in self.calls:
             if not future.done():
@@ -56,13 +57,12 @@ class Upstream(FakeUpstream):
 class Kept:
     """A supervisor that keeps a fake Triton running; seconds of its waits."""
 
-    def __init__(self, folder, monkeypatch, others_serve=False):
+    def __init__(self, folder, monkeypatch):
         self.rig, self.waits = Rig(folder), []
         self.triton, self.upstream = Triton(), Upstream(ready=False)
         self.rig.service.upstreams[0] = self.upstream
         self.rig.service._admission._lines[0] = self.upstream.line
         self.supervisor = Supervisor(self.triton, self.upstream, self.rig.service, 7.0)
-        self.others_serve = others_serve
 
         async def sleep(seconds):
             if seconds != supervisor_module.WATCH_S:
@@ -73,7 +73,7 @@ class Kept:
 
     async def start(self):
         await self.supervisor.start()
-        self.task = asyncio.create_task(self.supervisor.keep_running(lambda: self.others_serve))
+        self.task = asyncio.create_task(self.supervisor.keep_running())
 
     async def lose(self, reason="Triton ended with status -11"):
         starts = self.triton.starts
@@ -158,7 +158,7 @@ async def test_supervisor_waits_longer_every_time_and_gives_up(kept):
 
 @asynchronous
 async def test_supervisor_does_not_give_up_while_another_triton_serves(kept):
-    kept.others_serve = True
+    kept.rig.service._admission._lines.append(Line("another", ready=True))
     await kept.start()
     for _ in range(MAX_RESTARTS + 3):
         await kept.lose()

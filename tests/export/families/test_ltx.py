@@ -31,7 +31,7 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.serving import ServeOptions
+from reelserve.server.tritons import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 from tests.server.bare import bare_triton
