@@ -19,10 +19,10 @@ from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.commands.argument_types import whole_number
 from reelserve.commands.process_memory import PeakMemory
+from reelserve.commands.running_server import Server
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
 

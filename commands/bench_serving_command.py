@@ -35,11 +35,11 @@ from reelserve.commands.bench_cpu_command import (
 from reelserve.commands.cancel_latency import DIGITS, METHODS, all_ways, measure_pace, measure_way
 from reelserve.commands.figures import serving
 from reelserve.commands.metrics_poll import MetricsPoll
+from reelserve.commands.running_server import Server
 from reelserve.loadtest.figures import percentile
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
 

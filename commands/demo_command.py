@@ -13,9 +13,9 @@ from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.client.progress import follow
 from reelserve.commands.contact_sheet import save_contact_sheet
+from reelserve.commands.running_server import Server
 from reelserve.commands.stage_times import settled_statistics, stage_seconds, stage_table
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
 

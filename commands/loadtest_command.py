@@ -19,13 +19,13 @@ from reelserve.client import Client, InvalidArgumentError, ReelserveError, Video
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.client.generate_command import request_options
 from reelserve.commands.loadtest_arguments import parse_arguments
+from reelserve.commands.running_server import Server
 from reelserve.loadtest.plan import Plan, request_name
 from reelserve.loadtest.records import Measurement
 from reelserve.loadtest.results import Outcome, as_json, outcome, write_csv
 from reelserve.loadtest.verdict import Goals
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.installation import InstallationError
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.triton_process import ServerError
 

@@ -65,22 +65,6 @@ def parse_options(argv: Sequence[str]) -> tuple[ServeOptions, int | None]:
     return ServeOptions(**arguments, **numbers), ready_fd
 
 
-def arguments_of(options: ServeOptions) -> list[str]:
-    """The command line that `parse_options` reads as these options."""
-    arguments = [f"--model-repository={options.model_repository}", f"--host={options.host}"]
-    for name in ("grpc", "http", "metrics"):
-        arguments.append(f"--{name}-port={getattr(options, f'{name}_port')}")
-    for name, _, _ in NUMBERS:
-        arguments.append(f"--{name.replace('_', '-')}={getattr(options, f'{name}_s')}")
-    if options.gpus:
-        arguments.append(f"--gpus={','.join(options.gpus)}")
-    if options.tritonserver is not None:
-        arguments.append(f"--tritonserver={options.tritonserver}")
-    arguments.append(f"--log-file={options.log_file or ''}")
-    arguments += ["--verify"] if options.verify else []
-    return arguments + [f"--triton-argument={text}" for text in options.extra_arguments]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reelserve serve", description="Serve a model repository with NVIDIA Triton."

@@ -223,6 +223,8 @@ def _tritons(
         log_file.parent.mkdir(parents=True, exist_ok=True)
         if not log_file.exists() or log_file.is_file():
             log_file.open("wb").close()
+    usual = allocator_environment(beside_gpu=is_for_gpu(lock))
+    allocator = {name: value for name, value in usual.items() if name not in os.environ}
     tritons = {}
     for number, gpu in enumerate(options.gpus or (None,)):
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
@@ -237,11 +239,7 @@ def _tritons(
                 region_prefix=f"{region_prefix(shared)}{number}_",
                 run_dir=run_dir,
                 log_file=log,
-                environment={
-                    **allocator_environment(beside_gpu=is_for_gpu(lock)),
-                    **visible,
-                    VARIABLE: str(shared),
-                },
+                environment={**allocator, **visible, VARIABLE: str(shared)},
                 ready_timeout_s=options.ready_timeout_s,
                 extra_arguments=options.extra_arguments,
             )

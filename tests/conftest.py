@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.export_lock import LOCK_FILE
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 

@@ -16,10 +16,10 @@ from reelserve.commands.bench_gpu.gpu_monitor import GpuMonitor
 from reelserve.commands.bench_gpu.state import Result
 from reelserve.commands.loadtest_command import MODEL, make_load
 from reelserve.commands.process_memory import PeakMemory
+from reelserve.commands.running_server import Server
 from reelserve.loadtest.figures import ServerTime, stage_figures
 from reelserve.loadtest.plan import CLOSED, PROMPTS_FILE, Plan, read_prompts, request_name
 from reelserve.loadtest.results import number
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 
 LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}

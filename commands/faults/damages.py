@@ -26,9 +26,9 @@ from reelserve.commands.faults.load import (
     recovery,
     under_load,
 )
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.export_lock import ArtefactFile, ExportLock
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
 from reelserve.server.triton_process import ServerError

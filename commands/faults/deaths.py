@@ -22,8 +22,8 @@ from reelserve.commands.faults.load import (
     recovery,
     under_load,
 )
+from reelserve.commands.running_server import Server
 from reelserve.pipeline import contract
-from reelserve.server.launcher import Server
 from reelserve.server.run_folder import PREFIX, REGION_PREFIX, SHARED_MEMORY
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import DEAD, process_state, stage_processes

@@ -26,7 +26,7 @@ from reelserve.commands.faults.load import (
     outcomes,
 )
 from reelserve.commands.metrics_poll import MetricsPoll
-from reelserve.server.launcher import Server
+from reelserve.commands.running_server import Server
 from reelserve.server.serving import ServeOptions
 
 NOT_READY = "not ready by gRPC, by HTTP 503, a new request gets UnavailableError"

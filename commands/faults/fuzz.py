@@ -11,8 +11,8 @@ from reelserve.commands.faults.fuzzing import Fuzzer, Tally
 from reelserve.commands.faults.load import draw, recovery
 from reelserve.commands.faults.memory import MAX_GROWTH, growth
 from reelserve.commands.process_memory import tree_bytes
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
 

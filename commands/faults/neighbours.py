@@ -10,7 +10,7 @@ from reelserve.client import Client
 from reelserve.commands.faults.deaths import leftovers, processes_of_triton, seconds_until_gone
 from reelserve.commands.faults.fault import Fault, Trial, all_among, counted
 from reelserve.commands.faults.load import CLIP_OUTCOME, NOTHING, draw, outcomes, under_load
-from reelserve.server.launcher import Server
+from reelserve.commands.running_server import Server
 from reelserve.server.serving import ServeOptions
 
 

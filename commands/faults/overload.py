@@ -24,8 +24,8 @@ from reelserve.commands.faults.load import (
     recovery,
 )
 from reelserve.commands.metrics_poll import MetricsPoll
+from reelserve.commands.running_server import Server
 from reelserve.loadtest.figures import percentile
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 
 FACTORS = (10, 50)

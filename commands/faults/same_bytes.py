@@ -10,8 +10,8 @@ from pathlib import Path
 from reelserve.client import Client, GenerateOptions
 from reelserve.commands.faults.fault import Fault, Trial
 from reelserve.commands.faults.load import PROMPT
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.export_lock import ExportLock
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 
 CALLERS = 8

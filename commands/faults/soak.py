@@ -12,8 +12,8 @@ from pathlib import Path
 from reelserve.client import Client, GenerateOptions, ReelserveError
 from reelserve.commands.faults.fault import Fault, Trial, counted
 from reelserve.commands.faults.memory import MAX_GROWTH, MemoryTrace
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import stage_processes
 

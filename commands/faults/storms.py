@@ -31,8 +31,8 @@ from reelserve.commands.faults.fault import Fault, Trial, counted, recovers
 from reelserve.commands.faults.fuzzing import EXPECTED
 from reelserve.commands.faults.load import CLIP_OUTCOME, draw, outcomes, recovery
 from reelserve.commands.metrics_poll import MetricsPoll
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 
 CALLERS = 12

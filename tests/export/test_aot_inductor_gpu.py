@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from reelserve.client import Client, InternalError
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import ENGINES
 from reelserve.export.exporter import Exporter
 from reelserve.export.families.bundled import BundledFamily
@@ -19,7 +20,6 @@ from reelserve.export.parity import ParityCase
 from reelserve.export.repository import ModelRepository
 from reelserve.server import aoti_session
 from reelserve.server.aoti_session import AotiSession
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.conftest import write_tiny_checkpoint
 from tests.export.test_aot_inductor_served import session_of
@@ -31,7 +31,7 @@ pytestmark = [
 SHORT, LONG = 16, 240
 """Frames; the graphs are tuned for the former."""
 REQUEST = {"num_inference_steps": 2, "seed": 3}
-WATCHFUL = '''"""A conductor that takes no frames on the host, and cannot import torch."""
+WATCHFUL = '''"""An encoder that takes no frames on the host from the stages that it leads."""
 
 import sys
 

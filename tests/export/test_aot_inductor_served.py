@@ -12,14 +12,15 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
 from reelserve.client import Client, InvalidArgumentError
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import ENGINES
 from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.aoti_session import AotiSession, AotiSettings, check_package
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
+from tests.server.bare import bare_triton
 
 ENGINE = ENGINES["pytorch"]
 KIND = "GPU" if torch.cuda.is_available() else "CPU"
@@ -52,7 +53,8 @@ def session_of(repository, stage: str, **parameters: str) -> AotiSession:
 
 
 @pytest.mark.server
-def test_served_frames_are_those_of_torch(server, compiled_family):
+def test_served_frames_are_those_of_torch(compiled, compiled_family):
+    repository, _ = compiled
     case = ParityCase(num_frames=20, num_inference_steps=2, seed=11)
     stages = ("text_encoder", "denoiser", "vae_decoder", "frame_consistency", "upsampler")
     runners = {
@@ -60,19 +62,17 @@ def test_served_frames_are_those_of_torch(server, compiled_family):
     }
     check = ParityCheck(compiled_family.spec("torch"), compiled_family.tokenizer(), case)
     expected = check.generate(runners)["upsampler"].output[0]
-    found = served.frames(
-        server.grpc_url,
-        prompt="a red circle moves across a plain background",
-        seed=11,
-        num_frames=20,
-        num_inference_steps=2,
-    )
+    prompt = "a red circle moves across a plain background"
+    with bare_triton(repository.folder) as stages:
+        found = served.frames(
+            stages.grpc_url, prompt=prompt, seed=11, num_frames=20, num_inference_steps=2
+        )
     assert found.shape == expected.shape
     assert psnr(found, expected) >= 45
 
 
 @pytest.mark.server
-def test_clip_is_drawn_by_the_public_models(server):
+def test_clip_is_drawn_by_calls_and_by_streams(server):
     with Client(server.grpc_url) as client:
         video = client.generate("a red star", seed=3, num_frames=16, num_inference_steps=2)
         again = client.generate("a red star", seed=3, num_frames=16, num_inference_steps=2)

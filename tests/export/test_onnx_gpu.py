@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from reelserve.client import Client
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import ENGINES
 from reelserve.export.exporter import Exporter
 from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
@@ -13,9 +14,9 @@ from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.onnx_graph import CUDA_PROVIDER
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
+from tests.server.bare import bare_triton
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,10 +42,10 @@ def test_served_frames_are_those_of_torch_in_fp32(family, tmp_path, precision, l
     expected = check.generate(runners)["upsampler"].output[0]
 
     request = {"seed": CLIP.seed, "num_frames": 20, "num_inference_steps": 2}
-    with Server(ServeOptions(repository.folder)) as server:
-        found = served.frames(server.grpc_url, prompt=PROMPT, **request)
-        with Client(server.grpc_url) as client:
-            video, again = (client.generate(PROMPT, **request) for _ in range(2))
+    with bare_triton(repository.folder) as stages:
+        found = served.frames(stages.grpc_url, prompt=PROMPT, **request)
+    with Server(ServeOptions(repository.folder)) as server, Client(server.grpc_url) as client:
+        video, again = (client.generate(PROMPT, **request) for _ in range(2))
     assert found.shape == expected.shape
     assert psnr(found, expected) >= least_db
     assert video.mp4 == again.mp4

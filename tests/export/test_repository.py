@@ -39,7 +39,6 @@ def test_lay_out_updates_what_is_of_another_version_and_says_so(repository) -> N
     config.write_text("# of an older version")
     (repository.folder / "video_encoder" / "1" / "model.py").unlink()
     own = repository.folder / "denoiser" / "1" / "notes.txt"
-    own.parent.mkdir()
     own.write_text("kept")
 
     assert repository.lay_out() == ("denoiser/config.pbtxt",)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reelserve.server.launcher import Server
+from reelserve.commands.running_server import Server
 from reelserve.server.run_folder import SHARED_MEMORY
 from reelserve.server.serving import ServeOptions
 from tests.server.grpc_requests import executions, generate

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import STAGES
 from reelserve.server import serving
 from reelserve.server.installation import InstallationError, native_installation, pip_installation
-from reelserve.server.launcher import Server
 from reelserve.server.run_folder import SHARED_MEMORY
 from reelserve.server.serving import ServeOptions
 from reelserve.server.stage_processes import instance_processes, process_state
@@ -77,11 +77,11 @@ def test_server_leaves_nothing_behind_when_stopped(tiny_repository, tmp_path, mo
         assert shared_memory(server) and list(tmp_path.glob("reelserve*"))
         with urllib.request.urlopen(server.metrics_url) as reply:
             assert b"nv_inference_count" in reply.read()
+        assert server.messages() == server.running.described()
 
     assert left_over(pids) == []
     assert shared_memory(server) == []
     assert list(tmp_path.glob("reelserve*")) == []
-    assert server.messages() == ""
 
 
 @pytest.mark.server

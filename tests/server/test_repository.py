@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.export_lock import LOCK_FILE, ExportLock
 from reelserve.server import repository as repository_module
-from reelserve.server.launcher import Server
 from reelserve.server.repository import (
     RepositoryError,
     check_repository,

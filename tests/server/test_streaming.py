@@ -19,8 +19,8 @@ from reelserve.client import (
     RequestCancelledError,
     UnavailableError,
 )
+from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
 

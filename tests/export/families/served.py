@@ -12,7 +12,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
 from reelserve.export import command
-from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.contract import REQUEST_INPUTS, STAGES
 
 TIMEOUT_S = 120
 
@@ -39,7 +39,7 @@ def frames(url: str, **request: Any) -> np.ndarray:
     """The frames of a request before they become an MP4, `[F, H, W, 3]`.
 
     Args:
-        url: `host:port` of the server.
+        url: `host:port` of a Triton whose stages are open; behind the front end they are not.
         request: Public fields in lower case.
     """
     with InferenceServerClient(url) as client:
@@ -64,14 +64,14 @@ def frames(url: str, **request: Any) -> np.ndarray:
 def _call(
     client: InferenceServerClient, stage: str, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
+    """Asks a stage; tensors lack the first dimension of 1 that all but public inputs have."""
     contract = STAGES[stage]
     inputs = []
     for spec in contract.inputs:
         if spec.name in tensors:
             array = tensors[spec.name]
-            array = array[None] if contract.batched else array
+            array = array if contract.inputs is REQUEST_INPUTS else array[None]
             inputs.append(InferInput(spec.name, list(array.shape), np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
     result = client.infer(stage, inputs, client_timeout=TIMEOUT_S)
-    arrays = {spec.name: result.as_numpy(spec.name) for spec in contract.outputs}
-    return {name: array[0] if contract.batched else array for name, array in arrays.items()}
+    return {spec.name: result.as_numpy(spec.name)[0] for spec in contract.outputs}

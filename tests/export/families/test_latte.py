@@ -16,6 +16,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 from diffusers import LattePipeline
 
 from reelserve.client import Client, InvalidArgumentError
+from reelserve.commands.running_server import Server
 from reelserve.export.families import family_of
 from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
@@ -29,10 +30,10 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import write_tiny_latte
+from tests.server.bare import bare_triton
 
 SIDE = 16
 
@@ -95,16 +96,16 @@ def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
         {"num_inference_steps": 5, "guidance_scale": 1.0, "negative_prompt": ""},
         {"num_inference_steps": 3, "guidance_scale": 3.0, "negative_prompt": "a blue circle"},
     )
-    with Server(ServeOptions(repository)) as server:
+    with bare_triton(repository) as stages:
         for number, request in enumerate(requests):
             request = {"prompt": "A Red star moves", "seed": number, **request}
-            ours = served.frames(server.grpc_url, **request)
+            ours = served.frames(stages.grpc_url, **request)
             assert psnr(ours, diffusers_frames(checkpoint, **request)) >= MIN_FRAMES_PSNR_DB
 
-        with Client(server.grpc_url) as client:
-            video = client.generate("a red star", seed=1, num_inference_steps=2)
-            with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 16; "):
-                client.generate("a red star", num_frames=16)
+    with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
+        video = client.generate("a red star", seed=1, num_inference_steps=2)
+        with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 16; "):
+            client.generate("a red star", num_frames=16)
     assert (video.info.num_frames, video.info.fps, video.info.checkpoint) == (5, 8, "tiny")
 
 

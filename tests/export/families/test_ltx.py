@@ -16,6 +16,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 from diffusers import LTXPipeline
 
 from reelserve.client import Client, InvalidArgumentError
+from reelserve.commands.running_server import Server
 from reelserve.export.engines import onnx_files
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
@@ -30,10 +31,10 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.launcher import Server
 from reelserve.server.serving import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
+from tests.server.bare import bare_triton
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch, heads, sche
     )
     external = (repository / "denoiser" / "1" / "model.onnx.data").is_file()
     assert external == (heads == 2)
-    with Server(ServeOptions(repository, verify=True)) as server:
+    with bare_triton(repository) as stages:
         for number, request in enumerate(requests):
             request = {
                 "prompt": "a red star moves",
@@ -110,15 +111,15 @@ def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch, heads, sche
                 "seed": number,
                 **request,
             }
-            ours = served.frames(server.grpc_url, **request)
+            ours = served.frames(stages.grpc_url, **request)
             theirs = diffusers_frames(checkpoint, **request)
             assert ours.shape == (request["num_frames"], 64, request["width"], 3)
             assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB, request
 
-        with Client(server.grpc_url) as client:
-            video = client.generate("a red star", num_frames=17, seed=1)
-            with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 16; it must be a "):
-                client.generate("a red star", num_frames=16)
+    with Server(ServeOptions(repository, verify=True)) as server, Client(server.grpc_url) as client:
+        video = client.generate("a red star", num_frames=17, seed=1)
+        with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 16; it must be a "):
+            client.generate("a red star", num_frames=16)
     assert (video.info.num_frames, video.info.fps, video.info.checkpoint) == (17, 25, "tiny")
 
 

@@ -1,4 +1,4 @@
-"""Runs `reelserve serve` as a child process, for commands and tests that need a server."""
+"""A `reelserve serve` that runs as a child process, for commands and tests that need a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from reelserve.server.frontend.frontend import address
-from reelserve.server.serve_command import arguments_of
+from reelserve.server.serve_command import NUMBERS
 from reelserve.server.serving import Running, ServeOptions
 from reelserve.server.triton_process import KILL_AFTER_S, ServerError
 
@@ -154,3 +154,19 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def arguments_of(options: ServeOptions) -> list[str]:
+    """The command line that `parse_options` reads as these options."""
+    arguments = [f"--model-repository={options.model_repository}", f"--host={options.host}"]
+    for name in ("grpc", "http", "metrics"):
+        arguments.append(f"--{name}-port={getattr(options, f'{name}_port')}")
+    for name, _, _ in NUMBERS:
+        arguments.append(f"--{name.replace('_', '-')}={getattr(options, f'{name}_s')}")
+    if options.gpus:
+        arguments.append(f"--gpus={','.join(options.gpus)}")
+    if options.tritonserver is not None:
+        arguments.append(f"--tritonserver={options.tritonserver}")
+    arguments.append(f"--log-file={options.log_file or ''}")
+    arguments += ["--verify"] if options.verify else []
+    return arguments + [f"--triton-argument={text}" for text in options.extra_arguments]
