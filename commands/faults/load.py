@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from functools import partial
 
 from reelserve.client import Client, GenerateOptions, ReelserveError, Stream, UnavailableError
-from reelserve.commands.metrics_poll import MetricsPoll
+from reelserve.commands.metrics_poll import MetricsPoll, Reading
 
 PROMPT = "a large yellow star spins on a starry night"
 STEPS, MANY_STEPS = 20, 50
@@ -20,6 +21,7 @@ OTHERS = 3
 BREAK_AT_STEP = 3
 """Of a stream beside the requests: they are in the denoiser then."""
 ANSWER_TIMEOUT_S = 120.0
+FILL_ATTEMPTS = 20
 RECOVERY_TIMEOUT_S = 60.0
 POLL_S = 0.1
 DIGITS = 2
@@ -65,12 +67,21 @@ def filled(client: Client, poll: MetricsPoll) -> Iterator[list[Future[bytes]]]:
     """
     limit = int(poll.until(lambda now: now.idle).limit)
     pool = ThreadPoolExecutor(limit)
-    futures = [pool.submit(draw, client, MANY_STEPS) for _ in range(limit)]
     try:
-        poll.until(lambda now: now.in_flight == limit)
+        for _ in range(FILL_ATTEMPTS):
+            futures = [pool.submit(draw, client, MANY_STEPS) for _ in range(limit)]
+            # Clips of tiny graphs may end before the last one is there.
+            if poll.until(partial(_full_or_over, limit, futures)).in_flight == limit:
+                break
+        else:
+            raise TimeoutError(f"{limit} clips were not in flight at once")
         yield futures
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _full_or_over(limit: int, futures: list[Future[bytes]], now: Reading) -> bool:
+    return now.in_flight == limit or all(future.done() for future in futures)
 
 
 def draw(client: Client, steps: int = STEPS) -> bytes:

@@ -63,6 +63,8 @@ def _overload(repository: Path, factor: int) -> Fault:
 async def _requests(url: str, count: int, reference: bytes) -> list[tuple[str, float]]:
     """How each request ended, and after how many seconds."""
     async with AsyncClient(url) as client:
+        # The first call of a process takes long.
+        await client.generate(PROMPT, **CLIP)
 
         async def request(number: int) -> tuple[str, float]:
             await asyncio.sleep(SPREAD_S * number / count)

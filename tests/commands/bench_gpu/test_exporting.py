@@ -27,7 +27,7 @@ def exported(tmp_path):
     folder = prepare_repository(SIZED, (), tmp_path)
     for stage in ENGINE_STAGES:
         graph = folder / stage / "1" / "model.pt2"
-        graph.parent.mkdir()
+        graph.parent.mkdir(exist_ok=True)
         graph.write_text(f"{stage} of 3B")
         record = ExportRecord(
             "f", 1, 1.0, StageParity(0.0, 1.0, 0.0, "", ""), (ArtefactFile.of(graph),)
