@@ -64,7 +64,7 @@ def frames(url: str, **request: Any) -> np.ndarray:
 def _call(
     client: InferenceServerClient, stage: str, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Asks a stage; but for the public inputs tensors have a first dimension of 1, left out here."""
+    """Asks a stage. The first dimension, 1, of all but the public inputs is left out here."""
     contract = STAGES[stage]
     inputs = []
     for spec in contract.inputs:
