@@ -6,7 +6,6 @@ import pytest
 from reelserve import client as public
 from reelserve.client import (
     Client,
-    DeadlineExceededError,
     InvalidArgumentError,
     NoServerError,
     NotReadyError,
@@ -63,15 +62,9 @@ def test_error_from_status_reads_the_words_where_the_status_is_ambiguous(status,
     assert type(error) is kind
 
 
-@pytest.mark.parametrize(
-    "details",
-    [
-        "the deadline leaves 0.1 s; the clip is expected to take 9.0 s",
-        "the deadline of the request has passed",
-    ],
-)
-def test_deadline_refusals_are_deadline_errors(details):
-    error = error_from_status(grpc.StatusCode.UNAVAILABLE, details, "localhost:8001")
+def test_a_request_that_is_too_large_is_the_callers_mistake():
+    """gRPC gives it the status of a server that is full."""
+    words = "SERVER: Received message larger than max (1048614 vs. 66336)"
+    error = error_from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, words, "localhost:8001")
 
-    assert isinstance(error, DeadlineExceededError)
-    assert details in str(error)
+    assert type(error) is InvalidArgumentError

@@ -41,7 +41,7 @@ def test_stream_gives_every_event_and_ends_with_the_clip(fake_triton):
     assert events[2].preview == PNG and events[3].remaining_s is None
     assert events[-1].video.mp4 == MP4
     request = fake_triton.requests[0]
-    assert request.model_name == "text_to_video_stream"
+    assert request.model_name == "text_to_video" and request.parameters["progress"].bool_param
     assert request.parameters["timeout"].int64_param == 50_000_000
     assert fake_triton.received()["PRIORITY"] == b"batch"
     # Crashes Triton 2.51 now and then.

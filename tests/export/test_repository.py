@@ -48,6 +48,19 @@ def test_lay_out_updates_what_is_of_another_version_and_says_so(repository) -> N
     assert repository.lay_out() == ()
 
 
+def test_lay_out_makes_an_ensemble_of_what_an_older_version_has_laid_out(repository) -> None:
+    public, stream = (repository.folder / f"text_to_video{end}" for end in ("", "_stream"))
+    (stream / "1").mkdir(parents=True)
+    (stream / "config.pbtxt").write_text("# of an older version")
+    for model in (public, stream):
+        (model / "1" / "model.py").write_text("# of an older version")
+
+    assert repository.lay_out() == ()
+    assert not stream.exists()
+    assert list((public / "1").iterdir()) == [], "Triton wants the folder of the version"
+    assert (public / "configs" / "pytorch.pbtxt").is_file()
+
+
 def test_lay_out_refuses_when_the_folder_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("chapter 1")
     with pytest.raises(RepositoryError, match="holds files and is no model repository; name a new"):

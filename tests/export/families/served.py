@@ -64,7 +64,7 @@ def frames(url: str, **request: Any) -> np.ndarray:
 def _call(
     client: InferenceServerClient, stage: str, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Asks a stage; tensors lack the first dimension of 1 that all but public inputs have."""
+    """Asks a stage. The first dimension, 1, of all but the public inputs is left out here."""
     contract = STAGES[stage]
     inputs = []
     for spec in contract.inputs:
