@@ -59,6 +59,7 @@ def run(argv: list[str]) -> int:
     how = {
         "engine": options.engine,
         "precision": options.precision,
+        "gpus": max(1, len(options.gpus)),
         "command": shlex.join(["reelserve", "bench-gpu", *argv]),
         "plot": plot.name if plot else None,
     }

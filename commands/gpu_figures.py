@@ -197,8 +197,10 @@ def _percent(share: float | None) -> str:
 def _measured(results: Results) -> str:
     versions = results["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
+    several = results.get("gpus", 1)
+    gpus = "" if several == 1 else f"{several} × "
     return (
-        f"Measured by `make bench-gpu` on {results['gpu']}, driver {results['driver'] or NONE}, "
+        f"Measured by `make bench-gpu` on {gpus}{results['gpu']}, driver {results['driver'] or NONE}, "
         f"{results['cpu']}, {results['cores']} cores: engine {results['engine']}, "
         f"{results['precision']}; {libraries}; commit {_commits(results['models'])}, "
         f"{results['date']}."
