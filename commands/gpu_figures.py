@@ -200,8 +200,8 @@ def _measured(results: Results) -> str:
     several = results.get("gpus", 1)
     gpus = "" if several == 1 else f"{several} × "
     return (
-        f"Measured by `make bench-gpu` on {gpus}{results['gpu']}, driver {results['driver'] or NONE}, "
-        f"{results['cpu']}, {results['cores']} cores: engine {results['engine']}, "
+        f"Measured by `make bench-gpu` on {gpus}{results['gpu']}, "
+        f"driver {results['driver'] or NONE}, {results['cpu']}, {results['cores']} cores: engine {results['engine']}, "
         f"{results['precision']}; {libraries}; commit {_commits(results['models'])}, "
         f"{results['date']}."
     )
