@@ -201,8 +201,8 @@ def _measured(results: Results) -> str:
     gpus = "" if several == 1 else f"{several} × "
     return (
         f"Measured by `make bench-gpu` on {gpus}{results['gpu']}, "
-        f"driver {results['driver'] or NONE}, {results['cpu']}, {results['cores']} cores: engine {results['engine']}, "
-        f"{results['precision']}; {libraries}; commit {_commits(results['models'])}, "
+        f"driver {results['driver'] or NONE}, {results['cpu']}, {results['cores']} cores: "
+        f"engine {results['engine']}, {results['precision']}; {libraries}; commit {_commits(results['models'])}, "
         f"{results['date']}."
     )
 
