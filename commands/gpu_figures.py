@@ -202,8 +202,8 @@ def _measured(results: Results) -> str:
     return (
         f"Measured by `make bench-gpu` on {gpus}{results['gpu']}, "
         f"driver {results['driver'] or NONE}, {results['cpu']}, {results['cores']} cores: "
-        f"engine {results['engine']}, {results['precision']}; {libraries}; commit {_commits(results['models'])}, "
-        f"{results['date']}."
+        f"engine {results['engine']}, {results['precision']}; {libraries}; "
+        f"commit {_commits(results['models'])}, {results['date']}."
     )
 
 
