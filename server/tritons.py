@@ -70,7 +70,8 @@ def tritons_of(
     native = options.tritonserver
     installation = native_installation(native) if native else pip_installation(run_dir)
     repository = _linked_repository(options.model_repository, run_dir, whole=native is not None)
-    log_file = (options.log_file or run_dir / "triton.log").resolve()
+    # Not resolved: /dev/stdout would be the name of a pipe, which nobody can open.
+    log_file = (options.log_file or run_dir / "triton.log").absolute()
     with _writable(log_file):
         log_file.parent.mkdir(parents=True, exist_ok=True)
         if not log_file.exists() or log_file.is_file():

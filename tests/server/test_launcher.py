@@ -155,6 +155,29 @@ def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
     assert len(children) == 1 and left_over(map(int, children)) == []
 
 
+@pytest.mark.server
+def test_serve_writes_tritons_log_to_standard_output(tiny_repository):
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "reelserve.server"),
+            *("--model-repository", str(tiny_repository)),
+            *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+            *("--log-file", "/dev/stdout"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        assert command.stderr is not None
+        ready = command.stderr.readline()
+        command.terminate()
+        log, rest = command.communicate(timeout=30)
+
+    assert ready.startswith("ready after ")
+    assert "Started GRPCInferenceService" in log
+    assert (command.returncode, rest) == (0, "")
+
+
 def test_check_shared_memory_says_what_to_do_when_it_is_small(monkeypatch):
     monkeypatch.setattr(tritons, "MIN_SHARED_MEMORY_BYTES", 2**60)
 
