@@ -38,6 +38,7 @@ class Server:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _running: Running | None = field(default=None, init=False)
     _messages: Path = field(default=Path(), init=False)
+    _said: str = field(default="", init=False)
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     @property
@@ -128,6 +129,7 @@ class Server:
                 process.wait(STOP_AFTER_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+        self.messages()
         self._cleanup.close()
         return None if process is None else process.wait()
 
@@ -138,7 +140,9 @@ class Server:
 
     def messages(self) -> str:
         """What it has said on its standard error."""
-        return self._messages.read_text(errors="replace").strip() if self._messages.name else ""
+        if self._messages.is_file():
+            self._said = self._messages.read_text(errors="replace").strip()
+        return self._said
 
     def _end_without_start(self) -> str:
         assert self._process is not None

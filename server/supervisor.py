@@ -19,6 +19,8 @@ MAX_RESTARTS = 5
 RESTARTS_WITHIN_S = 600.0
 """After so many restarts within so long it is given up, unless another Triton serves."""
 MAX_BACKOFF_S = 60.0
+KEPT_RESTARTS = 16
+"""Of which the back-off is made; more are as long as it can be."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Supervisor:
     ) -> None:
         self._triton, self._upstream, self._service = triton, upstream, service
         self._hang_timeout_s = hang_timeout_s
-        self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self._restarts: deque[float] = deque(maxlen=KEPT_RESTARTS)
 
     async def start(self) -> None:
         """Starts it for the first time.

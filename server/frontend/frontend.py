@@ -128,7 +128,10 @@ class FrontEnd:
         return probe.port
 
     def _metrics(self) -> bytes:
-        urls = {one.line.name: one.metrics_url for one in self._service.upstreams if one.line.ready}
+        urls = {
+            one.line.name: one.metrics_url if one.line.ready else ""
+            for one in self._service.upstreams
+        }
         return exposition(self._service.recorder.registry, urls)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -53,9 +54,10 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(partial(_answered, known))
 
     async def _infer(self, raw: bytes, context: Context) -> bytes:
+        began = time.monotonic()
         request, left_s = read_call(self._service, raw, context)
         clip = self._service.begin(request, left_s)
-        outputs = await self._service.wait(clip, left_s)
+        outputs = await self._service.wait(clip, left_s, began)
         return bytes(answer(outputs, request.id, request.outputs).SerializeToString())
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:

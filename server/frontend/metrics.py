@@ -121,10 +121,11 @@ def exposition(registry: CollectorRegistry, urls: Mapping[str, str]) -> bytes:
 
     Args:
         registry: Of our own.
-        urls: Of the metrics of each Triton that runs, by its name.
+        urls: Of the metrics of each Triton by its name; empty while it does not run.
     """
-    texts = {name: text for name, url in urls.items() if (text := _read(url))}
-    if len(texts) == 1:
+    texts = {name: _read(url) for name, url in urls.items() if url}
+    # By how many there are, not by how many answer: a series keeps its labels.
+    if len(urls) == 1 and texts:
         return generate_latest(registry) + next(iter(texts.values())).encode()
     return generate_latest(registry) + merged(texts).encode()
 

@@ -106,8 +106,13 @@ class Service:
         clip.join()
         return clip
 
-    async def wait(self, clip: Clip, left_s: float) -> Answer:
+    async def wait(self, clip: Clip, left_s: float, began: float) -> Answer:
         """Waits for a clip; whoever stops waiting leaves it.
+
+        Args:
+            clip: That was begun.
+            left_s: Seconds until the deadline.
+            began: When the request came; the clip may be older.
 
         Raises:
             CallError: How else it ended.
@@ -125,7 +130,7 @@ class Service:
         except asyncio.CancelledError:
             self.leave(clip)
             raise
-        self.recorder.ended("ok", clip.seconds)
+        self.recorder.ended("ok", time.monotonic() - began)
         return answer
 
     def leave(self, clip: Clip, outcome: str = "cancelled") -> None:

@@ -83,7 +83,7 @@ class StreamCall:
                 await self._tell(clip, request, left_s)
             # The clip may be older than this request.
             left_s -= time.monotonic() - began
-            outputs = dict(await self._service.wait(clip, left_s))
+            outputs = dict(await self._service.wait(clip, left_s, began))
             reply = service_pb2.ModelStreamInferResponse(
                 infer_response=_last(clip, request, outputs)
             )

@@ -136,8 +136,7 @@ def test_everything_dies_with_the_front_end_and_the_next_start_clears_what_it_le
     tiny_repository,
 ):
     with Server(ServeOptions(tiny_repository)) as server:
-        # Stages end by themselves when their Triton has died.
-        pids = [server.pid, server.triton_pid]
+        pids = [server.pid, server.triton_pid, *stage_processes(server.triton_pid).values()]
         generate(server, **REQUEST)
         os.kill(server.pid, signal.SIGKILL)
         assert server.wait(WAIT_S) == -signal.SIGKILL

@@ -164,7 +164,7 @@ async def test_supervisor_does_not_give_up_while_another_triton_serves(kept):
         await kept.lose()
 
     assert not kept.task.done() and kept.upstream.line.ready
-    assert kept.waits[MAX_RESTARTS:] == [16.0] * 3
+    assert kept.waits[MAX_RESTARTS:] == [16.0, 32.0, 60.0]
     await kept.end()
 
 

@@ -125,7 +125,7 @@ class Rig:
 
         async def call() -> Any:
             clip = self.service.begin(request(**fields), left_s)
-            return await self.service.wait(clip, left_s)
+            return await self.service.wait(clip, left_s, clip.accepted)
 
         return asyncio.create_task(call())
 

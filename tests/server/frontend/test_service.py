@@ -252,7 +252,7 @@ async def test_remaining_is_none_until_something_is_known(tmp_path):
     assert rig.service.remaining_s(clip) is None
     await until(lambda: rig.calls() == 1)
     rig.upstream.draw()
-    await rig.service.wait(clip, float("inf"))
+    await rig.service.wait(clip, float("inf"), clip.accepted)
     other = rig.service.begin(request(), float("inf"))
 
     assert rig.service.remaining_s(other) >= 0
