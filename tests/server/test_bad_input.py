@@ -60,11 +60,11 @@ BAD_VALUES = {
     ),
     "no steps": (
         {**GOOD, "num_inference_steps": 0},
-        "NUM_INFERENCE_STEPS is 0; the limits are 1 to 50",
+        "NUM_INFERENCE_STEPS is 0; the limits are 1 to 1000",
     ),
     "too many steps": (
-        {**GOOD, "num_inference_steps": 51},
-        "NUM_INFERENCE_STEPS is 51; the limits are 1 to 50",
+        {**GOOD, "num_inference_steps": 1001},
+        "NUM_INFERENCE_STEPS is 1001; the limits are 1 to 1000",
     ),
     "frames not divisible": (
         {**GOOD, "num_frames": 18},

@@ -7,7 +7,7 @@ from tests.server.clips import clip
     ("changes", "message"),
     [
         ({"seed": -1}, "SEED is -1"),
-        ({"steps": 51}, "NUM_INFERENCE_STEPS is 51; the limits are 1 to 50"),
+        ({"steps": 1001}, "NUM_INFERENCE_STEPS is 1001; the limits are 1 to 1000"),
         ({"num_frames": 17}, "NUM_FRAMES is 17; it must be a multiple of 4"),
         ({"guidance_scale": float("nan")}, "GUIDANCE_SCALE is nan"),
     ],

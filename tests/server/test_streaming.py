@@ -27,6 +27,8 @@ from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repo
 pytestmark = pytest.mark.server
 LONG = {"num_inference_steps": 50, "num_frames": 64, "height": 128, "width": 128}
 """A request that takes long enough to be watched."""
+WATCHED = {**LONG, "num_inference_steps": 1000}
+"""One that is left long before its end, also on a machine that is busy."""
 TIMEOUT_S = 60
 
 
@@ -83,13 +85,13 @@ def test_stream_refuses_with_the_servers_words(tiny_server):
 
 
 def leave_a_stream(client, server):
-    with client.stream("a red star", **LONG) as stream:
+    with client.stream("a red star", **WATCHED) as stream:
         next(event for event in stream if event.kind == "step")
 
 
 def leave_a_unary_call(client, server):
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(client.generate, "a red star", **LONG)
+        future = pool.submit(client.generate, "a red star", **WATCHED)
         wait_until_active(server)
         client.close()
         with pytest.raises((RequestCancelledError, ValueError)):
@@ -98,7 +100,7 @@ def leave_a_unary_call(client, server):
 
 def let_the_deadline_pass(client, server):
     with pytest.raises(DeadlineExceededError):
-        client.generate("a red star", timeout_s=0.15, **LONG)
+        client.generate("a red star", timeout_s=0.15, **WATCHED)
 
 
 @pytest.mark.parametrize("leave", [leave_a_stream, leave_a_unary_call, let_the_deadline_pass])
@@ -116,7 +118,7 @@ def test_request_leaves_the_batch_when_its_client_does(tiny_server, leave):
 def test_request_leaves_the_batch_when_its_clients_process_is_killed(tiny_server, method):
     program = (
         "import sys; from reelserve.client import Client\n"
-        f"list(getattr(Client(sys.argv[1]), {method!r})('a red star', **{LONG!r}))"
+        f"list(getattr(Client(sys.argv[1]), {method!r})('a red star', **{WATCHED!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, tiny_server.grpc_url])
     wait_until_active(tiny_server)
@@ -143,7 +145,9 @@ def test_interactive_request_passes_waiting_batch_requests_and_those_finish(tiny
 
     def draw(name: str, seed: int, priority: str) -> None:
         with Client(tiny_server.grpc_url) as client:
-            client.generate("a red star", seed=seed, priority=priority, **LONG)
+            client.generate(
+                "a red star", seed=seed, priority=priority, **{**LONG, "num_inference_steps": 200}
+            )
         ended.append(name)
 
     with ThreadPoolExecutor(9) as pool:

@@ -41,7 +41,7 @@ SPEC = CheckpointSpec(
     limits=RequestLimits(
         max_prompt_characters=100,
         max_prompt_tokens=16,
-        num_inference_steps=IntRange(1, 50, 4),
+        num_inference_steps=IntRange(1, 1000, 4),
         guidance_scale=FloatRange(1.0, 20.0, 2.5),
         num_frames=IntRange(16, 64, 16, multiple_of=4),
         fps=IntRange(1, 60, 8),
