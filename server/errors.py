@@ -19,7 +19,11 @@ class CancelledError(RuntimeError):
 
 
 class StageError(RuntimeError):
-    """Another stage failed; INTERNAL."""
+    """A stage failed, in words that need no Python type before them; INTERNAL."""
+
+
+class CalledStageError(StageError):
+    """A stage that was called from another one failed; the message begins with its name."""
 
 
 class OutOfDeviceMemoryError(StageError):

@@ -12,7 +12,12 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from reelserve.server.device_tensor import AnyTensor, AnyTensors
-from reelserve.server.errors import CancelledError, StageError, UnavailableError, described
+from reelserve.server.errors import (
+    CalledStageError,
+    CancelledError,
+    UnavailableError,
+    described,
+)
 from reelserve.server.progress import ProgressFolder
 
 _CODES = (
@@ -83,8 +88,7 @@ def error_response(error: Exception, request: Any, stage: str) -> Any:
             message, code = str(error), kind_code
     if code == INTERNAL:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-        # What another stage said already has a name in it.
-        message = message if isinstance(error, StageError) else f"{stage}: {message}"
+        message = message if isinstance(error, CalledStageError) else f"{stage}: {message}"
     if request.request_id().startswith(CALL_ID_PREFIX):
         message = f"{code}: {message}"
     # Triton adds the members to its module after this one's import.
@@ -199,4 +203,4 @@ def raise_error(name: str, message: str) -> NoReturn:
     for kind, kind_code in _CODES:
         if code == kind_code:
             raise kind(words)
-    raise StageError(words if code == INTERNAL else f"{name}: {message}")
+    raise CalledStageError(words if code == INTERNAL else f"{name}: {message}")
