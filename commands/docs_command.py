@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.commands.figures import WRITERS
+from reelserve.commands.comparison_figures import COMPARISONS, comparison
 from reelserve.commands.gpu_figures import GPU_WRITERS
 from reelserve.commands.kernel_figures import KERNEL_WRITERS
 
@@ -91,7 +92,10 @@ def _figures(name: str, results: Path) -> str:
     if name in GPU_WRITERS:
         found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
         return GPU_WRITERS[name](found) if found else NOT_MEASURED
-    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS, *GPU_WRITERS}))
+    if name in COMPARISONS:
+        folder = results / name
+        return comparison(folder) if folder.is_dir() else NOT_MEASURED
+    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
 
 
