@@ -234,6 +234,8 @@ WRITERS: dict[str, Callable[[Any], str]] = {
     "loadtest_cpu": loadtest_cpu,
     "parity": parity,
     "serving": serving,
+    # By the last commit whose stages were led from inside Triton, on the same machine and day.
+    "serving_before": serving,
 }
 """Name of a results file, without its ending, to what writes its tables."""
 
