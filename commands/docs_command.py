@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, error_console
-from reelserve.commands.figures import WRITERS
 from reelserve.commands.comparison_figures import COMPARISONS, comparison
+from reelserve.commands.figures import WRITERS
 from reelserve.commands.gpu_figures import GPU_WRITERS
 from reelserve.commands.kernel_figures import KERNEL_WRITERS
 
