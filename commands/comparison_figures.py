@@ -1,4 +1,4 @@
-"""Compares two commits measured on one GPU, from `docs/results/<block>/<model>.<which>.<round>.json`."""
+"""Two commits measured on one GPU: files `<model>.<which>.<round>.json` in `docs/results/`."""
 
 from __future__ import annotations
 
