@@ -20,7 +20,8 @@ CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": STE
 OTHERS = 3
 BREAK_AT_STEP = 3
 """Of a stream beside the requests: they are in the denoiser then."""
-ANSWER_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 300.0
+"""Clips in every place take minutes on a slow machine."""
 FILL_ATTEMPTS = 20
 RECOVERY_TIMEOUT_S = 60.0
 POLL_S = 0.1
