@@ -122,33 +122,28 @@ class Clip:
         try:
             reply = await self._upstream.infer(upstream_request(tensors, self.key))
             outputs = {name: array.item() for name, array in output_arrays(reply).items()}
-            entries = [entry for entry in self.entries() if isinstance(entry, StageEnded)]
-            seconds = stage_seconds(entries, self.accepted, time.monotonic())
+            seconds = stage_seconds(self.entries(), self.accepted, time.monotonic())
             info = with_seconds(outputs[INFO.name], seconds)
             if not self.result.done():
                 self.result.set_result({VIDEO.name: outputs[VIDEO.name], INFO.name: info})
         except CallError as error:
-            self._fail(error)
+            self.fail(error)
         except Exception as error:
-            self._fail(CallError.internal(error))
+            self.fail(CallError.internal(error))
         finally:
             self.entries()
             self.ended_at = time.monotonic()
             self._progress.forget(self.key)
             self._on_end(self)
 
-    def _fail(self, error: CallError) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
 
-
-def stage_seconds(entries: list[StageEnded], accepted: float, done: float) -> dict[str, float]:
+def stage_seconds(entries: list[Entry], accepted: float, done: float) -> dict[str, float]:
     """Seconds of every stage, waiting included, and `total`.
 
     Stages that tell nothing, as NVIDIA's own backends do, are one block, their names joined by
     `+`: from the end of the stage before them to the beginning of the one after.
     """
-    told = {entry.stage: entry for entry in entries}
+    told = {entry.stage: entry for entry in entries if isinstance(entry, StageEnded)}
     seconds, silent, since = {}, [], accepted
     for stage in ENSEMBLE_STAGES:
         if (entry := told.get(stage)) is None:

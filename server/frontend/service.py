@@ -18,7 +18,7 @@ from reelserve.server.frontend.messages import InferRequest
 from reelserve.server.frontend.metrics import Recorder
 from reelserve.server.frontend.response_cache import ResponseCache
 from reelserve.server.frontend.upstream import RESTART_S, Upstream
-from reelserve.server.progress import ProgressFolder, StageEnded
+from reelserve.server.progress import ProgressFolder
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, check_request
 
 RETRY_AFTER_S = 5.0
@@ -191,8 +191,7 @@ class Service:
         self._clips.discard(clip)
         finished = clip.result.done() and clip.result.exception() is None
         self._admission.free(clip.place, finished=finished)
-        entries = [entry for entry in clip.entries() if isinstance(entry, StageEnded)]
-        self.recorder.stages(stage_seconds(entries, clip.accepted, time.monotonic()))
+        self.recorder.stages(stage_seconds(clip.entries(), clip.accepted, time.monotonic()))
         if finished:
             self.recorder.drawn(clip.result.result())
         else:
