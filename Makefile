@@ -16,9 +16,6 @@ GRPC_PORT := 8001
 HTTP_PORT := 8000
 METRICS_PORT := 8002
 
-# Folders that are packages of the namespace `reelserve`.
-ROOMS := $(filter-out tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
-
 # Files that `make export` writes: the graph of every engine stage, and last the lock.
 GRAPHS = $(REPOSITORY)/export.lock.json $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
 	$(REPOSITORY)/*/config.pbtxt 2>/dev/null))
@@ -54,8 +51,6 @@ lint: types ## Check format, lint and types
 	$(BIN)/python -m ruff check .
 
 types: $(VENV)/dev.stamp ## Check types of the libraries
-	@mkdir -p build/types/reelserve
-	@ln -sfn $(addprefix ../../../,$(ROOMS)) build/types/reelserve/
 	$(BIN)/python -m mypy
 
 export: build/export.stamp ## Export the checkpoint into model_repository/ where it has changed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import importlib
 import importlib.util
 import os
 import shutil
@@ -12,11 +11,13 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import reelserve
+
 BACKENDS_FOLDER = Path(__file__).parent / "backends"
 """Python-based backends of this package, each named after the official one it stands in for."""
 
-STAGE_PACKAGES = ("pipeline", "server")
-"""Rooms that the Python stages import."""
+PACKAGE = Path(reelserve.__file__).parent
+"""What the Python stages import from."""
 
 
 class InstallationError(RuntimeError):
@@ -143,14 +144,9 @@ def _assemble_backends(root: Path, folder: Path) -> Path:
         shutil.copy(_require(root / "backends" / "python" / name), python / name)
     shutil.copy(stub, python / stub.name)
     (python / stub.name).chmod(0o755)
-    # Triton puts this folder on the stages' path, so they find the rooms they import even where
-    # the package is not installed.
-    namespace = python / "reelserve"
-    namespace.mkdir(exist_ok=True)
-    for room in STAGE_PACKAGES:
-        source = importlib.import_module(f"reelserve.{room}").__file__
-        assert source is not None
-        _link(Path(source).parent, namespace / room)
+    # Triton puts this folder on the stages' path, so they find what they import even where this
+    # package is not installed.
+    _link(PACKAGE, python / PACKAGE.name)
     for backend in sorted(path.parent for path in BACKENDS_FOLDER.glob("*/model.py")):
         _link(backend, folder / backend.name)
     return folder

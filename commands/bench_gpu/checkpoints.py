@@ -33,7 +33,7 @@ from reelserve.models.loading import save_component
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUNDLED_CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "bundled"
+BUNDLED_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "bundled"
 DONE = "written"
 """An empty file in a folder whose content is complete."""
 GRAIN = 0.016
