@@ -19,7 +19,7 @@ METRICS_PORT := 8002
 # Files that `make export` writes: the graph of every engine stage, and last the lock.
 GRAPHS = $(REPOSITORY)/export.lock.json $(patsubst %/config.pbtxt,%/1/model.onnx,$(shell grep -l '^backend: "onnxruntime"' \
 	$(REPOSITORY)/*/config.pbtxt 2>/dev/null))
-EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline -type f \
+EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline runtimes -type f \
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:

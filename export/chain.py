@@ -33,7 +33,7 @@ from reelserve.export.parity import (
 )
 from reelserve.export.repository import ExportRecord, ModelRepository
 from reelserve.pipeline.contract import STAGES
-from reelserve.pipeline.export_lock import ArtefactFile
+from reelserve.runtimes.export_lock import ArtefactFile
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the stages that are done and the stages to do."""

@@ -18,8 +18,8 @@ from reelserve.export.repository import ExportRecord, ModelRepository, write_fil
 from reelserve.export.resources import check_resources
 from reelserve.export.stages import Precision
 from reelserve.pipeline.checkpoint import FILE_NAME as SPEC_FILE
-from reelserve.pipeline.export_lock import LOCK_FILE
 from reelserve.pipeline.quality import psnr
+from reelserve.runtimes.export_lock import LOCK_FILE
 
 SPEC_STAGES = ("prompt_processor", "video_diffusion", "video_encoder")
 TOKENIZER_STAGE = "prompt_processor"

@@ -14,9 +14,9 @@ import reelserve.export.families
 import reelserve.export.stages
 import reelserve.kernels.temporal_attention
 import reelserve.models
-import reelserve.pipeline.graph_spec
+import reelserve.runtimes.graph_spec
 from reelserve.export.stages import StageSource
-from reelserve.pipeline.export_lock import file_sha256
+from reelserve.runtimes.export_lock import file_sha256
 
 
 def fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str]) -> str:
@@ -59,10 +59,10 @@ def _code_files() -> list[Path]:
     """Code that decides what a graph looks like."""
     packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
     folders = [Path(package.__file__).parent for package in packages if package.__file__]
-    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     modules = (
         reelserve.export.stages,
         reelserve.kernels.temporal_attention,
-        reelserve.pipeline.graph_spec,
+        reelserve.runtimes.graph_spec,
     )
     return [*files, *(Path(module.__file__) for module in modules if module.__file__)]

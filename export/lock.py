@@ -10,7 +10,7 @@ from reelserve.export.fingerprints import combined
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.export.repository import ExportRecord
 from reelserve.export.stages import Precision
-from reelserve.pipeline.export_lock import ExportLock, LockedStage
+from reelserve.runtimes.export_lock import ExportLock, LockedStage
 
 
 def lock_of(

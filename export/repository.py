@@ -13,7 +13,7 @@ from pathlib import Path
 
 import reelserve.export
 from reelserve.export.parity import StageParity
-from reelserve.pipeline.export_lock import LOCK_FILE, ArtefactFile, ExportLock, LockError
+from reelserve.runtimes.export_lock import LOCK_FILE, ArtefactFile, ExportLock, LockError
 
 RECORD_FILE = "export.json"
 VERSION = "1"

@@ -1,7 +1,7 @@
 """Temporal attention as an ahead-of-time TensorRT plugin; importable only where TensorRT is.
 
 Importing this registers `reelserve::TemporalAttention`, the operator of the ONNX node that
-`export/engines/onnx_temporal_attention.py` writes. TensorRT (10.9 or later) puts the kernel's PTX
+`export/engines/onnx/temporal_attention.py` writes. TensorRT (10.9 or later) puts the kernel's PTX
 into the plan, so a server needs no plugin library. Frames, heads and head width are compiled in
 and must be constants of the network; fixed shapes throughout avoid NVIDIA/TensorRT#4849, where
 modules leak on each change of shape. Needs the package `triton` and a GPU while building.

@@ -2,7 +2,7 @@
 
 import sys
 
-from reelserve.server.serve_command import run
+from reelserve.server.launch.command import run
 
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:]))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reelserve.commands.running_server import Server
-from reelserve.pipeline.export_lock import LOCK_FILE
-from reelserve.server.tritons import ServeOptions
+from reelserve.runtimes.export_lock import LOCK_FILE
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
 # A background job ignores SIGINT, and so would every process that the tests start and interrupt.

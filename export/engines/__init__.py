@@ -138,12 +138,12 @@ class _Engines(Mapping[str, Engine]):
 
 ENGINES: Mapping[str, Engine] = _Engines(
     {
-        "onnxruntime": _Source("onnx", "OnnxRuntimeEngine"),
-        "onnxruntime-gpu": _Source("onnx", "OnnxRuntimeGpuEngine"),
-        "onnxruntime-node": _Source("onnx", "OnnxRuntimeEngine", ("node",)),
-        "onnxruntime-inlined": _Source("onnx", "OnnxRuntimeEngine", ("inlined",)),
+        "onnxruntime": _Source("onnx.engine", "OnnxRuntimeEngine"),
+        "onnxruntime-gpu": _Source("onnx.engine", "OnnxRuntimeGpuEngine"),
+        "onnxruntime-node": _Source("onnx.engine", "OnnxRuntimeEngine", ("node",)),
+        "onnxruntime-inlined": _Source("onnx.engine", "OnnxRuntimeEngine", ("inlined",)),
         "pytorch": _Source("aot_inductor", "AotInductorEngine"),
-        "tensorrt": _Source("tensorrt", "TensorRTEngine"),
+        "tensorrt": _Source("tensorrt.engine", "TensorRTEngine"),
     }
 )
 """By the name that the option `--engine` takes."""

@@ -25,11 +25,11 @@ from torch.export import Dim, ExportedProgram
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.stage_graph import graph_spec
 from reelserve.export.stages import ExportStage, Precision, Target
-from reelserve.pipeline.aoti_package import Package, weights_path, write_weights
-from reelserve.pipeline.graph_spec import METADATA_KEY, GraphSpec
+from reelserve.runtimes.aoti_package import Package, weights_path, write_weights
+from reelserve.runtimes.graph_spec import METADATA_KEY, GraphSpec
 
 EMBED_LIMIT_BYTES = 2**30
-"""A stage with more weights has them in a file beside its package, see `pipeline/aoti_package.py`.
+"""A stage with more weights has them in a file beside its package, see `runtimes/aoti_package.py`.
 Below, they are inside, and NVIDIA's own PyTorch backend serves the package as it is."""
 MAX_AUTOTUNE = False
 """Whether the compiler tries its own matrix products and convolutions against the libraries': hours

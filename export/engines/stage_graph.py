@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reelserve.export.stages import ExportStage
 from reelserve.pipeline.contract import TensorSpec
-from reelserve.pipeline.graph_spec import GraphInput, GraphOutput, GraphSpec
+from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
 
 
 def graph_spec(stage: ExportStage, *, weights_beside: bool = False) -> GraphSpec:

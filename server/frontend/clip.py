@@ -21,8 +21,8 @@ from reelserve.server.frontend.messages import (
     upstream_request,
     with_seconds,
 )
+from reelserve.server.frontend.picture import encode_png
 from reelserve.server.frontend.upstream import Upstream
-from reelserve.server.picture import encode_png
 from reelserve.server.progress import Entry, ProgressFolder, StageEnded
 
 SECONDS_DECIMALS = 4

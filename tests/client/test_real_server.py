@@ -20,9 +20,9 @@ from reelserve.client import (
     NoServerError,
     UnavailableError,
 )
-from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import PUBLIC_MODEL, STAGES
-from reelserve.server.tritons import ServeOptions
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from tests.server.test_config import config_of, parameter
 from tests.server.test_streaming import metrics, wait_until_idle
 

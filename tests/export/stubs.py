@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reelserve.export.engines.onnx import OnnxRuntimeEngine
+from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
 from reelserve.export.exporter import Exporter
 from reelserve.export.parity import ENGINE_STAGES, ParityCase
 from reelserve.export.repository import ModelRepository

@@ -5,7 +5,7 @@ import pytest
 
 from reelserve.export import engines
 from reelserve.export.engines import ENGINES, EngineError
-from reelserve.export.engines.onnx import OnnxRuntimeEngine
+from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
 
 
 def test_engines_are_loaded_when_they_are_asked_for() -> None:
@@ -18,7 +18,7 @@ def test_engines_are_loaded_when_they_are_asked_for() -> None:
 
 def test_engine_is_refused_by_name_when_its_library_is_missing(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.delitem(sys.modules, "reelserve.export.engines.onnx")
+    monkeypatch.delitem(sys.modules, "reelserve.export.engines.onnx.engine")
     source = engines._Source("onnx", "OnnxRuntimeEngine", extra="some-extra")
     found = engines._Engines({"onnxruntime": source})
     message = r"engine onnxruntime: onnxscript is not installed; .*'reelserve\[some-extra\]'"

@@ -16,8 +16,8 @@ from reelserve.export.parity import ENGINE_STAGES, ParityError
 from reelserve.export.repository import RECORD_FILE, ModelRepository, RepositoryError
 from reelserve.export.resources import ResourceError
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.pipeline.export_lock import LOCK_FILE, ExportLock
-from reelserve.server.repository import check_repository
+from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
+from reelserve.server.launch.repository import check_repository
 from tests.export.stubs import SHORT_CLIP, StubEngine, StubFamily, export
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from reelserve.export.repository import (
 )
 from reelserve.export.stages import StageSource
 from reelserve.pipeline.contract import STAGES
-from reelserve.pipeline.export_lock import LOCK_FILE, ArtefactFile
+from reelserve.runtimes.export_lock import LOCK_FILE, ArtefactFile
 
 
 @pytest.fixture

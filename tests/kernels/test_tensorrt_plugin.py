@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("triton", reason="needs the package triton: comes with torch's CUDA wheels")
 
-from reelserve.export.engines.onnx_temporal_attention import (
+from reelserve.export.engines.onnx.temporal_attention import (
     DOMAIN,
     INPUTS,
     OP_TYPE,

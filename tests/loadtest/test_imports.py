@@ -34,6 +34,6 @@ def test_only_the_generator_imports_locust():
 
 
 def test_the_command_leaves_the_standard_library_as_it_is():
-    modules = "reelserve.commands.loadtest_command, reelserve.loadtest.report"
+    modules = "reelserve.loadtest.command, reelserve.loadtest.report"
     check = "assert not {'gevent', 'locust'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; {check}"], check=True)

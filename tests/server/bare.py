@@ -15,9 +15,9 @@ from pathlib import Path
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from reelserve.pipeline.export_lock import ExportLock
-from reelserve.server.installation import pip_installation
-from reelserve.server.triton_process import error_lines, free_ports
+from reelserve.runtimes.export_lock import ExportLock
+from reelserve.server.launch.installation import pip_installation
+from reelserve.server.launch.triton_process import error_lines, free_ports
 
 START_TIMEOUT_S = 120
 END_TIMEOUT_S = 40

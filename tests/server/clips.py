@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reelserve.server.diffusion import clip_from_inputs
+from reelserve.server.stages.diffusion import clip_from_inputs
 from tests.server.tiny_repository import SPEC
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import REQUEST_INPUTS
+from reelserve.server.launch.running_server import Server
 
 NUMPY_TYPES = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "FP64": np.float64}
 DTYPES = {spec.name: spec.dtype for spec in REQUEST_INPUTS}

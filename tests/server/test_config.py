@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
-from reelserve.export.engines.tensorrt import MAX_BATCH
+from reelserve.export.engines.tensorrt.engine import MAX_BATCH
 from reelserve.pipeline.contract import (
     ENSEMBLE_STAGES,
     INFO,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from reelserve.commands.running_server import Server
-from reelserve.server.run_folder import SHARED_MEMORY
-from reelserve.server.tritons import ServeOptions
+from reelserve.server.launch.run_folder import SHARED_MEMORY
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from tests.server.grpc_requests import executions, generate
 
 pytestmark = pytest.mark.server

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from reelserve.server.triton_process import SCHEDULING
+from reelserve.server.launch.triton_process import SCHEDULING
 from tests.server.bare import bare_triton
 from tests.server.grpc_requests import infer_input
 

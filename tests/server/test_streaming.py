@@ -19,9 +19,9 @@ from reelserve.client import (
     RequestCancelledError,
     UnavailableError,
 )
-from reelserve.commands.running_server import Server
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
-from reelserve.server.tritons import ServeOptions
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
 
 pytestmark = pytest.mark.server

@@ -21,8 +21,8 @@ from reelserve.pipeline.checkpoint import (
     RequestLimits,
 )
 from reelserve.pipeline.contract import STAGES
-from reelserve.pipeline.export_lock import ArtefactFile, ExportLock, LockedStage
 from reelserve.pipeline.scheduler import FlowMatchSpec
+from reelserve.runtimes.export_lock import ArtefactFile, ExportLock, LockedStage
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 PYTHON_STAGES = ("prompt_processor", "video_diffusion", "video_encoder")

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.diffusion import clip_from_inputs
-from reelserve.server.late_answer import LateAnswer
-from reelserve.server.metrics import StepRecorder
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
-from reelserve.server.steps import DenoisingLoop, LoopSettings
+from reelserve.server.stages.diffusion import clip_from_inputs
+from reelserve.server.stages.late_answer import LateAnswer
+from reelserve.server.stages.metrics import StepRecorder
+from reelserve.server.stages.steps import DenoisingLoop, LoopSettings
 from reelserve.server.triton_io import call_model, input_arrays
 
 

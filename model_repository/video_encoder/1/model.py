@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.clip_output import finish_clip, installed_versions
 from reelserve.server.device_tensor import has_gpu
-from reelserve.server.frames_in_place import frames_in_place
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
+from reelserve.server.stages.clip_output import finish_clip, installed_versions
+from reelserve.server.stages.frames_in_place import frames_in_place
 from reelserve.server.triton_io import answer_each, clip_key, input_tensors
 
 
@@ -30,7 +30,7 @@ class TritonPythonModel:
         self._threads = parameters.integer("encoder_threads", 1)
         if parameters.switch("warm_up", default=False) and has_gpu():
             # Imports torch, which a server without a GPU need not have.
-            from reelserve.server import device_video
+            from reelserve.server.stages import device_video
 
             device_video.warm_up(self._threads)
 

@@ -6,9 +6,9 @@ for servers that lack it.
 
 from __future__ import annotations
 
-from reelserve.server.engine_backend import EngineBackend, Instance
-from reelserve.server.onnx_session import OnnxSession
-from reelserve.server.session_settings import SessionSettings
+from reelserve.server.engines.engine_backend import EngineBackend, Instance
+from reelserve.server.engines.onnx_session import OnnxSession
+from reelserve.server.engines.session_settings import SessionSettings
 
 DEFAULT_GRAPH = "model.onnx"
 

@@ -6,8 +6,8 @@ A Python-based Triton backend with the name and the files of NVIDIA's C++ one (i
 
 from __future__ import annotations
 
-from reelserve.server.aoti_session import AotiSession, AotiSettings
-from reelserve.server.engine_backend import EngineBackend, Instance
+from reelserve.server.engines.aoti_session import AotiSession, AotiSettings
+from reelserve.server.engines.engine_backend import EngineBackend, Instance
 
 DEFAULT_GRAPH = "model.pt2"
 

@@ -6,8 +6,8 @@ it. `TensorRTSettings` describes the parameters.
 
 from __future__ import annotations
 
-from reelserve.server.engine_backend import EngineBackend, Instance
-from reelserve.server.tensorrt_session import TensorRTSession, TensorRTSettings
+from reelserve.server.engines.engine_backend import EngineBackend, Instance
+from reelserve.server.engines.tensorrt_session import TensorRTSession, TensorRTSettings
 
 DEFAULT_GRAPH = "model.plan"
 

@@ -16,7 +16,6 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 from diffusers import LattePipeline
 
 from reelserve.client import Client, InvalidArgumentError
-from reelserve.commands.running_server import Server
 from reelserve.export.families import family_of
 from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
@@ -30,7 +29,8 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.tritons import ServeOptions
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import write_tiny_latte
 from tests.server.bare import bare_triton

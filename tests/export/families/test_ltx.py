@@ -16,8 +16,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 from diffusers import LTXPipeline
 
 from reelserve.client import Client, InvalidArgumentError
-from reelserve.commands.running_server import Server
-from reelserve.export.engines import onnx_files
+from reelserve.export.engines.onnx import files as onnx_files
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx import LTXFamily
@@ -31,7 +30,8 @@ from reelserve.export.parity import (
 )
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
-from reelserve.server.tritons import ServeOptions
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 from tests.server.bare import bare_triton

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install '.[families]'")
 
-from reelserve.commands.bench_gpu.cases import DRY_CASES
-from reelserve.commands.bench_gpu.checkpoints import write_checkpoint
 from reelserve.export.families import Family, family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, torch_runner
+from reelserve.tools.bench.gpu.cases import DRY_CASES
+from reelserve.tools.bench.gpu.checkpoints import write_checkpoint
 
 LTX, SIZED, DEEP, _ = DRY_CASES
 

@@ -1,1 +1,0 @@
-"""Commands that need more than one room: the demo, the benchmark, the tables of the docs."""

@@ -1,0 +1,221 @@
+"""Exports a stage as an ONNX graph for ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir
+import onnx_ir.passes.common as common_passes
+import onnxruntime
+import onnxscript
+import onnxscript.optimizer
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from reelserve.export.engines import EngineError
+from reelserve.export.engines.onnx.files import save_graph
+from reelserve.export.engines.onnx.modules import for_onnx_runtime
+from reelserve.export.engines.onnx.temporal_attention import (
+    DOMAIN,
+    inlined,
+    translation_table,
+    with_body,
+)
+from reelserve.export.engines.stage_graph import graph_spec
+from reelserve.export.stages import ExportStage, Precision, Target
+from reelserve.runtimes.graph_spec import METADATA_KEY
+from reelserve.runtimes.onnx_graph import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ProviderError,
+    check_provider,
+    open_graph,
+)
+
+TemporalAttentionForm = Literal["standard", "node", "inlined"]
+FATAL = 4
+"""The highest of ONNX Runtime's severities of messages."""
+OPSET = 23
+"""The first with Attention, RMSNormalization and RotaryEmbedding."""
+
+
+class OnnxRuntimeEngine:
+    """Builds `model.onnx` and runs it on the CPU.
+
+    Args:
+        temporal_attention: What the denoiser's temporal attention becomes: `standard` operators,
+            arranged for ONNX Runtime's CPU kernels; `node`, the fused op, with a body in standard
+            operators; or `inlined`, that body in place of the node.
+    """
+
+    config_name = ""
+    file_name = "model.onnx"
+    provider = CPU_PROVIDER
+
+    def __init__(self, temporal_attention: TemporalAttentionForm = "standard") -> None:
+        self.temporal_attention = temporal_attention
+        standard = temporal_attention == "standard"
+        self.name = "onnxruntime" if standard else f"onnxruntime-{temporal_attention}"
+        # On a CPU, ONNX Runtime computes fp16 in fp32 and bf16 not at all, so that such a graph
+        # could not be checked.
+        self.precisions: tuple[Precision, ...] = ("fp32", "fp16") if standard else ("fp32",)
+
+    def check(self, precision: Precision) -> None:
+        """Raises `EngineError` if this ONNX Runtime has not the provider."""
+        try:
+            check_provider(self.provider)
+        except ProviderError as error:
+            raise EngineError(f"engine {self.name}: {error}") from error
+
+    def target(self, precision: Precision) -> Target:
+        """Traced on the CPU whatever runs the graph."""
+        return Target(precision)
+
+    def architecture(self) -> str:
+        """A graph runs anywhere."""
+        return ""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that shape the graph and that it was checked with."""
+        return {
+            "torch": torch.__version__,
+            "onnxscript": onnxscript.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": str(OPSET),
+        }
+
+    def bound_versions(self) -> dict[str, str]:
+        """A newer ONNX Runtime runs it as well."""
+        return {}
+
+    def build(self, stage: ExportStage, path: Path) -> None:
+        """Exports a stage; the graph's tensors are named as in the contract.
+
+        Args:
+            stage: Its module is traced with its example inputs.
+            path: The file to write.
+        """
+        form = self.temporal_attention
+        module = for_onnx_runtime(stage.module, fused=form != "standard")
+        model = onnx_model(stage, module, form)
+        model.metadata_props[METADATA_KEY] = graph_spec(stage).to_json()
+        save_graph(model, path)
+
+    def checked_file(self) -> str:
+        """The graph itself."""
+        return self.file_name
+
+    def run(self, path: Path, inputs: dict[str, NDArray]) -> list[NDArray[np.generic]]:
+        """Runs a graph once.
+
+        Args:
+            path: Of the graph.
+            inputs: By tensor name.
+        """
+        return _session(path, path.stat().st_mtime_ns, self.provider).run(None, inputs)
+
+    def release(self) -> None:
+        """Forgets the graph that `run` has loaded."""
+        _session.cache_clear()
+
+
+class OnnxRuntimeGpuEngine(OnnxRuntimeEngine):
+    """Builds the same graphs, and checks and serves them on an NVIDIA GPU."""
+
+    config_name = "onnxruntime_gpu"
+    provider = CUDA_PROVIDER
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "onnxruntime-gpu"
+
+
+def onnx_model(
+    stage: ExportStage, module: nn.Module, temporal_attention: TemporalAttentionForm
+) -> onnx_ir.Model:
+    """Traces a module; the graph's tensors are named as in the contract.
+
+    Args:
+        stage: Gives example inputs and free dimensions.
+        module: With the stage's inputs and outputs.
+        temporal_attention: What becomes of the fused op where the module calls it.
+    """
+    names = [tensor.name for tensor in stage.contract.inputs]
+    dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
+    fused = temporal_attention != "standard"
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            stage.example_inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[tensor.name for tensor in stage.contract.outputs],
+            dynamic_shapes=_dynamic_dims(dynamic_shapes),
+            custom_translation_table=translation_table() if fused else None,
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None
+        model = _tidy(program.model)
+    if DOMAIN not in model.opset_imports:
+        return model
+    return inlined(model) if temporal_attention == "inlined" else with_body(model)
+
+
+@lru_cache(maxsize=1)
+def _session(path: Path, _changed_ns: int, provider: str) -> onnxruntime.InferenceSession:
+    # Its notes on how it arranges a graph for a GPU are no news to who exports; errors are raised.
+    onnxruntime.set_default_logger_severity(FATAL)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    return open_graph(path, provider, options=options)
+
+
+def _tidy(model: onnx_ir.Model) -> onnx_ir.Model:
+    """Folds what is constant and drops the exporter's notes, which hold local paths.
+
+    The exporter's own optimiser also rewrites patterns, which takes longer than all the rest and
+    finds nothing that ONNX Runtime does not find at load.
+    """
+    onnxscript.optimizer.fold_constants(model)
+    onnxscript.optimizer.remove_unused_nodes(model)
+    passes = onnx_ir.passes.Sequential(
+        common_passes.CommonSubexpressionEliminationPass(),
+        common_passes.LiftConstantsToInitializersPass(),
+        common_passes.DeduplicateInitializersPass(),
+        common_passes.ClearMetadataAndDocStringPass(),
+        common_passes.CheckerPass(),
+    )
+    return passes(model).model
+
+
+def _dynamic_dims(names: tuple[dict[int, str], ...]) -> tuple[dict[int, object], ...]:
+    """Turns dimension names into torch's dimensions; a shared name is one dimension."""
+    dims = {name: torch.export.Dim.DYNAMIC for shape in names for name in shape.values()}
+    return tuple({axis: dims[name] for axis, name in shape.items()} for shape in names)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's progress lines and its notes on absent optional libraries off screen."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,226 @@
+"""Builds a TensorRT plan from an ONNX graph, and looks at what came out.
+
+Networks are strongly typed: every layer has the type that the graph gives it. The edition for RTX
+GPUs builds for other GPUs than the one at hand, or with none; full TensorRT for the GPU at hand.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
+from reelserve.runtimes.tensorrt_plan import (
+    TensorRTError,
+    TensorRTLibrary,
+    engine_spec,
+    load_engine,
+    triton_dtype,
+)
+
+_PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
+_TARGETS = re.compile(rb"accelerators=\{([a-z0-9_ ]+)\}")
+"""What the compiler inside the edition for RTX GPUs writes into a plan."""
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What is known of a plan that was built.
+
+    Args:
+        name: Of its network.
+        spec: Its inputs, with the shapes of its profile, and outputs.
+        num_layers: Of the plan; of the network where the plan could not be loaded.
+        num_plugins: Layers of the network that are plugins.
+        architectures: GPUs that it says it is for, for example `sm80`.
+        loaded: Whether this was read from the plan as a GPU would run it. Without one it is
+            what the plan was built from, and the plan's own name and architectures.
+    """
+
+    name: str
+    spec: GraphSpec
+    num_layers: int
+    num_plugins: int
+    architectures: tuple[str, ...]
+    loaded: bool
+
+
+class PlanBuilder:
+    """Builds plans with one library.
+
+    Args:
+        library: The library.
+        capabilities: GPUs to build for, for example `SM89`; empty: the one at hand.
+        cache_folder: Receives what was timed, for the next build with the same library.
+    """
+
+    def __init__(
+        self, library: TensorRTLibrary, capabilities: tuple[str, ...], cache_folder: Path
+    ) -> None:
+        self._library, self._trt = library, library.trt
+        self._capabilities, self._cache_folder = capabilities, cache_folder
+
+    @property
+    def cache_file(self) -> Path:
+        """Of the times of this library's kernels. They are checked against the GPU when read."""
+        return self._cache_folder / f"{self._library.name}_{self._library.version}.timing_cache"
+
+    def build(self, graph: Path, spec: GraphSpec, name: str, path: Path) -> PlanReport:
+        """Builds a plan.
+
+        Args:
+            graph: The ONNX file.
+            spec: What the plan must take and give.
+            name: Of the network, kept in the plan.
+            path: The plan to write.
+
+        Raises:
+            TensorRTError: If the library refuses the graph, or the plan is not what `spec` says.
+        """
+        self._library.log.messages = []
+        builder = self._trt.Builder(self._library.log)
+        strongly_typed = 1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(strongly_typed)
+        network.name = name
+        self._parse(network, graph)
+        _allow_decomposition(self._trt, network)
+        config = builder.create_builder_config()
+        config.profiling_verbosity = self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+        self._set_capabilities(config)
+        profile = self._add_profile(builder, config, spec)
+        cache = self._read_cache(config)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise self._library.refusal(f"{name}: {self._library.name} cannot build it")
+        path.write_bytes(memoryview(plan))
+        del plan
+        self._write_cache(cache)
+        report = self._report(network, profile, path)
+        _check_report(report, spec, self._capabilities)
+        return report
+
+    def _parse(self, network: Any, graph: Path) -> None:
+        parser = self._trt.OnnxParser(network, self._library.log)
+        if not parser.parse_from_file(str(graph)):
+            faults = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+            self._library.log.messages = faults or self._library.log.messages
+            raise self._library.refusal(f"{network.name}: the parser refuses the graph")
+
+    def _set_capabilities(self, config: Any) -> None:
+        if not self._capabilities:
+            return
+        config.num_compute_capabilities = len(self._capabilities)
+        for index, capability in enumerate(self._capabilities):
+            known = self._trt.ComputeCapability.__members__[capability]
+            config.set_compute_capability(known, index)
+
+    def _add_profile(self, builder: Any, config: Any, spec: GraphSpec) -> Any:
+        profile = builder.create_optimization_profile()
+        for given in spec.inputs:
+            profile.set_shape(given.name, given.low, given.usual, given.high)
+        if config.add_optimization_profile(profile) < 0:
+            raise self._library.refusal("the profile of shapes is refused")
+        return profile
+
+    def _read_cache(self, config: Any) -> Any:
+        """Times of an earlier build; nothing is timed by the edition for RTX GPUs."""
+        if self._library.rtx:
+            return None
+        known = self.cache_file.read_bytes() if self.cache_file.is_file() else b""
+        cache = config.create_timing_cache(known)
+        config.set_timing_cache(cache, ignore_mismatch=False)
+        return cache
+
+    def _write_cache(self, cache: Any) -> None:
+        if cache is None:
+            return
+        self.cache_file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.cache_file.with_suffix(".partial")
+        partial.write_bytes(memoryview(cache.serialize()))
+        partial.replace(self.cache_file)
+
+    def _report(self, network: Any, profile: Any, path: Path) -> PlanReport:
+        self._check_file(path, network.name)
+        plugins = [layer for layer in _layers(network) if layer.type.name in _PLUGIN_LAYERS]
+        engine = load_engine(self._library, path)
+        if engine is None and not self._library.rtx:
+            raise self._library.refusal(f"{network.name}: the plan that was built does not load")
+        return PlanReport(
+            name=str(network.name if engine is None else engine.name),
+            spec=network_spec(network, profile)
+            if engine is None
+            else engine_spec(self._library, engine),
+            num_layers=int(network.num_layers if engine is None else engine.num_layers),
+            num_plugins=len(plugins),
+            architectures=_architectures(path),
+            loaded=engine is not None,
+        )
+
+    def _check_file(self, path: Path, name: str) -> None:
+        """Whether the file is a plan of this library, as far as can be seen without a GPU."""
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+            if plan.find(name.encode()) < 0:
+                raise TensorRTError(f"{path}: the plan does not hold its name {name}")
+            if not self._library.rtx:
+                return
+            runtime = self._trt.Runtime(self._library.log)
+            header = plan[: runtime.engine_header_size]
+        _, faults = runtime.get_engine_validity(header)
+        malformed = self._trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE
+        if int(faults) & int(malformed):
+            raise TensorRTError(f"{path}: {self._library.name} does not know it for a plan")
+
+
+def _layers(network: Any) -> Iterator[Any]:
+    return (network.get_layer(index) for index in range(network.num_layers))
+
+
+def _allow_decomposition(trt: Any, network: Any) -> None:
+    """Lets attention that has no fused kernel, as in FP32, be computed by several others."""
+    boundary = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    if boundary is None:
+        return
+    for layer in _layers(network):
+        if layer.type == boundary:
+            # The bindings give layers their base class.
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
+
+
+def network_spec(network: Any, profile: Any) -> GraphSpec:
+    """Inputs, with the shapes of a profile, and outputs of a network."""
+    inputs, outputs = [], []
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        low, usual, high = (tuple(shape) for shape in profile.get_shape(tensor.name))
+        inputs.append(GraphInput(tensor.name, triton_dtype(tensor.dtype), low, high, usual))
+    for index in range(network.num_outputs):
+        tensor = network.get_output(index)
+        outputs.append(GraphOutput(tensor.name, triton_dtype(tensor.dtype), len(tensor.shape)))
+    return GraphSpec(tuple(inputs), tuple(outputs))
+
+
+def _architectures(path: Path) -> tuple[str, ...]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+        found = _TARGETS.search(plan)
+        return tuple(found[1].decode().split()) if found else ()
+
+
+def _check_report(report: PlanReport, spec: GraphSpec, capabilities: tuple[str, ...]) -> None:
+    """Raises `TensorRTError` unless a plan is as it was asked for."""
+    faults = []
+    for side in ("inputs", "outputs"):
+        found = {tensor.name: tensor for tensor in getattr(report.spec, side)}
+        wanted = {tensor.name: tensor for tensor in getattr(spec, side)}
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                faults.append(f"{side} have {found.get(name)} and must have {wanted.get(name)}")
+    asked = {capability.lower() for capability in capabilities}
+    if asked and report.architectures and asked != set(report.architectures):
+        faults.append(f"it is for {report.architectures} and must be for {sorted(asked)}")
+    if faults:
+        raise TensorRTError(f"{report.name}: {'; '.join(faults)}")

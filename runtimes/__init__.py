@@ -1,0 +1,1 @@
+"""What opens an exported graph, and what is written about it beside it."""

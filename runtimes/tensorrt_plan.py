@@ -1,0 +1,234 @@
+"""TensorRT plans: the library that is installed here, what a plan takes, and running one.
+
+Where full TensorRT is missing its edition for RTX GPUs serves: the same builder, parser and
+runtime, without plugins and without sm_90. Neither is imported with this module, nor is torch,
+which holds the tensors on the GPU.
+
+Source: https://docs.nvidia.com/deeplearning/tensorrt, Python API.
+"""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
+
+if TYPE_CHECKING:
+    import torch
+
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+"""That the library goes by, the first that is installed wins; the last two are one library."""
+DTYPES = {
+    "BOOL": ("BOOL", "bool"),
+    "UINT8": ("UINT8", "uint8"),
+    "INT8": ("INT8", "int8"),
+    "INT32": ("INT32", "int32"),
+    "INT64": ("INT64", "int64"),
+    "HALF": ("FP16", "float16"),
+    "BF16": ("BF16", "bfloat16"),
+    "FLOAT": ("FP32", "float32"),
+}
+"""Triton's and torch's data types by TensorRT's."""
+_TORCH_DTYPES = dict(DTYPES.values())
+
+
+class TensorRTError(ValueError):
+    """TensorRT is not installed, or refuses something; the message has its words."""
+
+
+@dataclass(frozen=True)
+class TensorRTLibrary:
+    """An installed TensorRT.
+
+    Args:
+        trt: Its module.
+    """
+
+    trt: ModuleType
+
+    @property
+    def rtx(self) -> bool:
+        """Whether it is the edition for RTX GPUs."""
+        return self.trt.__name__ != MODULES[0]
+
+    @property
+    def name(self) -> str:
+        """`tensorrt` or `tensorrt_rtx`."""
+        return MODULES[1] if self.rtx else MODULES[0]
+
+    @property
+    def version(self) -> str:
+        """That plans are bound to."""
+        return str(self.trt.__version__)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """GPUs that the edition for RTX GPUs builds for without them, for example `SM89`."""
+        known = self.trt.ComputeCapability.__members__ if self.rtx else ()
+        return frozenset(name for name in known if name.startswith("SM"))
+
+    @property
+    def distribution(self) -> str:
+        """Name of the installed package that the module comes from."""
+        found = metadata.packages_distributions().get(self.trt.__name__)
+        return found[0] if found else self.name
+
+    @property
+    def log(self) -> Any:
+        """What the library says, in `messages`, instead of on the terminal.
+
+        One log a process: the library keeps the first that it is given, for good.
+        """
+        return _log(self.trt)
+
+    def refusal(self, what: str) -> TensorRTError:
+        """An error with what the library has said, which is forgotten then."""
+        messages, self.log.messages = self.log.messages, []
+        return TensorRTError(f"{what}: {'; '.join(messages) or 'it says nothing'}")
+
+
+@cache
+def _log(trt: ModuleType) -> Any:
+    class Log(trt.ILogger):  # type: ignore[name-defined, misc]
+        """Keeps errors, one line each."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.messages: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.messages.append(" ".join(message.split()))
+
+    return Log()
+
+
+def find_library() -> TensorRTLibrary:
+    """The installed library.
+
+    Raises:
+        TensorRTError: If there is none, or it does not load.
+    """
+    for name in MODULES:
+        try:
+            return TensorRTLibrary(importlib.import_module(name))
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise TensorRTError(f"{name} does not load: {error}") from None
+        except (ImportError, OSError) as error:
+            raise TensorRTError(f"{name} does not load: {error}") from None
+    raise TensorRTError(
+        "TensorRT is not installed: install `tensorrt`, or its edition for RTX GPUs with "
+        "`pip install 'reelserve[tensorrt]'`"
+    )
+
+
+def triton_dtype(dtype: Any) -> str:
+    """Triton's data type of one of TensorRT's.
+
+    Raises:
+        TensorRTError: If Triton has none.
+    """
+    if dtype.name not in DTYPES:
+        raise TensorRTError(f"data type is {dtype.name}; it must be one of {sorted(DTYPES)}")
+    return DTYPES[dtype.name][0]
+
+
+class Plan:
+    """A plan on the GPU, ready to run.
+
+    Args:
+        library: Of the version that has built it.
+        path: Of the plan.
+        device: A GPU.
+
+    Raises:
+        FileNotFoundError: If there is no plan.
+        TensorRTError: If the library does not take it on this GPU.
+    """
+
+    def __init__(self, library: TensorRTLibrary, path: Path, device: torch.device) -> None:
+        import torch
+
+        self._library, self._device = library, device
+        # Loaded to the device that is current.
+        torch.cuda.set_device(device)
+        self._engine = load_engine(library, path)
+        if self._engine is None:
+            raise library.refusal(f"{path}: {library.name} {library.version} does not take it")
+        self.name = str(self._engine.name)
+        self.spec = engine_spec(library, self._engine)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise library.refusal(f"{path}: no room to run it")
+        # On the default stream TensorRT waits for every other one.
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Runs the plan once and waits for its end.
+
+        Args:
+            inputs: By name, on the device.
+
+        Raises:
+            ValueError: If an input is missing, or of a shape or type that the plan does not take.
+            TensorRTError: If the run fails.
+        """
+        import torch
+
+        self.spec.check({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+        kept = {}
+        for spec in self.spec.inputs:
+            tensor = inputs[spec.name]
+            if str(tensor.dtype) != f"torch.{_TORCH_DTYPES[spec.dtype]}":
+                raise ValueError(f"{spec.name} is {tensor.dtype}; it must be {spec.dtype}")
+            kept[spec.name] = tensor.contiguous()
+            self._context.set_input_shape(spec.name, tuple(tensor.shape))
+        outputs = {}
+        for output in self.spec.outputs:
+            shape = tuple(self._context.get_tensor_shape(output.name))
+            dtype = getattr(torch, _TORCH_DTYPES[output.dtype])
+            outputs[output.name] = torch.empty(shape, dtype=dtype, device=self._device)
+        for name, tensor in (kept | outputs).items():
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        if not self._context.execute_async_v3(self._stream.cuda_stream):
+            raise self._library.refusal(f"{self.name} failed")
+        self._stream.synchronize()
+        return outputs
+
+
+def load_engine(library: TensorRTLibrary, path: Path) -> Any:
+    """The engine of a plan, on the current GPU; None where the library does not take it.
+
+    Raises:
+        FileNotFoundError: If there is no plan.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; export the checkpoint first")
+    library.log.messages = []
+    runtime = library.trt.Runtime(library.log)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return runtime.deserialize_cuda_engine(content)
+
+
+def engine_spec(library: TensorRTLibrary, engine: Any) -> GraphSpec:
+    """Inputs, with the shapes of the first profile, and outputs of an engine."""
+    inputs, outputs = [], []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = triton_dtype(engine.get_tensor_dtype(name))
+        if engine.get_tensor_mode(name) == library.trt.TensorIOMode.INPUT:
+            low, usual, high = (tuple(s) for s in engine.get_tensor_profile_shape(name, 0))
+            inputs.append(GraphInput(name, dtype, low, high, usual))
+        else:
+            outputs.append(GraphOutput(name, dtype, len(engine.get_tensor_shape(name))))
+    return GraphSpec(tuple(inputs), tuple(outputs))

@@ -1,0 +1,1 @@
+"""Starts, watches and restarts Tritons behind the front end."""

@@ -1,0 +1,147 @@
+"""Serve a model repository with NVIDIA Triton in the foreground until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from reelserve.server.frontend.frontend import PortError
+from reelserve.server.launch.installation import InstallationError
+from reelserve.server.launch.serving import Running, announced, serve
+from reelserve.server.launch.triton_process import ServerError
+from reelserve.server.launch.tritons import ServeOptions
+
+MAX_PORT = 65535
+NUMBERS = (
+    ("ready_timeout", 120.0, "bound on the start"),
+    ("drain_timeout", 300.0, "clips in flight may go on for so long once it is told to end"),
+    ("hang_timeout", 30.0, "a process stopped, or Triton silent, for so long is started again"),
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments after the command's name.
+
+    Returns:
+        Exit status: 0 if it was told to end, 1 if the server failed.
+    """
+    options, ready_fd = parse_options(argv)
+    console = Console(stderr=True)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+
+    def ready(running: Running) -> None:
+        console.out(running.described(), highlight=False)
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "w") as told:
+                told.write(announced(running) + "\n")
+
+    try:
+        asyncio.run(serve(options, ready))
+    except (ServerError, PortError, InstallationError) as error:
+        console.out(str(error), highlight=False)
+        return 1
+    except (OSError, ValueError, KeyError) as error:
+        # A damaged repository, a disk that is full.
+        console.out(f"{type(error).__name__}: {error}", highlight=False)
+        return 1
+    return 0
+
+
+def parse_options(argv: Sequence[str]) -> tuple[ServeOptions, int | None]:
+    """Reads the command line; ends the process with a usage message if it is wrong.
+
+    Returns:
+        The options, and the file descriptor that is told when the server is ready.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    ready_fd = arguments.pop("ready_fd")
+    arguments["extra_arguments"] = tuple(arguments["extra_arguments"])
+    numbers = {f"{name}_s": arguments.pop(name) for name, _, _ in NUMBERS}
+    return ServeOptions(**arguments, **numbers), ready_fd
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reelserve serve", description="Serve a model repository with NVIDIA Triton."
+    )
+    add = parser.add_argument
+    add("--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER")
+    add("--host", default="127.0.0.1", help="address to listen on")
+    for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
+        help_text = "0 takes a free one (default: %(default)s)"
+        add(f"--{name}-port", type=_port, default=port, help=help_text, metavar="PORT")
+    add(
+        "--gpus", type=gpu_names, default=(), metavar="N,N", help="one Triton on each of these GPUs"
+    )
+    add("--log-file", type=_file, default=Path("build/triton.log"), metavar="FILE")
+    add(
+        "--tritonserver",
+        type=_binary,
+        metavar="BINARY",
+        help="NVIDIA's own tritonserver, by path or by its name on PATH, with its own backends "
+        "(default: the one that nvidia-pytriton contains)",
+    )
+    add(
+        "--verify",
+        action="store_true",
+        help="read every exported file and compare it with the hash of its export first",
+    )
+    for name, seconds, text in NUMBERS:
+        flag = f"--{name.replace('_', '-')}"
+        help_text = f"{text} (%(default)g s)"
+        add(flag, type=_seconds, default=seconds, metavar="SECONDS", help=help_text)
+    add(
+        "--triton-argument",
+        action="append",
+        default=[],
+        dest="extra_arguments",
+        metavar="ARGUMENT",
+        help="passed to tritonserver as it is; may be given again",
+    )
+    add("--ready-fd", type=int, metavar="N", help="file descriptor that gets a line of JSON")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"port is {text}; the limits are 0 to {MAX_PORT}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds
+
+
+def gpu_names(text: str) -> tuple[str, ...]:
+    """Reads the value of `--gpus`: different names, with commas."""
+    names = tuple(text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different GPUs, as in 0,1")
+    return names
+
+
+def _file(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _binary(text: str) -> Path:
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is no executable on PATH")
+    return Path(found)

@@ -1,0 +1,211 @@
+"""Runs a service: the Tritons, the front end before them, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from reelserve.runtimes.export_lock import ExportLock
+from reelserve.server.frontend.frontend import FrontEnd, Ports, address
+from reelserve.server.frontend.service import Service, ServiceSettings
+from reelserve.server.frontend.upstream import Secret, Upstream
+from reelserve.server.launch.repository import RepositoryError, check_repository
+from reelserve.server.launch.run_folder import (
+    SHARED_MEMORY,
+    region_prefix,
+    run_parent,
+    start_folder,
+)
+from reelserve.server.launch.supervisor import WATCH_S, Supervisor
+from reelserve.server.launch.triton_process import ServerError
+from reelserve.server.launch.tritons import ServeOptions, check_shared_memory, tritons_of
+from reelserve.server.parameters import Parameters
+from reelserve.server.progress import ProgressFolder
+
+AT_ONCE_S = 3.0
+"""For Triton to end where nothing is waited for."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What is told once a service is ready.
+
+    Args:
+        ready_s: Seconds of the start.
+        host: Address that it listens on.
+        grpc_port: TCP port.
+        http_port: TCP port.
+        metrics_port: TCP port.
+        region_prefix: Of the names of the shared-memory regions.
+    """
+
+    ready_s: float
+    host: str
+    grpc_port: int
+    http_port: int
+    metrics_port: int
+    region_prefix: str
+
+    @classmethod
+    def of(cls, ports: Ports, ready_s: float, region_prefix: str) -> Running:
+        """Of a front end that listens."""
+        return cls(ready_s, ports.host, ports.grpc, ports.http, ports.metrics, region_prefix)
+
+    def described(self) -> str:
+        """In one line."""
+        grpc, http = address(self.host, self.grpc_port), address(self.host, self.http_port)
+        metrics = address(self.host, self.metrics_port)
+        return (
+            f"ready after {self.ready_s:.1f} s: gRPC {grpc}, health http://{http}/v2/health/ready, "
+            f"metrics http://{metrics}/metrics; Ctrl-C ends it"
+        )
+
+
+async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None:
+    """Serves until SIGTERM, SIGINT or SIGHUP; clips in flight are drawn to their end.
+
+    A second signal ends at once.
+
+    Args:
+        options: How.
+        ready: Told when requests are accepted.
+
+    Raises:
+        ServerError: If Triton does not start, or dies again and again.
+        PortError: If a port cannot be had.
+        InstallationError: If there is no usable Triton server.
+    """
+    started, signals = time.monotonic(), _Signals()
+    lock = _checked_lock(options)
+    check_shared_memory()
+    async with contextlib.AsyncExitStack() as stack:
+        shared = stack.enter_context(start_folder(SHARED_MEMORY))
+        run_dir = stack.enter_context(start_folder(run_parent()))
+        service, front_end, supervisors = _parts(options, lock, run_dir, shared)
+        stack.push_async_callback(front_end.close)
+        await front_end.start()
+        # Until the end: who asks is told that the service drains.
+        stack.callback(asyncio.create_task(_beat(front_end)).cancel)
+        for supervisor in supervisors:
+            stack.push_async_callback(supervisor.stop)
+        if not await signals.unless_sent(asyncio.gather(*(one.start() for one in supervisors))):
+            return
+        await front_end.beat()
+        ready(Running.of(front_end.ports, time.monotonic() - started, region_prefix(shared)))
+        if not await signals.unless_sent(
+            asyncio.gather(*(one.keep_running() for one in supervisors))
+        ):
+            await _drain(service, front_end, supervisors, signals, options.drain_timeout_s)
+
+
+def _parts(
+    options: ServeOptions, lock: ExportLock, run_dir: Path, shared: Path
+) -> tuple[Service, FrontEnd, list[Supervisor]]:
+    """The service, its ports and who looks after each Triton; nothing runs yet."""
+    secret = Secret()
+    tritons = tritons_of(options, lock, run_dir, shared, secret)
+    upstreams = [Upstream(name, secret, triton.lost) for name, triton in tritons.items()]
+    service = Service(
+        options.model_repository / "prompt_processor" / "1",
+        service_settings(options.model_repository, lock.config_name),
+        upstreams,
+        ProgressFolder(shared),
+    )
+    ports = Ports(options.host, options.grpc_port, options.http_port, options.metrics_port)
+    supervisors = [
+        Supervisor(triton, upstream, service, options.hang_timeout_s)
+        for triton, upstream in zip(tritons.values(), upstreams, strict=True)
+    ]
+    return service, FrontEnd(service, ports), supervisors
+
+
+async def _drain(
+    service: Service,
+    front_end: FrontEnd,
+    supervisors: Sequence[Supervisor],
+    signals: _Signals,
+    timeout_s: float,
+) -> None:
+    """Draws what is in flight to its end; a second signal, or the time, ends it before."""
+    service.draining = True
+    await front_end.beat()
+    draining = asyncio.ensure_future(service.drain(timeout_s))
+    if not await signals.unless_sent(draining) or not draining.result():
+        service.fail_all()
+        await asyncio.gather(*(one.stop(kill_after_s=AT_ONCE_S) for one in supervisors))
+
+
+class _Signals:
+    """Counts the signals that ask for the end."""
+
+    def __init__(self) -> None:
+        self._sent = asyncio.Event()
+        for number in STOP_SIGNALS:
+            # `nohup` lets a server go on without its terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, self._sent.set)
+
+    async def unless_sent(self, work: asyncio.Future[Any]) -> bool:
+        """Waits for some work; False if a signal came first. The work is cancelled then."""
+        signalled = asyncio.ensure_future(self._sent.wait())
+        try:
+            await asyncio.wait({work, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
+                return True
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            self._sent.clear()
+            return False
+        finally:
+            signalled.cancel()
+
+
+async def _beat(front_end: FrontEnd) -> None:
+    while True:
+        await front_end.beat()
+        await asyncio.sleep(WATCH_S)
+
+
+def _checked_lock(options: ServeOptions) -> ExportLock:
+    try:
+        return check_repository(options.model_repository, verify=options.verify)
+    except RepositoryError as error:
+        raise ServerError(str(error)) from None
+
+
+def service_settings(repository: Path, config_name: str) -> ServiceSettings:
+    """What the configs of a repository say of the service."""
+    public = _parameters(repository, "text_to_video", config_name)
+    diffusion = _parameters(repository, "video_diffusion", config_name)
+    return ServiceSettings(
+        max_requests_in_flight=public.integer("max_requests_in_flight", 1),
+        max_active_requests=diffusion.integer("max_active_requests", 1),
+        share_answers_s=public.integer("share_answers_seconds", 0),
+    )
+
+
+def _parameters(repository: Path, model: str, config_name: str) -> Parameters:
+    folder = repository / model
+    chosen = folder / "configs" / f"{config_name}.pbtxt"
+    path = chosen if config_name and chosen.is_file() else folder / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    values = {k: {"string_value": v.string_value} for k, v in config.parameters.items()}
+    return Parameters({"parameters": values})
+
+
+def announced(running: Running) -> str:
+    """The line that `--ready-fd` gets: JSON."""
+    return json.dumps(asdict(running))

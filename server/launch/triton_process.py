@@ -1,0 +1,302 @@
+"""One `tritonserver` and its stages: started, looked after, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from reelserve.server.frontend.upstream import CHANNEL_OPTIONS, Secret
+from reelserve.server.launch import with_parent
+from reelserve.server.launch.installation import Installation
+from reelserve.server.launch.stage_processes import DEAD, STOPPED, instance_processes, process_state
+
+HOST = "127.0.0.1"
+READY_POLL_S = 0.1
+EXIT_TIMEOUT_S = 10
+"""How long Triton waits for requests in flight once it was told to end."""
+KILL_AFTER_S = EXIT_TIMEOUT_S + 10
+"""Stages end after the last request; what still lives then is killed."""
+PORT_ATTEMPTS = 3
+PROBE_TIMEOUT_S = 5.0
+SCHEDULING = ("--rate-limit=execution_count",)
+"""Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
+ERROR_LINE = re.compile(
+    r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
+)
+HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
+"""Logged at every start on a machine without a GPU."""
+
+
+class ServerError(RuntimeError):
+    """The server did not start, or died; the message ends with its own error lines."""
+
+
+@dataclass(frozen=True)
+class TritonOptions:
+    """How to start one Triton.
+
+    Args:
+        installation: The binary, its backends and its environment.
+        repository: Model repository, under a path without white space.
+        config_name: Of the configs in `configs/` that serve it; empty: `config.pbtxt`.
+        secret: Header without which Triton answers nothing.
+        region_prefix: Of the names of its shared-memory regions.
+        run_dir: Its working folder.
+        log_file: Where its log goes.
+        environment: Variables on top of those of the installation.
+        ready_timeout_s: Bound on the start.
+        extra_arguments: Passed to `tritonserver` as they are, last.
+    """
+
+    installation: Installation
+    repository: Path
+    config_name: str
+    secret: Secret
+    region_prefix: str
+    run_dir: Path
+    log_file: Path
+    environment: Mapping[str, str]
+    ready_timeout_s: float
+    extra_arguments: tuple[str, ...] = ()
+
+
+@dataclass
+class TritonProcess:
+    """A Triton that can be started again and again.
+
+    Args:
+        options: How to start it.
+    """
+
+    options: TritonOptions
+    grpc_port: int = field(default=0, init=False)
+    metrics_port: int = field(default=0, init=False)
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _stages: dict[str, int] = field(default_factory=dict, init=False)
+    _log_start: int = field(default=0, init=False)
+    _channel: grpc.aio.Channel | None = field(default=None, init=False)
+    _stopped_since: float | None = field(default=None, init=False)
+    _asked: float = field(default=0.0, init=False)
+    _answered: float = field(default=0.0, init=False)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """To its gRPC endpoint, of this start."""
+        assert self._channel is not None, "Triton is not started"
+        return self._channel
+
+    @property
+    def metrics_url(self) -> str:
+        """URL of its metrics."""
+        return f"http://{HOST}:{self.metrics_port}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """Process id of `tritonserver`, whose children the stages are; 0 while it does not run."""
+        return self._process.pid if self._process is not None else 0
+
+    async def start(self) -> None:
+        """Starts it and waits until every model is ready.
+
+        Raises:
+            ServerError: If it ends, or is not ready in time; the message holds its own errors.
+        """
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            try:
+                await self._start_once()
+            except ServerError:
+                # Between choosing a free port and Triton's bind another process may take it.
+                lost_port = "already in use" in self._log_text()
+                await self.stop(kill_after_s=0)
+                if not lost_port or attempt == PORT_ATTEMPTS:
+                    raise
+            except BaseException:
+                await self.stop(kill_after_s=0)
+                raise
+            else:
+                return
+
+    async def stop(self, kill_after_s: float = KILL_AFTER_S) -> None:
+        """Ends it and every stage; does nothing when it is not running.
+
+        Args:
+            kill_after_s: How long it may take to end by itself.
+        """
+        process, self._process = self._process, None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+        if process is None:
+            return
+        try:
+            if process.poll() is None and kill_after_s > 0:
+                process.send_signal(signal.SIGTERM)
+                deadline = time.monotonic() + kill_after_s
+                while process.poll() is None and time.monotonic() < deadline:
+                    await asyncio.sleep(READY_POLL_S)
+        finally:
+            # Whatever of its process group is left.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # Elsewhere: a GPU's memory takes seconds to be given back.
+            await asyncio.to_thread(process.wait)
+
+    def lost(self) -> str | None:
+        """Why it cannot answer any more; None while it can. Looks at its processes alone."""
+        process = self._process
+        if process is None:
+            return "Triton does not run"
+        if (status := process.poll()) is not None:
+            return f"Triton ended with status {status}"
+        if not self._stages:
+            return None
+        dead = sorted(s for s, pid in self._stages.items() if process_state(pid) in DEAD)
+        return f"the process of {', '.join(dead)} has died" if dead else None
+
+    async def hung(self, after_s: float) -> str | None:
+        """Why it is taken to hang: a process that is stopped, or no answer, for so long."""
+        processes = {"Triton": self.pid, **self._stages}
+        stopped = sorted(name for name, pid in processes.items() if process_state(pid) in STOPPED)
+        now = time.monotonic()
+        self._stopped_since = (self._stopped_since or now) if stopped else None
+        if self._stopped_since is not None and now - self._stopped_since >= after_s:
+            return f"the process of {', '.join(stopped)} has been stopped for {after_s:g} s"
+        if now - self._asked >= min(PROBE_TIMEOUT_S, after_s):
+            self._asked = now
+            if await self._ready(min(PROBE_TIMEOUT_S, after_s)) is not None:
+                self._answered = time.monotonic()
+        if time.monotonic() - self._answered >= after_s:
+            return f"Triton has not answered for {after_s:g} s"
+        return None
+
+    def errors(self) -> str:
+        """What its log says went wrong since the last start."""
+        return error_lines(self._log_text())
+
+    async def _start_once(self) -> None:
+        options = self.options
+        self.grpc_port, self.metrics_port = free_ports(2)
+        self._stages, self._stopped_since = {}, None
+        self._channel = grpc.aio.insecure_channel(
+            f"{HOST}:{self.grpc_port}", options=CHANNEL_OPTIONS
+        )
+        with options.log_file.open("ab") as log:
+            self._log_start = log.tell() if options.log_file.is_file() else 0
+            self._process = subprocess.Popen(
+                # Dies with this process, also when that is killed.
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    with_parent.__file__,
+                    str(os.getpid()),
+                    *self._command(),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **options.installation.environment, **options.environment},
+                cwd=options.run_dir,
+                # Its own group: Ctrl-C reaches this process alone, which ends Triton once, and
+                # what Triton leaves behind can be killed as a whole.
+                start_new_session=True,
+            )
+        await self._wait_ready()
+        self._stages = instance_processes(self.pid)
+        self._answered = time.monotonic()
+
+    def _command(self) -> list[str]:
+        options = self.options
+        return [
+            str(options.installation.binary),
+            f"--model-repository={options.repository}",
+            "--allow-http=false",
+            f"--grpc-address={HOST}",
+            f"--grpc-port={self.grpc_port}",
+            f"--metrics-address={HOST}",
+            f"--metrics-port={self.metrics_port}",
+            f"--grpc-restricted-protocol={options.secret.argument}",
+            # Every config is complete; auto-completion would start each stage's process twice.
+            "--disable-auto-complete-config",
+            "--strict-readiness=true",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--backend-config=python,shm-region-prefix-name={options.region_prefix}",
+            *SCHEDULING,
+            # Models without a config of that name have their `config.pbtxt`.
+            *([f"--model-config-name={options.config_name}"] if options.config_name else []),
+            *options.installation.arguments,
+            *options.extra_arguments,
+        ]
+
+    async def _wait_ready(self) -> None:
+        assert self._process is not None
+        timeout_s = self.options.ready_timeout_s
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            status = self._process.poll()
+            if status is not None:
+                raise ServerError(
+                    f"Triton ended with status {status} before it was ready\n{self.errors()}"
+                )
+            if await self._ready(PROBE_TIMEOUT_S):
+                return
+            await asyncio.sleep(READY_POLL_S)
+        raise ServerError(f"Triton was not ready within {timeout_s:g} s\n{self.errors()}")
+
+    async def _ready(self, timeout_s: float) -> bool | None:
+        """Whether it says that it is ready; None if it says nothing."""
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        try:
+            reply = await stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError:
+            return None
+        return bool(reply.ready)
+
+    def _log_text(self) -> str:
+        if not self.options.log_file.is_file():
+            # A pipe, say: what went there cannot be read again.
+            return ""
+        try:
+            with self.options.log_file.open("rb") as log:
+                log.seek(self._log_start)
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of the loopback address that are free, all different."""
+    with contextlib.ExitStack() as stack:
+        probes = [
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            for _ in range(count)
+        ]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def error_lines(log: str, limit: int = 12) -> str:
+    """Picks from a Triton log what says why it failed: its error lines, else its last lines.
+
+    Time stamps and stack traces are cut off, repeated lines and known harmless ones left out.
+    """
+    errors = dict.fromkeys(
+        match["message"].split("\\n", 1)[0].rstrip('"')
+        for match in ERROR_LINE.finditer(log)
+        if not any(harmless in match["message"] for harmless in HARMLESS_ERRORS)
+    )
+    return "\n".join((list(errors) or log.splitlines())[-limit:])

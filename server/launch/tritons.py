@@ -1,0 +1,142 @@
+"""What a service is started with: its options, and a Triton for each GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelserve.pipeline.contract import PUBLIC_MODEL
+from reelserve.runtimes.export_lock import ExportLock
+from reelserve.server.frontend.upstream import Secret
+from reelserve.server.launch.allocator import allocator_environment
+from reelserve.server.launch.installation import native_installation, pip_installation
+from reelserve.server.launch.repository import is_for_gpu
+from reelserve.server.launch.run_folder import SHARED_MEMORY, region_prefix
+from reelserve.server.launch.triton_process import ServerError, TritonOptions, TritonProcess
+from reelserve.server.progress import VARIABLE
+
+MIN_SHARED_MEMORY_BYTES = 256 * 2**20
+"""Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
+reused and never shrink."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to run a service.
+
+    Args:
+        model_repository: Folder with one folder a model.
+        host: Address to listen on.
+        grpc_port: TCP port; 0 takes a free one. So for the next two.
+        http_port: Of the probes.
+        metrics_port: Of the metrics.
+        gpus: One Triton for each, by the names that CUDA has for them; empty: one Triton.
+        tritonserver: NVIDIA's own binary; None uses the pip-installed one.
+        log_file: Where Triton's log goes; None keeps it until the end.
+        ready_timeout_s: Bound on the start.
+        drain_timeout_s: How long clips in flight may go on after SIGTERM.
+        hang_timeout_s: How long a process may be stopped, or Triton silent.
+        verify: Whether every exported file is read and compared with the hash of its export.
+        extra_arguments: Passed to `tritonserver` as they are, last.
+    """
+
+    model_repository: Path
+    host: str = "127.0.0.1"
+    grpc_port: int = 0
+    http_port: int = 0
+    metrics_port: int = 0
+    gpus: tuple[str, ...] = ()
+    tritonserver: Path | None = None
+    log_file: Path | None = None
+    ready_timeout_s: float = 120.0
+    drain_timeout_s: float = 300.0
+    hang_timeout_s: float = 30.0
+    verify: bool = False
+    extra_arguments: tuple[str, ...] = ()
+
+
+def tritons_of(
+    options: ServeOptions, lock: ExportLock, run_dir: Path, shared: Path, secret: Secret
+) -> dict[str, TritonProcess]:
+    """Tritons by name, one for each GPU; not started yet.
+
+    Raises:
+        InstallationError: If there is no usable Triton server.
+        ServerError: If the log cannot be written.
+    """
+    native = options.tritonserver
+    installation = native_installation(native) if native else pip_installation(run_dir)
+    repository = _linked_repository(options.model_repository, run_dir, whole=native is not None)
+    # Not resolved: /dev/stdout would be the name of a pipe, which nobody can open.
+    log_file = (options.log_file or run_dir / "triton.log").absolute()
+    with _writable(log_file):
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        if not log_file.exists() or log_file.is_file():
+            log_file.open("wb").close()
+    usual = allocator_environment(beside_gpu=is_for_gpu(lock))
+    allocator = {name: value for name, value in usual.items() if name not in os.environ}
+    tritons = {}
+    for number, gpu in enumerate(options.gpus or (None,)):
+        visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        log = log_file if number == 0 else log_file.with_name(f"{log_file.name}.{number}")
+        name = "triton" if gpu is None else f"gpu{gpu}"
+        tritons[name] = TritonProcess(
+            TritonOptions(
+                installation=installation,
+                repository=repository,
+                config_name=lock.config_name,
+                secret=secret,
+                region_prefix=f"{region_prefix(shared)}{number}_",
+                run_dir=run_dir,
+                log_file=log,
+                environment={**allocator, **visible, VARIABLE: str(shared)},
+                ready_timeout_s=options.ready_timeout_s,
+                extra_arguments=options.extra_arguments,
+            )
+        )
+    return tritons
+
+
+def _linked_repository(repository: Path, run_dir: Path, *, whole: bool) -> Path:
+    """Links to the models under a plain path, whatever the repository's own is.
+
+    Args:
+        repository: The models.
+        run_dir: Folder for the links.
+        whole: Whether every stage is a step of the ensemble. NVIDIA's own backends hand a GPU's
+            tensors on rightly; ours do not (`text_to_video/configs/`).
+    """
+    linked = run_dir / "model_repository"
+    linked.mkdir()
+    for model in sorted(path.parent for path in repository.resolve().glob("*/config.pbtxt")):
+        if whole and model.name == PUBLIC_MODEL:
+            (linked / model.name).mkdir()
+            for part in ("config.pbtxt", "1"):
+                (linked / model.name / part).symlink_to(model / part)
+        else:
+            (linked / model.name).symlink_to(model, target_is_directory=True)
+    return linked
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(f"the log cannot be written to {path}: {error.strerror}") from None
+
+
+def check_shared_memory() -> None:
+    """Raises `ServerError` if `/dev/shm`, through which stages pass frames, is too small."""
+    if not SHARED_MEMORY.is_dir():
+        raise ServerError(f"{SHARED_MEMORY} is missing; Triton's Python backend needs it")
+    state = os.statvfs(SHARED_MEMORY)
+    free = state.f_bavail * state.f_frsize
+    if free < MIN_SHARED_MEMORY_BYTES:
+        raise ServerError(
+            f"{SHARED_MEMORY} has {free} bytes free; the limit is {MIN_SHARED_MEMORY_BYTES} "
+            "(in a container: --shm-size=1g)"
+        )

@@ -1,0 +1,1 @@
+"""What the Python stages of the pipeline compute."""

@@ -1,0 +1,197 @@
+"""A stand-in for full TensorRT, which cannot be installed here: it notes what it is asked for."""
+
+from __future__ import annotations
+
+import enum
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import onnx
+
+from reelserve.runtimes.graph_spec import GraphSpec
+from reelserve.runtimes.tensorrt_plan import DTYPES
+
+PLUGIN_DOMAIN = "reelserve"
+_NAMES = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.INT64: "INT64"}
+_NAMES |= {onnx.TensorProto.UINT8: "UINT8"}
+
+
+class _Names:
+    """An enumeration whose members are whatever is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(name=name)
+
+
+class Severity(enum.IntEnum):
+    ERROR = 1
+    WARNING = 2
+
+
+class Logger:
+    Severity = Severity
+
+
+class Mode(enum.Enum):
+    INPUT = 0
+    OUTPUT = 1
+
+
+class Network:
+    def __init__(self) -> None:
+        self.name, self.layers, self.ends = "", [], ([], [])
+
+    num_layers = property(lambda self: len(self.layers))
+    num_inputs = property(lambda self: len(self.ends[0]))
+    num_outputs = property(lambda self: len(self.ends[1]))
+
+    def get_layer(self, index: int) -> Any:
+        return self.layers[index]
+
+    def get_input(self, index: int) -> Any:
+        return self.ends[0][index]
+
+    def get_output(self, index: int) -> Any:
+        return self.ends[1][index]
+
+
+class Engine:
+    """The engine of a plan: what `spec` says, and tensors by address."""
+
+    def __init__(self, name: str, spec: GraphSpec, output_shapes: dict[str, tuple]) -> None:
+        self.name, self.spec, self.output_shapes = name, spec, output_shapes
+        self.num_layers = 7
+        self.tensors = [*spec.inputs, *spec.outputs]
+        self.num_io_tensors = len(self.tensors)
+        self.calls: list[tuple] = []
+        self.succeeds = True
+
+    def _tensor(self, name: str) -> Any:
+        return next(tensor for tensor in self.tensors if tensor.name == name)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self.tensors[index].name
+
+    def get_tensor_mode(self, name: str) -> Mode:
+        return Mode.INPUT if self._tensor(name) in self.spec.inputs else Mode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        wanted = self._tensor(name).dtype
+        return SimpleNamespace(name=next(key for key, (own, _) in DTYPES.items() if own == wanted))
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> tuple:
+        assert profile == 0
+        tensor = self._tensor(name)
+        return tensor.low, tensor.usual, tensor.high
+
+    def get_tensor_shape(self, name: str) -> tuple:
+        return (-1,) * self._tensor(name).rank
+
+    def create_execution_context(self) -> Context:
+        return Context(self)
+
+
+class Context:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def set_input_shape(self, name: str, shape: tuple) -> None:
+        self.engine.calls.append(("shape", name, shape))
+
+    def get_tensor_shape(self, name: str) -> tuple:
+        return self.engine.output_shapes[name]
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.engine.calls.append(("address", name, address))
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.engine.calls.append(("execute", stream))
+        return self.engine.succeeds
+
+
+class StubTensorRT(ModuleType):
+    """Module `tensorrt`, as far as this project uses it.
+
+    Args:
+        version: That it says it has.
+        has_plugin: Whether a node of our domain becomes a plugin layer.
+        engine: Of every plan; None: of the network that was built last.
+        loads: Whether it takes plans.
+    """
+
+    def __init__(
+        self,
+        version: str = "10.13.0",
+        *,
+        has_plugin: bool = True,
+        engine: Engine | None = None,
+        loads: bool = True,
+    ) -> None:
+        super().__init__("tensorrt")
+        self.__version__ = version
+        self.has_plugin, self.engine, self.loads = has_plugin, engine, loads
+        self.caches: list[bytes] = []
+        self.ILogger = Logger
+        self.TensorIOMode, self.LayerType = Mode, _Names()
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=3)
+        self.ProfilingVerbosity = _Names()
+        self.network = Network()
+
+    def Builder(self, log: Any) -> Any:  # noqa: N802
+        return self
+
+    def create_network(self, flags: int) -> Network:
+        assert flags == 1 << 3
+        self.network = Network()
+        return self.network
+
+    def OnnxParser(self, network: Network, log: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(parse_from_file=self._parse)
+
+    def _parse(self, path: str) -> bool:
+        graph = onnx.load(path, load_external_data=False).graph
+        for node in graph.node:
+            own = node.domain == PLUGIN_DOMAIN and self.has_plugin
+            kind = SimpleNamespace(name="PLUGIN_V3" if own else node.op_type)
+            self.network.layers.append(SimpleNamespace(type=kind))
+        for end, values in zip(self.network.ends, (graph.input, graph.output), strict=True):
+            for value in values:
+                kind = value.type.tensor_type
+                dtype = SimpleNamespace(name=_NAMES[kind.elem_type])
+                end.append(
+                    SimpleNamespace(name=value.name, dtype=dtype, shape=list(kind.shape.dim))
+                )
+        return True
+
+    def create_builder_config(self) -> Any:
+        return SimpleNamespace(
+            add_optimization_profile=lambda profile: 0,
+            create_timing_cache=self._cache,
+            set_timing_cache=lambda cache, ignore_mismatch: True,
+        )
+
+    def _cache(self, content: bytes) -> Any:
+        self.caches.append(content)
+        return SimpleNamespace(serialize=lambda: content + b"timed;")
+
+    def create_optimization_profile(self) -> Any:
+        self.shapes: dict[str, tuple] = {}
+        return SimpleNamespace(
+            set_shape=lambda name, low, usual, high: self.shapes.update({name: (low, usual, high)}),
+            get_shape=lambda name: self.shapes[name],
+        )
+
+    def build_serialized_network(self, network: Network, config: Any) -> bytes:
+        return f"plan of {network.name}".encode()
+
+    def Runtime(self, log: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(deserialize_cuda_engine=self._load)
+
+    def _load(self, content: Any) -> Engine | None:
+        return (self.engine or self._built()) if self.loads else None
+
+    def _built(self) -> Engine:
+        from reelserve.export.engines.tensorrt.builder import network_spec
+
+        profile = SimpleNamespace(get_shape=lambda name: self.shapes[name])
+        return Engine(self.network.name, network_spec(self.network, profile), {})

@@ -1,0 +1,124 @@
+"""The engine with full TensorRT, which cannot be installed here: a stub stands in for it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from reelserve.export.engines import EngineError
+from reelserve.export.engines.tensorrt import engine as tensorrt
+from reelserve.export.engines.tensorrt.engine import GRAPH_FILE, TensorRTEngine
+from reelserve.export.families.diffusers_components import Unchanged
+from reelserve.export.stages import DenoiserStage, DimRange, ExportStage
+from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
+from tests.export.engines.tensorrt.stub import StubTensorRT
+
+NUM_BLOCKS = 2
+
+
+@pytest.fixture
+def stub(monkeypatch) -> StubTensorRT:
+    """Full TensorRT on a machine with a GPU."""
+    stub = StubTensorRT()
+    install(monkeypatch, stub)
+    return stub
+
+
+def install(monkeypatch, stub: StubTensorRT) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", stub)
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: "SM90")
+    # Importable only where TensorRT's own plugin package is.
+    monkeypatch.setattr(tensorrt, "PLUGIN_MODULE", "json")
+
+
+def frames_stage() -> ExportStage:
+    return ExportStage("frame_consistency", Unchanged(), (torch.zeros(2, 2, 8, 8, 3).byte(),))
+
+
+def denoiser_stage(frames: DimRange) -> ExportStage:
+    """A denoiser whose heads are of a width that the op takes."""
+    torch.manual_seed(0)
+    config = DenoiserConfig(
+        16, 32, width=128, num_heads=2, num_blocks=NUM_BLOCKS, num_refiner_blocks=1
+    )
+    inputs = (
+        torch.randn(2, 16, 4, 8, 8),
+        torch.full((2, 1), 500.0),
+        torch.randn(2, 16, 32),
+        torch.ones(2, 16, dtype=torch.int64),
+    )
+    module = DenoiserStage(SpaceTimeDenoiser(config).eval())
+    return ExportStage("denoiser", module, inputs, {"LATENTS": {2: "frames"}}, {"frames": frames})
+
+
+def test_check_refuses_when_there_is_no_gpu(stub, monkeypatch):
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: None)
+
+    with pytest.raises(EngineError, match="tensorrt builds for the GPU at hand, and torch sees"):
+        TensorRTEngine().check("fp16")
+
+
+def test_plan_is_bound_to_the_gpu_at_hand(stub, tmp_path):
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+    engine.check("fp16")
+
+    report = engine.report(frames_stage(), tmp_path / "model.plan")
+
+    assert engine.architecture() == "sm_90"
+    assert engine.versions()["tensorrt"] == "10.13.0"
+    assert engine.bound_versions() == {"tensorrt": "10.13.0"}
+    assert engine.target("fp16").device == "cuda"
+    assert report.name == "frame_consistency_fp32_sm90_trt10.13.0"
+    assert report.loaded
+    assert engine.checked_file() == "model.plan"
+    assert not (tmp_path / GRAPH_FILE).exists()
+
+
+def test_timing_cache_is_reused_by_the_same_version(stub, tmp_path, monkeypatch):
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+    for _ in range(2):
+        engine.build(frames_stage(), tmp_path / "model.plan")
+    newer = StubTensorRT("10.14.0")
+    install(monkeypatch, newer)
+    engine.build(frames_stage(), tmp_path / "model.plan")
+
+    assert stub.caches == [b"", b"timed;"]
+    assert newer.caches == [b""]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
+        "tensorrt_10.13.0.timing_cache",
+        "tensorrt_10.14.0.timing_cache",
+    ]
+
+
+def test_temporal_attention_is_the_plugin_when_shapes_are_fixed(stub, tmp_path):
+    report = TensorRTEngine(cache_folder=tmp_path / "cache").report(
+        denoiser_stage(DimRange(4, 4, 4)), tmp_path / "model.plan"
+    )
+
+    assert report.num_plugins == NUM_BLOCKS
+
+
+def test_temporal_attention_is_standard_operators_when_frames_vary(stub, tmp_path):
+    report = TensorRTEngine(cache_folder=tmp_path / "cache").report(
+        denoiser_stage(DimRange(4, 8, 4)), tmp_path / "model.plan"
+    )
+
+    assert report.num_plugins == 0
+
+
+def test_build_refuses_when_the_plugin_is_not_in_the_network(tmp_path, monkeypatch):
+    install(monkeypatch, StubTensorRT(has_plugin=False))
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+
+    with pytest.raises(EngineError, match=r"has 0 layers of the plugin .*; it must have 2"):
+        engine.build(denoiser_stage(DimRange(4, 4, 4)), tmp_path / "model.plan")
+
+
+def test_build_refuses_when_the_plan_does_not_load(tmp_path, monkeypatch):
+    install(monkeypatch, StubTensorRT(loads=False))
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+
+    with pytest.raises(EngineError, match="the plan that was built does not load: it says nothing"):
+        engine.build(frames_stage(), tmp_path / "model.plan")

@@ -1,0 +1,132 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as protos
+
+from reelserve.server.engines.onnx_session import OnnxSession
+from reelserve.server.engines.session_settings import SessionSettings
+
+INPUTS = {
+    "LATENTS": np.random.default_rng(0).standard_normal((3, 16, 4, 2, 2), np.float32),
+    "TIMESTEP": np.array([[1000], [500], [1]], np.float32),
+    "PROMPT_EMBEDS": np.ones((3, 16, 12), np.float32),
+    "ATTENTION_MASK": np.ones((3, 16), np.int64),
+}
+
+
+@pytest.fixture
+def denoiser(tiny_repository):
+    """The folder of the stage, and its config as Triton hands it to a stage."""
+    folder = tiny_repository / "denoiser"
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), protos.ModelConfig())
+    text = json_format.MessageToJson(
+        config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return folder / "1" / "model.onnx", json.loads(text)
+
+
+def session(graph, config, **changes) -> OnnxSession:
+    settings = replace(SessionSettings.from_config(config, "CPU", 0), **changes)
+    return OnnxSession(graph, config, settings)
+
+
+def test_onnx_session_runs_the_graph(denoiser):
+    outputs = session(*denoiser).run(INPUTS)
+
+    assert list(outputs) == ["VELOCITY"]
+    assert outputs["VELOCITY"].shape == INPUTS["LATENTS"].shape
+    assert outputs["VELOCITY"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"intra_op_threads": 1},
+        {"parallel": True, "inter_op_threads": 2},
+        {"mem_arena": False, "mem_pattern": False},
+        {"arena_shrinkage": "cpu:0"},
+        {"graph_level": "ORT_DISABLE_ALL"},
+    ],
+    ids=str,
+)
+def test_onnx_session_computes_the_same_when_tuned(denoiser, changes):
+    plain = session(*denoiser).run(INPUTS)["VELOCITY"]
+
+    np.testing.assert_allclose(session(*denoiser, **changes).run(INPUTS)["VELOCITY"], plain, 1e-5)
+
+
+def edit(side, tensor, **changes):
+    def apply(config):
+        for spec in config[side]:
+            if spec["name"] == tensor:
+                spec.update(changes)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            edit("output", "VELOCITY", name="SPEED"),
+            r"output SPEED is in the config but not in the graph, which has \['VELOCITY'\]",
+        ),
+        (
+            edit("input", "TIMESTEP", name="TIME"),
+            "input TIMESTEP is in the graph but not in the config; input TIME is in the config",
+        ),
+        (
+            edit("input", "ATTENTION_MASK", data_type="TYPE_INT32"),
+            r"input ATTENTION_MASK is TYPE_INT32 in the config and tensor\(int64\) in the graph",
+        ),
+        (
+            edit("input", "LATENTS", dims=["-1", "-1", "-1"]),
+            r"input LATENTS has dims \[-1, -1, -1, -1\] in the config, batch dimension first, and "
+            r"\['B', 16, 'F', 'H', 'W'\] in the graph",
+        ),
+        (
+            edit("output", "VELOCITY", dims=["8", "-1", "-1", "-1"]),
+            r"output VELOCITY has dims \[-1, 8, -1, -1, -1\] in the config",
+        ),
+        (
+            lambda config: config.update(max_batch_size=0),
+            r"input TIMESTEP has dims \[1\] in the config, and \['B', 1\] in the graph",
+        ),
+    ],
+    ids=["output name", "input name", "dtype", "rank", "fixed dimension", "no batching"],
+)
+def test_onnx_session_names_the_mismatch_when_config_and_graph_differ(denoiser, change, message):
+    graph, config = denoiser
+    change(config)
+
+    with pytest.raises(ValueError, match=message):
+        session(graph, config)
+
+
+def test_onnx_session_refuses_when_the_graph_has_a_fixed_batch(denoiser, tmp_path):
+    path, config = denoiser
+    graph = onnx.load(path)
+    graph.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(graph, tmp_path / "fixed.onnx")
+
+    with pytest.raises(ValueError, match=r"TIMESTEP has dims .* and \[2, 1\] in the graph"):
+        session(tmp_path / "fixed.onnx", config)
+
+
+def test_onnx_session_refuses_to_warm_up_when_the_graph_tells_no_shapes(denoiser):
+    with pytest.raises(ValueError, match="warm_up is 1, and the graph does not tell its usual"):
+        session(*denoiser, warm_up=True)
+
+
+def test_onnx_session_says_what_to_do_when_there_is_no_graph(denoiser, tmp_path):
+    with pytest.raises(FileNotFoundError, match="export the checkpoint first"):
+        session(tmp_path / "model.onnx", denoiser[1])
+
+
+def test_onnx_session_says_what_to_do_when_the_provider_is_not_installed(denoiser):
+    with pytest.raises(ValueError, match=r"this onnxruntime has no AbsentProvider"):
+        session(*denoiser, provider="AbsentProvider")

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from reelserve.server.launch.command import parse_options, run
+from reelserve.server.launch.running_server import arguments_of
+from reelserve.server.launch.tritons import ServeOptions
+
+
+def test_parse_options_use_the_usual_ports_when_not_told():
+    options, ready_fd = parse_options([])
+
+    assert (options.grpc_port, options.http_port, options.metrics_port) == (8001, 8000, 8002)
+    assert options.host == "127.0.0.1" and options.tritonserver is None
+    assert (options.gpus, options.extra_arguments, ready_fd) == ((), (), None)
+    limits = (options.ready_timeout_s, options.drain_timeout_s, options.hang_timeout_s)
+    assert limits == (120, 300, 30)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ServeOptions(Path("models")),
+        ServeOptions(
+            Path("my models"),
+            host="::1",
+            grpc_port=1,
+            http_port=2,
+            metrics_port=3,
+            gpus=("0", "GPU-a1"),
+            log_file=Path("a log"),
+            ready_timeout_s=0.5,
+            drain_timeout_s=7.25,
+            hang_timeout_s=2,
+            verify=True,
+            extra_arguments=("--log-verbose=1", "--trace-config=a,b"),
+        ),
+    ],
+    ids=["defaults", "everything"],
+)
+def test_arguments_of_are_read_as_the_same_options(options):
+    assert parse_options(arguments_of(options)) == (options, None)
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "x"])
+def test_parse_options_refuse_when_a_port_is_out_of_range(port, capsys):
+    with pytest.raises(SystemExit):
+        parse_options([f"--grpc-port={port}"])
+
+    assert f"port is {port}; the limits are 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpus", ["", "0,", "0,,1", "0,0"])
+def test_parse_options_refuse_gpus_that_are_no_list(gpus, capsys):
+    with pytest.raises(SystemExit):
+        parse_options([f"--gpus={gpus}"])
+
+    assert f"{gpus!r} is no list of different GPUs, as in 0,1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "soon", ""])
+@pytest.mark.parametrize("flag", ["ready", "drain", "hang"])
+def test_parse_options_refuse_seconds_that_are_none(flag, seconds, capsys):
+    with pytest.raises(SystemExit):
+        parse_options([f"--{flag}-timeout={seconds}"])
+
+    assert f"{seconds} is no number of seconds above 0" in capsys.readouterr().err
+
+
+def test_parse_options_find_a_binary_on_the_path(tmp_path, monkeypatch):
+    binary = tmp_path / "tritonserver"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert parse_options(["--tritonserver", "tritonserver"])[0].tritonserver == binary
+    assert arguments_of(parse_options([f"--tritonserver={binary}"])[0]).count(
+        f"--tritonserver={binary}"
+    )
+
+
+def test_parse_options_refuse_when_the_binary_is_not_on_the_path(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--tritonserver", "no-such-server"])
+
+    assert "no-such-server is no executable on PATH" in capsys.readouterr().err
+
+
+def test_run_says_what_is_wrong_when_the_server_cannot_start(tmp_path, capsys):
+    assert run(["--model-repository", str(tmp_path)]) == 1
+    assert "is no model repository" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""Each fault in its short form, on a server of tiny graphs of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from reelserve.tools.faults import damages as damages_module
+from reelserve.tools.faults import fault as fault_module
+from reelserve.tools.faults import fuzz as fuzz_module
+from reelserve.tools.faults import soak as soak_module
+from reelserve.tools.faults.damages import damages
+from reelserve.tools.faults.deaths import deaths
+from reelserve.tools.faults.drain import drains
+from reelserve.tools.faults.fuzz import fuzz
+from reelserve.tools.faults.neighbours import neighbours
+from reelserve.tools.faults.overload import overloads
+from reelserve.tools.faults.soak import soak
+from reelserve.tools.faults.storms import storms
+from tests.server.tiny_repository import write_tiny_repository
+
+pytestmark = pytest.mark.server
+TRIALS = {
+    trial.name: trial
+    for trials in (
+        *(deaths(), drains(), damages(), storms(deadlines=20_000, cancels=20_000)),
+        *(overloads(), neighbours(), [fuzz(600), soak(0.2)]),
+    )
+    for trial in trials
+}
+SHORT = (
+    *("kill-denoiser", "kill-video_encoder", "kill-triton", "hang", "kill-server", "restart"),
+    *("sigterm", "sigterm-twice", "raise", "full-disk", "corrupt-graph", "silent-client"),
+    *("deadlines", "cancels", "overload-10", "overload-50", "two-servers", "fuzz", "soak"),
+)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_fault_is_seen_as_expected(tiny_repository, monkeypatch, name):
+    # What is slow or large here says nothing: that is for `reelserve faults` to measure.
+    monkeypatch.setattr(fault_module, "MAX_RECOVERY_S", 60.0)
+    for module in (fuzz_module, soak_module):
+        monkeypatch.setattr(module, "MAX_GROWTH", 10.0)
+
+    fault = TRIALS[name].run(tiny_repository)
+
+    assert fault.as_expected and fault.lost == 0, fault.seen
+
+
+def test_a_fault_that_is_not_there_is_not_as_expected(tmp_path, monkeypatch):
+    """A graph that never raises: the request gets its clip, and the trial says so."""
+    repository = write_tiny_repository(tmp_path / "model_repository")
+    monkeypatch.setattr(damages_module, "raise_at", lambda graph, timestep: None)
+
+    fault = TRIALS["raise"].run(repository)
+
+    assert not fault.as_expected
+    assert fault.seen.startswith("that request: 1 × clip")

@@ -1,0 +1,1 @@
+"""What joins rooms: demo, benchmarks, faults, tables of the pages."""

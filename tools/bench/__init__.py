@@ -1,0 +1,1 @@
+"""Measures a server: on a CPU, on GPUs, its cancels and refusals."""

@@ -1,0 +1,1 @@
+"""Draws one clip through a server that it starts and stops."""

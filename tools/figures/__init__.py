@@ -1,0 +1,1 @@
+"""Fills the tables of the pages from docs/results/."""

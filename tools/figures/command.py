@@ -1,0 +1,104 @@
+"""Fill the tables of the README and docs/ from docs/results/."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from pathlib import Path
+
+from reelserve.client.cli import FAILURE, OK, error_console
+from reelserve.tools.figures.comparisons import COMPARISONS, comparison
+from reelserve.tools.figures.gpu import GPU_WRITERS
+from reelserve.tools.figures.kernels import KERNEL_WRITERS
+from reelserve.tools.figures.tables import WRITERS
+
+NOT_MEASURED = "*Not measured yet.*"
+BLOCK = re.compile(
+    r"(?P<start><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
+)
+"""A block that this command owns."""
+
+
+def run(argv: list[str]) -> int:
+    """Runs `reelserve docs` and returns its exit status."""
+    parser = argparse.ArgumentParser(prog="reelserve docs", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the README")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a table is stale"
+    )
+    arguments = parser.parse_args(argv)
+    console = error_console()
+    try:
+        stale = fill_pages(arguments.root, write=not arguments.check)
+    except (OSError, ValueError, KeyError) as error:
+        console.print(f"reelserve docs: {error}")
+        return FAILURE
+    for page in stale:
+        console.print(f"{page}: {'stale' if arguments.check else 'written'}")
+    return FAILURE if stale and arguments.check else OK
+
+
+def fill_pages(root: Path, *, write: bool) -> list[Path]:
+    """Brings every table up to date.
+
+    Args:
+        root: Holds README.md and docs/.
+        write: Whether to change the pages, or only to look.
+
+    Returns:
+        The pages whose tables were stale.
+
+    Raises:
+        ValueError: If a page asks for figures that nothing writes.
+    """
+    stale = []
+    for page in sorted((*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("kernels/*.md"))):
+        text = page.read_text(encoding="utf-8")
+        filled = fill(text, root / "docs" / "results")
+        if filled != text:
+            stale.append(page)
+            if write:
+                page.write_text(filled, encoding="utf-8")
+    return stale
+
+
+def fill(text: str, results: Path) -> str:
+    """Replaces what stands in every block of a page by its figures.
+
+    Args:
+        text: Markdown.
+        results: Folder of results files; a missing file is said to be not measured yet.
+
+    Raises:
+        ValueError: If no function writes the figures of a block.
+    """
+
+    def replace(block: re.Match[str]) -> str:
+        return f"{block['start']}{_figures(block['name'], results)}\n{block['end']}"
+
+    return BLOCK.sub(replace, text)
+
+
+def _figures(name: str, results: Path) -> str:
+    if name in WRITERS:
+        file = results / f"{name}.json"
+        return WRITERS[name](json.loads(file.read_text())) if file.exists() else NOT_MEASURED
+    if name in KERNEL_WRITERS:
+        # One file for each GPU.
+        rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in _rows(file)]
+        return KERNEL_WRITERS[name](rows) if rows else NOT_MEASURED
+    if name in GPU_WRITERS:
+        found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
+        return GPU_WRITERS[name](found) if found else NOT_MEASURED
+    if name in COMPARISONS:
+        folder = results / name
+        return comparison(folder) if folder.is_dir() else NOT_MEASURED
+    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS}))
+    raise ValueError(f"no table is called {name!r}; there are {names}")
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
