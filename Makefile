@@ -100,20 +100,20 @@ $(BIN)/python:
 
 $(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | $(BIN)/python
 	@echo 'Installing into $(VENV); the first time takes some minutes.'
-	$(PIP) --editable '.[server,export,commands]'
+	$(PIP) --editable '.[server,export,tools]'
 	$(PIP) --no-deps --requirement requirements-assets.txt
 	touch $@
 
 $(VENV)/loadtest.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,commands,loadtest]'
+	$(PIP) --editable '.[server,export,tools,loadtest]'
 	touch $@
 
 $(VENV)/gpu.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,families,commands,loadtest]'
+	$(PIP) --editable '.[server,export,families,tools,loadtest]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,families,tensorrt,commands,training,loadtest,dev]'
+	$(PIP) --editable '.[server,export,families,tensorrt,tools,training,loadtest,dev]'
 	touch $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \

@@ -1,6 +1,6 @@
 """The `reelserve` command: hands over to the room that registered the subcommand.
 
-A subcommand is an entry point of group `reelserve.tools` with `run(argv: list[str]) -> int`,
+A subcommand is an entry point of group `reelserve.commands` with `run(argv: list[str]) -> int`,
 so this module imports no room but its own.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-COMMAND_GROUP = "reelserve.tools"
+COMMAND_GROUP = "reelserve.commands"
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
