@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 REELSERVE := $(BIN)/reelserve
+# Seconds of the slowest tests, for example: PYTEST_ADDOPTS=--durations=25.
+PYTEST := $(BIN)/python -m pytest
 
 PROMPT := a large yellow star spins on a starry night
 CHECKPOINT := checkpoints/bundled
@@ -38,13 +40,13 @@ serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); 
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
 test: build/export.stamp build/perf_analyzer.stamp $(VENV)/dev.stamp ## Run every test, those of the real server too
-	$(BIN)/python -m pytest
+	$(PYTEST) -n logical --maxprocesses 4 --dist loadgroup
 
-test-fast: $(VENV)/dev.stamp ## Run the tests that need no server
-	$(BIN)/python -m pytest -m "not server and not gpu"
+test-fast: $(VENV)/dev.stamp ## Run the tests that need no server and compile nothing
+	$(PYTEST) -n logical --maxprocesses 4 --dist loadgroup -m "not server and not compile and not gpu"
 
 test-gpu: $(VENV)/dev.stamp ## Run the tests that need an NVIDIA GPU
-	$(BIN)/python -m pytest -m gpu
+	$(PYTEST) -m gpu
 
 lint: types ## Check format, lint and types
 	$(BIN)/python -m ruff format --check .

@@ -1,3 +1,5 @@
+import gc
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +9,25 @@ import pytest
 from reelserve.runtimes.export_lock import LOCK_FILE
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
+from tests.distribution import group
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
 # A background job ignores SIGINT, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Compiled kernels of an earlier run are used again; nothing is written outside the project.
+BUILD = Path(__file__).parents[1] / "build"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(BUILD / "inductor"))
+os.environ.setdefault("TRITON_CACHE_DIR", str(BUILD / "triton"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    group(items)
+
+
+def pytest_collection_finish() -> None:
+    """Takes what the imports made out of the collector's way: exports collect after each stage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
