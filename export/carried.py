@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reelserve.export.repository import partial_file
+from reelserve.pipeline.atomic_file import replaced_file
 
 CARRIED_FILE = "export.parity.npz"
 """Beside a stage's graph until the whole export is done."""
@@ -34,11 +34,8 @@ class Carried:
             folder: Version folder of the stage.
             key: Of all that they depend on.
         """
-        path = folder / CARRIED_FILE
-        with partial_file(path) as partial:
-            with partial.open("wb") as file:
-                np.savez(file, torch=self.torch, graph=self.graph, key=np.array(key))
-            partial.replace(path)
+        with replaced_file(folder / CARRIED_FILE) as partial:
+            np.savez(partial, torch=self.torch, graph=self.graph, key=np.array(key))
 
     @classmethod
     def load(cls, folder: Path, key: str) -> Carried | None:

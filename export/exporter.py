@@ -14,7 +14,7 @@ from reelserve.export.families.ranges import check_limits
 from reelserve.export.fingerprints import fingerprint
 from reelserve.export.lock import lock_of
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, require_frames
-from reelserve.export.repository import ExportRecord, ModelRepository, write_file
+from reelserve.export.repository import ExportRecord, ModelRepository, update_file
 from reelserve.export.resources import check_resources
 from reelserve.export.stages import Precision
 from reelserve.pipeline.checkpoint import FILE_NAME as SPEC_FILE
@@ -159,10 +159,10 @@ class Exporter:
         """Gives the Python stages what they must know of the checkpoint, then locks."""
         spec = self._family.spec(self._engine.name).to_json().encode()
         for stage in SPEC_STAGES:
-            write_file(self._repository.version_folder(stage) / SPEC_FILE, spec)
+            update_file(self._repository.version_folder(stage) / SPEC_FILE, spec)
         tokenizer = self._repository.version_folder(TOKENIZER_STAGE) / TOKENIZER_FILE
-        write_file(tokenizer, self._family.tokenizer())
+        update_file(tokenizer, self._family.tokenizer())
         lock = lock_of(self._family, self._engine, self._precision, records)
-        write_file(self._repository.folder / LOCK_FILE, lock.to_json().encode())
+        update_file(self._repository.folder / LOCK_FILE, lock.to_json().encode())
         for stage in ENGINE_STAGES:
             (self._repository.version_folder(stage) / CARRIED_FILE).unlink(missing_ok=True)

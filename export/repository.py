@@ -13,6 +13,7 @@ from pathlib import Path
 
 import reelserve.export
 from reelserve.export.parity import StageParity
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.runtimes.export_lock import LOCK_FILE, ArtefactFile, ExportLock, LockError
 
 RECORD_FILE = "export.json"
@@ -22,7 +23,6 @@ TEMPLATE = Path(str(reelserve.export.__file__)).parents[1] / "model_repository"
 TEMPLATE_FILES = ("*/config.pbtxt", "*/configs/*.pbtxt", f"*/{VERSION}/model.py")
 RETIRED = ("text_to_video_stream", f"text_to_video/{VERSION}/model.py")
 """What older versions have laid out and Triton must not find any more."""
-PARTIAL_SUFFIX = ".partial"
 
 
 class RepositoryError(ValueError):
@@ -114,7 +114,7 @@ class ModelRepository:
                 path, content = self.folder / name, source.read_bytes()
                 existed = path.is_file()
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if write_file(path, content) and existed:
+                if update_file(path, content) and existed:
                     updated.append(str(name))
         for name in RETIRED:
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -152,7 +152,7 @@ class ModelRepository:
     @contextlib.contextmanager
     def partial(self, stage: str) -> Iterator[Path]:
         """A folder to build a stage's graph in, removed with what was not moved out of it."""
-        folder = self.version_folder(stage) / f"graph{PARTIAL_SUFFIX}"
+        folder = self.version_folder(stage) / "graph.partial"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         try:
@@ -181,8 +181,7 @@ class ModelRepository:
                 (folder / file.name).unlink(missing_ok=True)
         for file in record.files:
             os.replace(partial / file.name, folder / file.name)
-        text = json.dumps(asdict(record), indent=2) + "\n"
-        write_file(folder / RECORD_FILE, text.encode())
+        write_file(folder / RECORD_FILE, json.dumps(asdict(record), indent=2) + "\n")
 
     def unlock(self) -> None:
         """Removes the lock: the repository is not whole until the next one is written."""
@@ -196,25 +195,13 @@ class ModelRepository:
             return None
 
 
-@contextlib.contextmanager
-def partial_file(path: Path) -> Iterator[Path]:
-    """Path of a file to write beside `path`, removed at the end if it was not moved there."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_file(path: Path, content: bytes) -> bool:
-    """Replaces a file at once: a reader sees the old content or the new one.
+def update_file(path: Path, content: bytes) -> bool:
+    """Replaces a file at once where its content differs.
 
     Returns:
         Whether it was written; not where it held the content already.
     """
     if path.is_file() and path.read_bytes() == content:
         return False
-    with partial_file(path) as partial:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+    write_file(path, content)
     return True

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.pipeline.ddim import DDIMSpec
 from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
 
@@ -140,7 +141,7 @@ class CheckpointSpec:
 
     def save(self, folder: Path) -> None:
         """Writes `checkpoint.json` into `folder`."""
-        (folder / FILE_NAME).write_text(self.to_json())
+        write_file(folder / FILE_NAME, self.to_json())
 
     @classmethod
     def load(cls, folder: Path) -> CheckpointSpec:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reelserve.pipeline.atomic_file import write_file
+
 LOCK_FILE = "export.lock.json"
 FORMAT = 1
 """Of the lock; a server reads no other."""
@@ -90,7 +92,7 @@ class ExportLock:
 
     def save(self, repository: Path) -> None:
         """Writes the lock of a repository."""
-        (repository / LOCK_FILE).write_text(self.to_json())
+        write_file(repository / LOCK_FILE, self.to_json())
 
     @classmethod
     def load(cls, repository: Path) -> ExportLock | None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reelserve.pipeline.atomic_file import replaced_file
 from reelserve.training.ranks import Ranks
 
 SAVE_EVERY_S = 60.0
@@ -142,7 +143,7 @@ class Run:
             torch._foreach_copy_(list(self.module.parameters()), self.average)
 
     def save(self) -> None:
-        """Writes the whole state, atomically; the first rank alone does."""
+        """Writes the whole state, at once and to the disk; the first rank alone does."""
         if not self.ranks.is_first:
             return
         state = {
@@ -152,9 +153,8 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
         }
-        partial = self.folder / "state.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
+        with replaced_file(self.folder / "state.pt", durable=True) as partial:
+            torch.save(state, partial)
 
     def _load(self) -> None:
         state = torch.load(self.folder / "state.pt", weights_only=True)

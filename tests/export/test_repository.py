@@ -10,7 +10,7 @@ from reelserve.export.repository import (
     ExportRecord,
     ModelRepository,
     RepositoryError,
-    write_file,
+    update_file,
 )
 from reelserve.export.stages import StageSource
 from reelserve.pipeline.contract import STAGES
@@ -113,9 +113,9 @@ def test_partial_leaves_nothing_when_it_is_not_accepted(repository) -> None:
     assert not folder.exists()
 
 
-def test_write_file_says_whether_it_wrote(tmp_path: Path) -> None:
+def test_update_file_says_whether_it_wrote(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    assert [write_file(path, content) for content in (b"1", b"1", b"2")] == [True, False, True]
+    assert [update_file(path, content) for content in (b"1", b"1", b"2")] == [True, False, True]
     assert path.read_bytes() == b"2" and list(tmp_path.iterdir()) == [path]
 
 

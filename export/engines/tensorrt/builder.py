@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
 from reelserve.runtimes.tensorrt_plan import (
     TensorRTError,
@@ -139,9 +140,7 @@ class PlanBuilder:
         if cache is None:
             return
         self.cache_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.cache_file.with_suffix(".partial")
-        partial.write_bytes(memoryview(cache.serialize()))
-        partial.replace(self.cache_file)
+        write_file(self.cache_file, memoryview(cache.serialize()))
 
     def _report(self, network: Any, profile: Any, path: Path) -> PlanReport:
         self._check_file(path, network.name)
