@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from reelserve.export.engines import Engine
-from reelserve.export.families import Family
+from reelserve.export.families import CheckpointFamily
 from reelserve.export.stages import ExportStage, Target
 
 MAX_END_S = 5.0
@@ -52,7 +52,7 @@ class Builder:
         target: What the stages are loaded for.
     """
 
-    family: Family
+    family: CheckpointFamily
     engine: Engine
     target: Target
 

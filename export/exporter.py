@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reelserve.export.builds import Builder
-from reelserve.export.carried import CARRIED_FILE
-from reelserve.export.chain import Chain, Progress
 from reelserve.export.engines import Engine, EngineError
-from reelserve.export.families import Family
+from reelserve.export.families import CheckpointFamily
 from reelserve.export.families.ranges import check_limits
-from reelserve.export.fingerprints import fingerprint
+from reelserve.export.fingerprints import stage_fingerprint
 from reelserve.export.lock import lock_of
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, require_frames
+from reelserve.export.parity_clips import PARITY_CLIPS_FILE
 from reelserve.export.repository import ExportRecord, ModelRepository, update_file
 from reelserve.export.resources import check_resources
+from reelserve.export.stage_exporter import Progress, StageExporter
 from reelserve.export.stages import Precision
 from reelserve.pipeline.checkpoint import FILE_NAME as SPEC_FILE
 from reelserve.pipeline.quality import psnr
@@ -58,7 +58,7 @@ class Exporter:
 
     def __init__(
         self,
-        family: Family,
+        family: CheckpointFamily,
         engine: Engine,
         repository: ModelRepository,
         progress: Progress = lambda what, done, total: None,
@@ -85,7 +85,7 @@ class Exporter:
         Raises:
             EngineError: If the engine is not installed or has not this precision.
             FileNotFoundError: If a component is missing.
-            RepositoryError: If the folder cannot be exported into.
+            ExportFolderError: If the folder cannot be exported into.
             ResourceError: If there is not enough memory or disk.
             ValueError: If a component does not fit its configuration.
             BuildError: If a stage cannot be built.
@@ -122,7 +122,8 @@ class Exporter:
             "architecture": self._engine.architecture(),
         }
         return {
-            name: fingerprint(name, self._family.source(name), made_by) for name in ENGINE_STAGES
+            name: stage_fingerprint(name, self._family.source(name), made_by)
+            for name in ENGINE_STAGES
         }
 
     def _current_records(self, prints: Mapping[str, str]) -> dict[str, ExportRecord]:
@@ -149,7 +150,7 @@ class Exporter:
         spec = self._family.spec(self._engine.name)
         check = ParityCheck(spec, self._family.tokenizer(), self._case)
         builder = Builder(self._family, self._engine, target)
-        chain = Chain(builder, self._repository, check, prints, self._progress)
+        chain = StageExporter(builder, self._repository, check, prints, self._progress)
         clips = chain.run(outdated, records, self._jobs)
         psnr_db = psnr(clips.graph, clips.torch)
         require_frames(psnr_db, self._precision)
@@ -165,4 +166,4 @@ class Exporter:
         lock = lock_of(self._family, self._engine, self._precision, records)
         update_file(self._repository.folder / LOCK_FILE, lock.to_json().encode())
         for stage in ENGINE_STAGES:
-            (self._repository.version_folder(stage) / CARRIED_FILE).unlink(missing_ok=True)
+            (self._repository.version_folder(stage) / PARITY_CLIPS_FILE).unlink(missing_ok=True)

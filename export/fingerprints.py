@@ -19,7 +19,7 @@ from reelserve.export.stages import StageSource
 from reelserve.runtimes.export_lock import file_sha256
 
 
-def fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str]) -> str:
+def stage_fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str]) -> str:
     """Hash of everything that shapes a stage's graph.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reelserve.export.engines import Engine
-from reelserve.export.families import Family
+from reelserve.export.families import CheckpointFamily
 from reelserve.export.fingerprints import combined
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.export.repository import ExportRecord
@@ -14,7 +14,10 @@ from reelserve.runtimes.export_lock import ExportLock, LockedStage
 
 
 def lock_of(
-    family: Family, engine: Engine, precision: Precision, records: Mapping[str, ExportRecord]
+    family: CheckpointFamily,
+    engine: Engine,
+    precision: Precision,
+    records: Mapping[str, ExportRecord],
 ) -> ExportLock:
     """The lock of a repository.
 

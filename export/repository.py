@@ -25,7 +25,7 @@ RETIRED = ("text_to_video_stream", f"text_to_video/{VERSION}/model.py")
 """What older versions have laid out and Triton must not find any more."""
 
 
-class RepositoryError(ValueError):
+class ExportFolderError(ValueError):
     """The folder cannot be exported into; the message says why."""
 
 
@@ -79,7 +79,7 @@ class ModelRepository:
         """Keeps other exports out of the folder until the block ends, however it ends.
 
         Raises:
-            RepositoryError: If another export is in it.
+            ExportFolderError: If another export is in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY)
@@ -87,7 +87,7 @@ class ModelRepository:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RepositoryError(
+                raise ExportFolderError(
                     f"another export into {self.folder} is running; wait for its end"
                 ) from None
             yield
@@ -101,10 +101,10 @@ class ModelRepository:
             Files that were there and differed, relative to the folder.
 
         Raises:
-            RepositoryError: If the folder holds something else than a model repository.
+            ExportFolderError: If the folder holds something else than a model repository.
         """
         if not list(self.folder.glob("*/config.pbtxt")) and any(self.folder.iterdir()):
-            raise RepositoryError(
+            raise ExportFolderError(
                 f"{self.folder} holds files and is no model repository; name a new folder"
             )
         updated = []

@@ -250,7 +250,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     return int(registers[1]), int(stack[1])
 
 
-def faults(compiled: CompiledVariant, arch: int) -> list[str]:
+def budget_faults(compiled: CompiledVariant, arch: int) -> list[str]:
     """What keeps a variant from running well: spilled registers, too much shared memory."""
     found = []
     if compiled.stack_bytes:
@@ -274,7 +274,8 @@ def describe(variant: Variant, arch: int, compiled: CompiledVariant) -> str:
     return (
         f"sm_{arch} {variant}: pack {config.pack}, queries {config.block_q}, "
         f"warps {config.num_warps}, stages {config.num_stages}, registers {compiled.registers}, "
-        f"shared memory {compiled.shared_bytes} bytes, {faults(compiled, arch) or 'no spills'}"
+        f"shared memory {compiled.shared_bytes} bytes, "
+        f"{budget_faults(compiled, arch) or 'no spills'}"
     )
 
 
@@ -291,7 +292,7 @@ def main() -> int:
         arch, variant = task
         compiled = compile_variant(variant, arch)
         _log.info("%s", describe(variant, arch, compiled))
-        return len(faults(compiled, arch))
+        return len(budget_faults(compiled, arch))
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         failed = sum(pool.map(compile_and_log, itertools.product(arguments.arch, every_variant())))

@@ -142,7 +142,7 @@ def triton_dtype(dtype: Any) -> str:
     return DTYPES[dtype.name][0]
 
 
-class Plan:
+class TensorRTPlan:
     """A plan on the GPU, ready to run.
 
     Args:

@@ -22,10 +22,10 @@ from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component
 from reelserve.models.video_vae import VideoVAE
 from reelserve.training.captions import Caption, write_caption
-from reelserve.training.contact_sheet import save_contact_sheet
+from reelserve.training.device_provenance import device_provenance
 from reelserve.training.pool import encode_captions
-from reelserve.training.provenance import provenance
-from reelserve.training.recogniser import Reading, Recogniser
+from reelserve.training.recogniser import Recogniser, SceneReading
+from reelserve.training.sample_sheet import save_sample_sheet
 from reelserve.training.sampling import decode_frames, sample_latents
 from reelserve.training.scenes import Scenes, sample_scenes
 from reelserve.training.scoring import Score, score
@@ -49,7 +49,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Sampler:
+class SamplerSettings:
     """How clips are drawn; names as in a request."""
 
     num_inference_steps: int
@@ -57,11 +57,11 @@ class Sampler:
     shift: float
 
 
-def default_sampler(checkpoint: Path) -> Sampler:
+def default_sampler(checkpoint: Path) -> SamplerSettings:
     """What a request gets that names no setting."""
     limits = json.loads((checkpoint / "model_index.json").read_text())["limits"]
     scheduler = json.loads((checkpoint / "scheduler" / "scheduler_config.json").read_text())
-    return Sampler(
+    return SamplerSettings(
         num_inference_steps=limits["num_inference_steps"]["default"],
         guidance_scale=limits["guidance_scale"]["default"],
         shift=scheduler["shift"],
@@ -89,13 +89,15 @@ def _slice(scenes: Scenes, start: int) -> Scenes:
     return Scenes(**{name: value[start : start + _CHUNK] for name, value in vars(scenes).items()})
 
 
-def _join(readings: list[Reading]) -> Reading:
+def _join(readings: list[SceneReading]) -> SceneReading:
     names = vars(readings[0])
-    return Reading(**{name: torch.cat([vars(r)[name] for r in readings]) for name in names})
+    return SceneReading(**{name: torch.cat([vars(r)[name] for r in readings]) for name in names})
 
 
 @torch.no_grad()
-def draw(models: Models, captions: list[Caption], sampler: Sampler, seed: int) -> Tensor:
+def draw_captions(
+    models: Models, captions: list[Caption], sampler: SamplerSettings, seed: int
+) -> Tensor:
     """Frames `[N, 3, 80, 64, 64]` in [0, 1] of a few captions."""
     embeds, mask = encode_captions([*(c.text for c in captions), ""], models.device)
     embeds = embeds.float()
@@ -115,12 +117,12 @@ def draw(models: Models, captions: list[Caption], sampler: Sampler, seed: int) -
 
 @torch.no_grad()
 def score_prompts(
-    models: Models, scenes: Scenes, captions: list[Caption], sampler: Sampler
+    models: Models, scenes: Scenes, captions: list[Caption], sampler: SamplerSettings
 ) -> Score:
     """Draws every caption and scores what is seen."""
     readings = []
     for start in range(0, len(captions), _CHUNK):
-        frames = draw(models, captions[start : start + _CHUNK], sampler, _SEED + start)
+        frames = draw_captions(models, captions[start : start + _CHUNK], sampler, _SEED + start)
         readings.append(models.recogniser(frames))
     return score(_join(readings), scenes, captions)
 
@@ -162,7 +164,7 @@ def _psnr(mean_squared_error: Tensor) -> float:
     return float(-10 * mean_squared_error.log10())
 
 
-def _entry(result: Score, sampler: Sampler) -> dict[str, Any]:
+def _entry(result: Score, sampler: SamplerSettings) -> dict[str, Any]:
     return {
         "num_prompts": len(result.right),
         "num_inference_steps": sampler.num_inference_steps,
@@ -174,7 +176,7 @@ def _entry(result: Score, sampler: Sampler) -> dict[str, Any]:
     }
 
 
-def sweep(models: Models, samplers: Iterable[Sampler], count: int) -> list[dict[str, Any]]:
+def sweep(models: Models, samplers: Iterable[SamplerSettings], count: int) -> list[dict[str, Any]]:
     """Scores samplers on other held-out prompts, to choose the defaults by."""
     rows = []
     for sampler in samplers:
@@ -187,11 +189,11 @@ def sweep(models: Models, samplers: Iterable[Sampler], count: int) -> list[dict[
     return rows
 
 
-def sweep_grid(default: Sampler) -> list[Sampler]:
+def sweep_grid(default: SamplerSettings) -> list[SamplerSettings]:
     """Guidance and shift around each other at the default steps; other steps at the default."""
     steps = default.num_inference_steps
     grid = [
-        Sampler(steps, guidance, shift)
+        SamplerSettings(steps, guidance, shift)
         for guidance in (1.5, 2.5, 4.0, 6.0)
         for shift in (1.0, 2.0, 3.0, 5.0)
     ]
@@ -221,8 +223,8 @@ def main() -> None:
     captions = [
         write_caption(mixed, scene, rng) for scene in range(min(SHEET_PROMPTS, args.num_prompts))
     ]
-    frames = draw(models, captions, sampler, _SEED)
-    save_contact_sheet(args.sheet, [c.text for c in captions], frames)
+    frames = draw_captions(models, captions, sampler, _SEED)
+    save_sample_sheet(args.sheet, [c.text for c in captions], frames)
     if args.sweep:
         results["sweep"] = sweep(models, sweep_grid(sampler), args.sweep)
         _write(args.out, results, args.device)
@@ -233,7 +235,7 @@ def _write(path: Path, results: dict[str, Any], device: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(path.read_text()) if path.is_file() else {}
     kept.pop("sweep", None)
-    path.write_text(json.dumps({**kept, **results, **provenance(device)}, indent=2) + "\n")
+    path.write_text(json.dumps({**kept, **results, **device_provenance(device)}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

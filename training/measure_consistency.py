@@ -22,7 +22,7 @@ from reelserve.models.frame_consistency import FrameConsistency
 from reelserve.models.loading import load_component
 from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.quality import flicker_energy, psnr
-from reelserve.training.provenance import provenance
+from reelserve.training.device_provenance import device_provenance
 from reelserve.training.sampling import decode_frames
 from reelserve.training.scenes import sample_scenes
 from reelserve.training.world import render
@@ -34,10 +34,10 @@ _SEED = 78
 
 log = logging.getLogger(__name__)
 
-Clip = NDArray[np.uint8]
+ClipFrames = NDArray[np.uint8]
 
 
-def disturb(clip: Clip, rng: np.random.Generator) -> Clip:
+def add_flicker(clip: ClipFrames, rng: np.random.Generator) -> ClipFrames:
     """Changes every frame's brightness and adds noise.
 
     Args:
@@ -49,7 +49,9 @@ def disturb(clip: Clip, rng: np.random.Generator) -> Clip:
     return _to_levels(noisy)
 
 
-def measure_clip(clean: Clip, decoded: Clip, disturbed: Clip, filter_: FrameConsistency) -> Row:
+def measure_clip(
+    clean: ClipFrames, decoded: ClipFrames, disturbed: ClipFrames, filter_: FrameConsistency
+) -> ClipMeasures:
     """Figures of one clip, against the clean render.
 
     Returns:
@@ -65,17 +67,17 @@ def measure_clip(clean: Clip, decoded: Clip, disturbed: Clip, filter_: FrameCons
     )
 
 
-Row = tuple[float, float, float, float]
+ClipMeasures = tuple[float, float, float, float]
 
 
-def apply_filter(filter_: FrameConsistency, clip: Clip) -> Clip:
+def apply_filter(filter_: FrameConsistency, clip: ClipFrames) -> ClipFrames:
     """Filters a clip `[F, H, W, 3]`, uint8."""
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2)[None].float() / 255
     with torch.no_grad():
         return _to_levels(filter_(frames)[0].permute(0, 2, 3, 1).numpy())
 
 
-def summarise(rows: list[Row]) -> dict[str, Any]:
+def summarise(rows: list[ClipMeasures]) -> dict[str, Any]:
     """The entry of the results file: means over clips, and the worst clip."""
     before, after, change, undisturbed = np.array(rows).T
     return {
@@ -109,22 +111,22 @@ def main() -> None:
         with torch.no_grad():
             decoded = decode_frames(vae, vae.encode(2 * frames - 1))
         clean, decoded_clip = _clip(frames), _clip(decoded)
-        disturbed = disturb(decoded_clip, rng)
+        disturbed = add_flicker(decoded_clip, rng)
         rows.append(measure_clip(clean, decoded_clip, disturbed, FrameConsistency()))
         log.info("background %d: %s", scenes.background[0], [round(v, 6) for v in rows[-1]])
-    entry = {**summarise(rows), **provenance(args.device)}
+    entry = {**summarise(rows), **device_provenance(args.device)}
     log.info("%s", json.dumps(entry))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.out.read_text()) if args.out.is_file() else {}
     args.out.write_text(json.dumps({**results, ENTRY: entry}, indent=2) + "\n")
 
 
-def _clip(frames: Tensor) -> Clip:
+def _clip(frames: Tensor) -> ClipFrames:
     """`[1, 3, F, H, W]` in [0, 1] to `[F, H, W, 3]`, uint8."""
     return _to_levels(frames[0].permute(1, 2, 3, 0).cpu().numpy())
 
 
-def _to_levels(values: NDArray[np.floating]) -> Clip:
+def _to_levels(values: NDArray[np.floating]) -> ClipFrames:
     return (values.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 

@@ -41,7 +41,7 @@ BUNDLED = RecogniserConfig(channels=(32, 64, 96), width=128, num_layers=2)
 
 
 @dataclass(frozen=True)
-class Reading:
+class SceneReading:
     """What the recogniser sees, as logits.
 
     Args:
@@ -94,7 +94,7 @@ class Recogniser(nn.Module):
         self.read_object = nn.Linear(config.width, sum(_SECTIONS))
         self.read_background = nn.Linear(config.width, len(BACKGROUNDS))
 
-    def forward(self, frames: Tensor) -> Reading:
+    def forward(self, frames: Tensor) -> SceneReading:
         """Reads clips.
 
         Args:
@@ -111,7 +111,7 @@ class Recogniser(nn.Module):
         objects = self.read_object(queries[:, :-1]).float()
         present, shape, size, motion = objects.split(_SECTIONS, dim=-1)
         background = self.read_background(queries[:, -1]).float()
-        return Reading(present[..., 0], shape, size, motion, background)
+        return SceneReading(present[..., 0], shape, size, motion, background)
 
     def _positions(self, f: int, h: int, w: int, device: torch.device) -> Tensor:
         width = self.config.width

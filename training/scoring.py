@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.training.captions import Caption
-from reelserve.training.recogniser import Reading
+from reelserve.training.recogniser import SceneReading
 from reelserve.training.scenes import ATTRIBUTES, Scenes
 
 
@@ -46,7 +46,7 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def score(reading: Reading, scenes: Scenes, captions: list[Caption] | None = None) -> Score:
+def score(reading: SceneReading, scenes: Scenes, captions: list[Caption] | None = None) -> Score:
     """Compares what was read with what was asked.
 
     Args:

@@ -26,7 +26,7 @@ ANCHOR_MARGIN = 2
 
 
 @dataclass(frozen=True)
-class Settings:
+class AutoencoderSettings:
     """What the run depends on.
 
     Args:
@@ -68,7 +68,7 @@ def reconstruct(module: VideoVAE, frames: Tensor, noise: float) -> tuple[Tensor,
 
 
 def reconstruction_loss(
-    output: Tensor, frames: Tensor, covered: Tensor, settings: Settings
+    output: Tensor, frames: Tensor, covered: Tensor, settings: AutoencoderSettings
 ) -> tuple[Tensor, Tensor]:
     """Weighted error, heavier on objects and on the first and last frames.
 
@@ -99,7 +99,7 @@ def moved_latents(latents: Tensor, anchor: Tensor, module: VideoVAE) -> Tensor:
 
 
 @torch.no_grad()
-def measure_latents(module: VideoVAE, settings: Settings, device: str) -> None:
+def measure_latents(module: VideoVAE, settings: AutoencoderSettings, device: str) -> None:
     """Sets the mean and spread that normalise latents, from fresh training scenes."""
     rng = np.random.default_rng((settings.seed, 1 << 30))
     latents = []
@@ -114,7 +114,7 @@ def measure_latents(module: VideoVAE, settings: Settings, device: str) -> None:
     module.latents_std.copy_(stacked.std(dim=(0, 2, 3, 4))[:, None, None, None])
 
 
-def build_module(init: Path | None, settings: Settings, device: str) -> VideoVAE:
+def build_module(init: Path | None, settings: AutoencoderSettings, device: str) -> VideoVAE:
     """A fresh autoencoder, or the one in `init`.
 
     Raises:
@@ -146,7 +146,9 @@ def cut(frames: Tensor, length: int) -> Tensor:
     return pieces.reshape(-1, c, length, h, w)
 
 
-def train(run: Run, module: VideoVAE, settings: Settings, device: str) -> None:
+def train_autoencoder(
+    run: Run, module: VideoVAE, settings: AutoencoderSettings, device: str
+) -> None:
     """Takes every step that is left of the run."""
     forward = torch.compile(reconstruct) if device == "cuda" else reconstruct
     # What the denoiser knows is kept, but for the ends.
@@ -183,12 +185,14 @@ def _parse() -> argparse.Namespace:
         action="store_true",
         help="hold the latents near to what they are but for a clip's ends, with --init",
     )
-    parser.add_argument("--clip-frames", type=int, default=Settings.clip_frames)
+    parser.add_argument("--clip-frames", type=int, default=AutoencoderSettings.clip_frames)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
-    parser.add_argument("--steps", type=int, default=Settings.steps)
-    parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
-    parser.add_argument("--statistics-clips", type=int, default=Settings.statistics_clips)
+    parser.add_argument("--steps", type=int, default=AutoencoderSettings.steps)
+    parser.add_argument("--max-seconds", type=float, default=AutoencoderSettings.max_seconds)
+    parser.add_argument("--batch-size", type=int, default=AutoencoderSettings.batch_size)
+    parser.add_argument(
+        "--statistics-clips", type=int, default=AutoencoderSettings.statistics_clips
+    )
     parser.add_argument("--device", default="cuda")
     return parser.parse_args()
 
@@ -198,7 +202,7 @@ def main() -> None:
     args = _parse()
     names = ("steps", "max_seconds", "batch_size", "statistics_clips", "clip_frames")
     names += ("decoder_only", "keep_latents")
-    settings = Settings(**{name: getattr(args, name) for name in names})
+    settings = AutoencoderSettings(**{name: getattr(args, name) for name in names})
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     module = build_module(args.init, settings, args.device)
@@ -218,7 +222,7 @@ def main() -> None:
         seed=settings.seed,
         ranks=ranks,
     )
-    train(run, module, settings, args.device)
+    train_autoencoder(run, module, settings, args.device)
     if ranks.is_first:
         run.use_average()
         if not (settings.decoder_only or settings.keep_latents):

@@ -24,7 +24,7 @@ from reelserve.training.run import Run, Schedule, write_settings
 
 
 @dataclass(frozen=True)
-class Settings:
+class DenoiserSettings:
     """What the run depends on."""
 
     seed: int = 3
@@ -44,7 +44,7 @@ class Settings:
     short_frames: tuple[int, ...] = (4, 8, 12, 16)
 
 
-def make_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+def make_optimizers(module: nn.Module, settings: DenoiserSettings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for everything else."""
     matrices, others = [], []
     for name, parameter in module.named_parameters():
@@ -79,7 +79,7 @@ def velocity_loss(
     return (velocity - (noise - latents)).square().mean()
 
 
-def draw_batch(pool: Pool, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+def draw_batch(pool: Pool, settings: DenoiserSettings) -> tuple[Tensor, Tensor, Tensor]:
     """A batch in which a share of the captions is replaced by the empty text."""
     latents, embeds, mask = pool.batch(settings.batch_size)
     dropped = torch.rand(len(latents), device=latents.device) < settings.caption_dropout
@@ -87,7 +87,9 @@ def draw_batch(pool: Pool, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     return latents, embeds.float(), torch.where(dropped[:, None], pool.null_mask, mask)
 
 
-def train(run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: Settings, device: str) -> None:
+def train_denoiser(
+    run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: DenoiserSettings, device: str
+) -> None:
     """Takes every step that is left of the run."""
     if device == "cuda":
         # Equal blocks share one compiled graph: seconds to compile instead of minutes.
@@ -115,18 +117,21 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("checkpoints/bundled/vae"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/transformer"))
-    parser.add_argument("--steps", type=int, default=Settings.steps)
-    parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
-    parser.add_argument("--pool-clips", type=int, default=Settings.pool_clips)
-    parser.add_argument("--pool-chunk", type=int, default=Settings.pool_chunk)
-    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--steps", type=int, default=DenoiserSettings.steps)
+    parser.add_argument("--max-seconds", type=float, default=DenoiserSettings.max_seconds)
+    parser.add_argument("--batch-size", type=int, default=DenoiserSettings.batch_size)
+    parser.add_argument("--pool-clips", type=int, default=DenoiserSettings.pool_clips)
+    parser.add_argument("--pool-chunk", type=int, default=DenoiserSettings.pool_chunk)
+    parser.add_argument("--seed", type=int, default=DenoiserSettings.seed)
     parser.add_argument(
-        "--learning-rate-scale", type=float, default=Settings.learning_rate_scale, metavar="FACTOR"
+        "--learning-rate-scale",
+        type=float,
+        default=DenoiserSettings.learning_rate_scale,
+        metavar="FACTOR",
     )
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
-    settings = Settings(
+    settings = DenoiserSettings(
         seed=args.seed,
         learning_rate_scale=args.learning_rate_scale,
         steps=args.steps,
@@ -160,7 +165,7 @@ def main() -> None:
         seed=settings.seed,
         ranks=ranks,
     )
-    train(run, module, pool, settings, args.device)
+    train_denoiser(run, module, pool, settings, args.device)
     if ranks.is_first:
         run.use_average()
         save_component(module, args.out)

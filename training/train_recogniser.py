@@ -16,14 +16,14 @@ from torch import Tensor
 
 from reelserve.models.loading import save_component
 from reelserve.training.ranks import Ranks
-from reelserve.training.recogniser import BUNDLED, Reading, Recogniser
+from reelserve.training.recogniser import BUNDLED, Recogniser, SceneReading
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scenes import Scenes, sample_scenes
 from reelserve.training.world import render
 
 
 @dataclass(frozen=True)
-class Settings:
+class RecogniserSettings:
     """What the run depends on."""
 
     seed: int = 1
@@ -42,7 +42,7 @@ def targets(scenes: Scenes, device: str) -> dict[str, Tensor]:
     return {name: torch.as_tensor(getattr(scenes, name), device=device) for name in names}
 
 
-def reading_loss(reading: Reading, wanted: dict[str, Tensor]) -> Tensor:
+def reading_loss(reading: SceneReading, wanted: dict[str, Tensor]) -> Tensor:
     """Cross-entropy of every attribute; an object's are read at its colour.
 
     Twins share a colour: nothing is asked of them but that they are more than one.
@@ -78,12 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/recogniser"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/recogniser"))
-    parser.add_argument("--steps", type=int, default=Settings.steps)
-    parser.add_argument("--max-seconds", type=float, default=Settings.max_seconds)
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
+    parser.add_argument("--steps", type=int, default=RecogniserSettings.steps)
+    parser.add_argument("--max-seconds", type=float, default=RecogniserSettings.max_seconds)
+    parser.add_argument("--batch-size", type=int, default=RecogniserSettings.batch_size)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
-    settings = Settings(steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size)
+    settings = RecogniserSettings(
+        steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size
+    )
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     module = Recogniser(BUNDLED).to(args.device)

@@ -12,10 +12,10 @@ from reelserve.export.families.ltx import LTXFamily
 from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target
 from reelserve.pipeline.checkpoint import CheckpointSpec
 
-__all__ = ["Family", "family_of"]
+__all__ = ["CheckpointFamily", "family_of"]
 
 
-class Family(Protocol):
+class CheckpointFamily(Protocol):
     """One checkpoint, seen as stages. It can be pickled, to load stages in another process."""
 
     name: str
@@ -38,14 +38,14 @@ class Family(Protocol):
         ...
 
 
-_FAMILIES: dict[str, Callable[[Checkpoint, Mapping[str, Any]], Family]] = {
+_FAMILIES: dict[str, Callable[[Checkpoint, Mapping[str, Any]], CheckpointFamily]] = {
     "BundledTextToVideoPipeline": BundledFamily,
     "LTXPipeline": LTXFamily,
     "LattePipeline": LatteFamily,
 }
 
 
-def family_of(checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> Family:
+def family_of(checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> CheckpointFamily:
     """The adapter for a checkpoint.
 
     Args:

@@ -39,7 +39,7 @@ class MissingLibraryError(ValueError):
     """A library that the checkpoint's classes come from is not installed."""
 
 
-def load_component(
+def load_library_component(
     checkpoint: Checkpoint, name: str, library: str, class_name: str, target: Target = CPU_FP32
 ) -> nn.Module:
     """Loads a component with the library that saved it.
@@ -228,7 +228,7 @@ def t5_stage(checkpoint: Checkpoint, tokens: int, target: Target, *, masked: boo
         target: Device and precision.
         masked: See `T5Stage`.
     """
-    encoder = load_component(checkpoint, "text_encoder", *T5, target)
+    encoder = load_library_component(checkpoint, "text_encoder", *T5, target)
     mask = torch.ones(2, TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
     # Two tensors: the export takes one that is given twice for one input.
     return ExportStage("text_encoder", T5Stage(encoder, masked=masked), (mask, mask.clone()))

@@ -17,7 +17,7 @@ from reelserve.export.families.diffusers_components import (
     component_config,
     ddim_spec,
     limits_with,
-    load_component,
+    load_library_component,
     t5_source,
     t5_stage,
     tokenizer_json,
@@ -157,7 +157,7 @@ class LatteFamily:
         return t5_stage(self._checkpoint, tokens, target, masked=True)
 
     def _denoiser(self, target: Target) -> ExportStage:
-        transformer = load_component(
+        transformer = load_library_component(
             self._checkpoint, "transformer", "diffusers", "LatteTransformer3DModel", target
         )
         config = component_config(self._checkpoint, "transformer")
@@ -173,7 +173,7 @@ class LatteFamily:
     def _vae_decoder(self, target: Target) -> ExportStage:
         found = self._checkpoint.component("vae")[1]
         expected = found if found in VAE_CLASSES else VAE_CLASSES[0]
-        vae = load_component(self._checkpoint, "vae", "diffusers", expected, target)
+        vae = load_library_component(self._checkpoint, "vae", "diffusers", expected, target)
         del vae.encoder
         temporal = expected == "AutoencoderKLTemporalDecoder"
         stage = LatteDecoderStage(vae, DECODE_CHUNK_SIZE if temporal else None)

@@ -118,16 +118,18 @@ def spatial_block(block: Any, x: Tensor, modulation: Tensor, text: Tensor, mask:
     table = block.scale_shift_table[:, None, None] + modulation
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = table.unbind(1)
     hidden = (block.norm1(x) * (1 + scale_a) + shift_a).reshape(b * f, s, c)
-    x = x + gate_a * attention(block.attn1, hidden, hidden).reshape(b, f, s, c)
+    x = x + gate_a * diffusers_attention(block.attn1, hidden, hidden).reshape(b, f, s, c)
     tokens = x.reshape(b, f * s, c)
     # A row of the mask for every query, which ONNX Runtime's Attention wants.
     seen = mask.expand(-1, -1, f * s, -1)
-    x = x + attention(block.attn2, tokens, text, seen).reshape(b, f, s, c)
+    x = x + diffusers_attention(block.attn2, tokens, text, seen).reshape(b, f, s, c)
     out: Tensor = x + gate_m * block.ff(block.norm2(x) * (1 + scale_m) + shift_m)
     return out
 
 
-def attention(module: Any, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+def diffusers_attention(
+    module: Any, x: Tensor, source: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """Attention from `x` `[B, L, C]` to `source` `[B, T, C]` with diffusers' projections.
 
     Args:

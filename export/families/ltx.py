@@ -17,7 +17,7 @@ from reelserve.export.families.diffusers_components import (
     component_config,
     flow_match_spec,
     limits_with,
-    load_component,
+    load_library_component,
     t5_source,
     t5_stage,
     tokenizer_json,
@@ -143,7 +143,7 @@ class LTXFamily:
         return t5_stage(self._checkpoint, tokens, target, masked=False)
 
     def _denoiser(self, target: Target) -> ExportStage:
-        transformer = load_component(
+        transformer = load_library_component(
             self._checkpoint, "transformer", "diffusers", "LTXVideoTransformer3DModel", target
         )
         temporal, spatial = compression(component_config(self._checkpoint, "vae"))
@@ -193,7 +193,7 @@ def ltx_decoder(
             "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
             "own gives other frames each time and cannot be served"
         )
-    vae = load_component(checkpoint, "vae", *LTX_DECODER, target)
+    vae = load_library_component(checkpoint, "vae", *LTX_DECODER, target)
     del vae.encoder
     latents = torch.randn(2, int(vae.config.latent_channels), *EXAMPLE_LATENTS)
     inputs = (latents.to(target.device),)

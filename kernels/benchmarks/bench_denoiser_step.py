@@ -19,7 +19,7 @@ import torch
 
 from reelserve.kernels.benchmarks.timing import (
     machine,
-    measure,
+    measure_times,
     require_green_tests,
     write_rows,
 )
@@ -45,7 +45,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Case:
+class StepCase:
     """A model and the latents of a step.
 
     Args:
@@ -85,13 +85,13 @@ class Case:
 
 
 CASES = (
-    Case("bundled", BUNDLED, 2, 20, 8, 8),
-    Case("3B", SIZE_3B, 1, 31, 16, 24),
-    Case("3B", SIZE_3B, 1, 31, 32, 48),
-    Case("10B", SIZE_10B, 1, 31, 16, 24),
-    Case("10B", SIZE_10B, 1, 31, 32, 48),
+    StepCase("bundled", BUNDLED, 2, 20, 8, 8),
+    StepCase("3B", SIZE_3B, 1, 31, 16, 24),
+    StepCase("3B", SIZE_3B, 1, 31, 32, 48),
+    StepCase("10B", SIZE_10B, 1, 31, 16, 24),
+    StepCase("10B", SIZE_10B, 1, 31, 32, 48),
 )
-SMOKE_CASES = (Case("smoke", DenoiserConfig(4, 8, 128, 2, 1, 1), 1, 3, 2, 2),)
+SMOKE_CASES = (StepCase("smoke", DenoiserConfig(4, 8, 128, 2, 1, 1), 1, 3, 2, 2),)
 
 
 @contextlib.contextmanager
@@ -126,12 +126,12 @@ def time_step(
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, cache_enabled=False):
             return module(*inputs)
 
-    times = measure(step, device, seconds=1.0)
+    times = measure_times(step, device, seconds=1.0)
     return {name: round(value, 4) for name, value in dataclasses.asdict(times).items()}
 
 
-def bench(
-    cases: Iterable[Case], device: str, modes: Iterable[bool] = (False, True)
+def bench_cases(
+    cases: Iterable[StepCase], device: str, modes: Iterable[bool] = (False, True)
 ) -> Iterator[dict[str, object]]:
     """Times each case with both kinds of attention, eager (False) and compiled (True)."""
     where = {"git_sha": commit(), **machine(device)}
@@ -158,10 +158,10 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.smoke:
-        found = bench(SMOKE_CASES, "cpu", modes=(False,))
+        found = bench_cases(SMOKE_CASES, "cpu", modes=(False,))
     else:
         require_green_tests(TESTS)
-        found = bench(CASES, "cuda")
+        found = bench_cases(CASES, "cuda")
     write_rows(found, COLUMNS, arguments.output, "denoiser_step")
 
 

@@ -22,7 +22,7 @@ from reelserve.kernels.benchmarks.timing import (
     Times,
     copy_gb_per_s,
     machine,
-    measure,
+    measure_times,
     require_green_tests,
     write_rows,
 )
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One shape and variant; field names are columns of the CSV."""
 
     B: int
@@ -78,10 +78,13 @@ SHAPES = (
     (2, 128, 1024, 16, 64),
     (2, 32, 1024, 16, 72),
 )
-ROWS = tuple(Row(*shape, qk_norm=fused, rope=fused) for shape in SHAPES for fused in (True, False))
-SMOKE_ROWS = (Row(2, 5, 3, 2, 64), Row(1, 4, 2, 1, 40, "fp32", False, False))
+ROWS = tuple(
+    BenchmarkRow(*shape, qk_norm=fused, rope=fused) for shape in SHAPES for fused in (True, False)
+)
+SMOKE_ROWS = (BenchmarkRow(2, 5, 3, 2, 64), BenchmarkRow(1, 4, 2, 1, 40, "fp32", False, False))
 COLUMNS = (
-    "git_sha", "gpu", "driver", "torch", "triton", *(f.name for f in dataclasses.fields(Row)),
+    "git_sha", "gpu", "driver", "torch", "triton",
+    *(field.name for field in dataclasses.fields(BenchmarkRow)),
     "provider", "p20_ms", "p50_ms", "p80_ms", "gb_per_s", "copy_gb_per_s", "share_of_copy",
 )  # fmt: skip
 
@@ -91,8 +94,8 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
-def bench(
-    rows: Iterable[Row], providers: Iterable[str], device: str
+def bench_rows(
+    rows: Iterable[BenchmarkRow], providers: Iterable[str], device: str
 ) -> Iterator[dict[str, object]]:
     """Times every provider on every row.
 
@@ -106,7 +109,7 @@ def bench(
         inputs = row.inputs(device)
         for provider in providers:
             try:
-                times = measure(PROVIDERS[provider](inputs), device)
+                times = measure_times(PROVIDERS[provider](inputs), device)
             except Exception:
                 _log.exception("%s failed on %s", provider, row)
                 continue
@@ -115,7 +118,7 @@ def bench(
             yield {**where, **dataclasses.asdict(row), **figures}
 
 
-def _figures(row: Row, provider: str, times: Times, copy: float) -> dict[str, object]:
+def _figures(row: BenchmarkRow, provider: str, times: Times, copy: float) -> dict[str, object]:
     gb_per_s = row.moved_bytes / times.p50_ms / 1e6
     return {
         "provider": provider,
@@ -142,7 +145,7 @@ def main() -> None:
         require_green_tests(("tests/kernels",))
     if arguments.rows:
         rows = tuple(rows[index] for index in arguments.rows)
-    found = bench(rows, arguments.providers, device)
+    found = bench_rows(rows, arguments.providers, device)
     write_rows(found, COLUMNS, arguments.output, "temporal_attention")
 
 

@@ -7,7 +7,7 @@ import csv
 from pathlib import Path
 
 
-def draw(path: Path) -> Path:
+def draw_shares(path: Path) -> Path:
     """Draws the share of copy bandwidth of every row and provider.
 
     Args:
@@ -52,7 +52,7 @@ def main() -> None:
     """Draws the file named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path)
-    draw(parser.parse_args().csv)
+    draw_shares(parser.parse_args().csv)
 
 
 if __name__ == "__main__":

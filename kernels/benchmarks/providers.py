@@ -12,20 +12,20 @@ from reelserve.kernels.temporal_attention import EPS, temporal_attention_ref
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 """`qkv, norm_q, norm_k, cos, sin`, as the op takes them."""
-Call = Callable[[], object]
+ProviderCall = Callable[[], object]
 
 
-def ours(inputs: Inputs) -> Call:
+def ours(inputs: Inputs) -> ProviderCall:
     """The op."""
     return lambda: torch.ops.reelserve.temporal_attention(*inputs)
 
 
-def sdpa_transposed(inputs: Inputs) -> Call:
+def sdpa_transposed(inputs: Inputs) -> ProviderCall:
     """The reference in eager PyTorch: SDPA between transposes."""
     return lambda: temporal_attention_ref(*inputs)
 
 
-def sdpa_strided(inputs: Inputs) -> Call:
+def sdpa_strided(inputs: Inputs) -> ProviderCall:
     """SDPA on strided views; its output is left in SDPA's own layout, which spares it a copy.
 
     Batch and locations cannot be one dimension of a view, so each batch row is a call.
@@ -56,14 +56,14 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1).to(x.dtype)
 
 
-def compiled(inputs: Inputs) -> Call:
+def compiled(inputs: Inputs) -> ProviderCall:
     """torch.compile of the whole chain, for this shape alone."""
     torch._dynamo.reset()
     function = torch.compile(temporal_attention_ref, dynamic=False, fullgraph=True)
     return lambda: function(*inputs)
 
 
-def flex(inputs: Inputs) -> Call:
+def flex(inputs: Inputs) -> ProviderCall:
     """torch.compile of the chain around flex_attention, for this shape alone."""
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -83,7 +83,7 @@ def flex(inputs: Inputs) -> Call:
     return lambda: function(*inputs)
 
 
-PROVIDERS: dict[str, Callable[[Inputs], Call]] = {
+PROVIDERS: dict[str, Callable[[Inputs], ProviderCall]] = {
     "reelserve": ours,
     "sdpa_strided": sdpa_strided,
     "sdpa_transposed": sdpa_transposed,

@@ -46,7 +46,7 @@ class Times:
         return cls(*torch.quantile(ordered, points).tolist())
 
 
-def measure(function: Callable[[], object], device: str, seconds: float = 0.2) -> Times:
+def measure_times(function: Callable[[], object], device: str, seconds: float = 0.2) -> Times:
     """Times single calls from a cold L2 cache, as a CUDA graph: the CPU's part is left out.
 
     Args:
@@ -98,7 +98,7 @@ def copy_gb_per_s(device: str, num_bytes: int = COPY_BYTES) -> float:
         for part, into in ((source, target), (source[: num_bytes // 16], target[: num_bytes // 16]))
         for call in (partial(into.copy_, part), partial(torch.mul, part, 1.0, out=into))
     ]
-    return max(2 * 4 * count / measure(call, device).p50_ms / 1e6 for count, call in calls)
+    return max(2 * 4 * count / measure_times(call, device).p50_ms / 1e6 for count, call in calls)
 
 
 def machine(device: str) -> dict[str, str]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
-from reelserve.kernels.benchmarks.bench_temporal_attention import Row
-from reelserve.kernels.benchmarks.timing import copy_gb_per_s, measure
+from reelserve.kernels.benchmarks.bench_temporal_attention import BenchmarkRow
+from reelserve.kernels.benchmarks.timing import copy_gb_per_s, measure_times
 from reelserve.kernels.launch import (
     MIN_TILE_ROWS,
     LaunchConfig,
@@ -25,14 +25,14 @@ from reelserve.kernels.temporal_attention import launch
 _log = logging.getLogger(__name__)
 
 ROWS = (
-    Row(2, 16, 1024, 16, 64),
-    Row(1, 16, 1024, 20, 128),
-    Row(2, 32, 1024, 16, 64),
-    Row(1, 31, 1536, 20, 128),
-    Row(2, 48, 1024, 16, 64),
-    Row(1, 61, 1536, 20, 128),
-    Row(2, 128, 1024, 16, 64),
-    Row(1, 121, 384, 20, 128),
+    BenchmarkRow(2, 16, 1024, 16, 64),
+    BenchmarkRow(1, 16, 1024, 20, 128),
+    BenchmarkRow(2, 32, 1024, 16, 64),
+    BenchmarkRow(1, 31, 1536, 20, 128),
+    BenchmarkRow(2, 48, 1024, 16, 64),
+    BenchmarkRow(1, 61, 1536, 20, 128),
+    BenchmarkRow(2, 128, 1024, 16, 64),
+    BenchmarkRow(1, 121, 384, 20, 128),
 )
 """One for each row of the table."""
 SHARED_BYTES = 227 * 1024
@@ -69,7 +69,7 @@ def _pipelined(pack: int, block: int, width: int, num_warps: int) -> Iterator[La
                 yield LaunchConfig(pack, block, num_warps, num_stages=num_stages, programs=programs)
 
 
-def tune(row: Row, copy: float) -> list[tuple[float, LaunchConfig]]:
+def tune(row: BenchmarkRow, copy: float) -> list[tuple[float, LaunchConfig]]:
     """Times every candidate on one row.
 
     Returns:
@@ -83,7 +83,7 @@ def tune(row: Row, copy: float) -> list[tuple[float, LaunchConfig]]:
             return launch(*inputs, scale=row.D**-0.5, eps=1e-6, config=config)
 
         try:
-            times = measure(call, "cuda", seconds=0.1)
+            times = measure_times(call, "cuda", seconds=0.1)
         except Exception as error:
             _log.info("%s %s: %s", row, config, str(error).splitlines()[0])
             continue

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from reelserve.runtimes.tensorrt_plan import Plan, find_library
+from reelserve.runtimes.tensorrt_plan import TensorRTPlan, find_library
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.engines.device_memory import device_errors_named
 from reelserve.server.engines.graph_check import differences, require_none
@@ -62,7 +62,7 @@ class TensorRTSession:
 
     def __init__(self, graph: Path, config: Mapping[str, Any], settings: TensorRTSettings) -> None:
         self._name, self._settings = str(config["name"]), settings
-        self._plan = Plan(find_library(), graph, settings.device)
+        self._plan = TensorRTPlan(find_library(), graph, settings.device)
         self.spec = self._plan.spec
         require_none(differences(config, self.spec), graph.name)
         self._plan.run(

@@ -9,11 +9,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from reelserve.export.builds import BuildError
-from reelserve.export.carried import CARRIED_FILE
 from reelserve.export.engines import EngineError
 from reelserve.export.exporter import SPEC_STAGES, Exporter, ExportResult
 from reelserve.export.parity import ENGINE_STAGES, ParityError
-from reelserve.export.repository import RECORD_FILE, ModelRepository, RepositoryError
+from reelserve.export.parity_clips import PARITY_CLIPS_FILE
+from reelserve.export.repository import RECORD_FILE, ExportFolderError, ModelRepository
 from reelserve.export.resources import ResourceError
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
@@ -115,7 +115,7 @@ def test_export_goes_on_with_the_stage_that_failed(stub_export, stub, repository
     assert stub_export() == rest
     assert stub.loaded == rest, "what has passed is not loaded again"
     assert ExportLock.load(repository) is not None
-    assert not list(repository.rglob(CARRIED_FILE))
+    assert not list(repository.rglob(PARITY_CLIPS_FILE))
 
 
 def test_export_loads_what_has_passed_when_its_results_are_lost(
@@ -124,7 +124,7 @@ def test_export_loads_what_has_passed_when_its_results_are_lost(
     with pytest.raises(BuildError):
         stub_export(fails_at="vae_decoder")
     for stage, damage in (("text_encoder", b""), ("denoiser", b"PK no archive")):
-        (repository / stage / "1" / CARRIED_FILE).write_bytes(damage)
+        (repository / stage / "1" / PARITY_CLIPS_FILE).write_bytes(damage)
 
     assert stub_export() == ["vae_decoder", "frame_consistency", "upsampler"]
     assert stub.loaded == list(ENGINE_STAGES)
@@ -237,7 +237,7 @@ def test_export_refuses_before_loading_when_memory_is_short(
 def test_export_refuses_when_another_one_runs(stub_export, repository: Path) -> None:
     with (
         ModelRepository(repository).exclusive(),
-        pytest.raises(RepositoryError, match=r"another export into .* is running"),
+        pytest.raises(ExportFolderError, match=r"another export into .* is running"),
     ):
         stub_export()
     assert stub_export() == list(ENGINE_STAGES)

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from reelserve.export.fingerprints import fingerprint
+from reelserve.export.fingerprints import stage_fingerprint
 from reelserve.export.parity import StageParity
 from reelserve.export.repository import (
     RECORD_FILE,
     TEMPLATE,
+    ExportFolderError,
     ExportRecord,
     ModelRepository,
-    RepositoryError,
     update_file,
 )
 from reelserve.export.stages import StageSource
@@ -63,7 +63,9 @@ def test_lay_out_makes_an_ensemble_of_what_an_older_version_has_laid_out(reposit
 
 def test_lay_out_refuses_when_the_folder_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("chapter 1")
-    with pytest.raises(RepositoryError, match="holds files and is no model repository; name a new"):
+    with pytest.raises(
+        ExportFolderError, match="holds files and is no model repository; name a new"
+    ):
         ModelRepository(tmp_path).lay_out()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -123,11 +125,11 @@ def test_fingerprint_depends_on_content_and_versions(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"one")
     prints = {
-        fingerprint("vae_decoder", StageSource((file,), "settings"), {"torch": "2"}),
-        fingerprint("vae_decoder", StageSource((file,), "settings"), {"torch": "3"}),
-        fingerprint("denoiser", StageSource((file,), "settings"), {"torch": "2"}),
-        fingerprint("vae_decoder", StageSource((file,), "other"), {"torch": "2"}),
+        stage_fingerprint("vae_decoder", StageSource((file,), "settings"), {"torch": "2"}),
+        stage_fingerprint("vae_decoder", StageSource((file,), "settings"), {"torch": "3"}),
+        stage_fingerprint("denoiser", StageSource((file,), "settings"), {"torch": "2"}),
+        stage_fingerprint("vae_decoder", StageSource((file,), "other"), {"torch": "2"}),
     }
     file.write_bytes(b"two")
-    prints.add(fingerprint("vae_decoder", StageSource((file,), "settings"), {"torch": "2"}))
+    prints.add(stage_fingerprint("vae_decoder", StageSource((file,), "settings"), {"torch": "2"}))
     assert len(prints) == 5

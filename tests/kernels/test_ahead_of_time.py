@@ -17,10 +17,10 @@ triton = pytest.importorskip(
 from reelserve.kernels.ahead_of_time import (  # noqa: E402
     ARCHITECTURES,
     Variant,
+    budget_faults,
     compile_variant,
     describe,
     every_variant,
-    faults,
     without_scratch_pointers,
 )
 
@@ -63,7 +63,7 @@ def test_kernels_compile_without_spills(arch):
     found = {variant: compile_variant(variant, arch) for variant in COMPILED}
     for variant, compiled in found.items():
         sys.stdout.write(describe(variant, arch, compiled) + "\n")
-    assert {str(v): faults(compiled, arch) for v, compiled in found.items()} == {
+    assert {str(v): budget_faults(compiled, arch) for v, compiled in found.items()} == {
         str(v): [] for v in COMPILED
     }
 

@@ -21,7 +21,7 @@ EAGER = ("reelserve", "sdpa_strided", "sdpa_transposed")
 
 def test_bench_writes_a_row_for_every_shape_and_provider(tmp_path):
     file = tmp_path / "results" / "smoke.csv"
-    write_rows(bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"), bench.COLUMNS, file, "smoke")
+    write_rows(bench.bench_rows(bench.SMOKE_ROWS, EAGER, "cpu"), bench.COLUMNS, file, "smoke")
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert tuple(rows[0]) == bench.COLUMNS
@@ -34,7 +34,7 @@ def test_bench_goes_on_when_a_provider_fails(monkeypatch):
         raise RuntimeError("does not compile")
 
     monkeypatch.setitem(PROVIDERS, "compiled", broken)
-    found = list(bench.bench(bench.SMOKE_ROWS[:1], ("compiled", "reelserve"), "cpu"))
+    found = list(bench.bench_rows(bench.SMOKE_ROWS[:1], ("compiled", "reelserve"), "cpu"))
     assert [row["provider"] for row in found] == ["reelserve"]
 
 
@@ -63,7 +63,7 @@ def test_rows_are_those_of_the_bar():
     moved = [row.moved_bytes for row in bench.ROWS if row.F >= 16]
     assert min(moved) >= 64e6
     assert {row.F for row in bench.ROWS} >= {13, 24, 48, 96, 128}
-    assert bench.Row(1, 31, 384, 20, 128).moved_bytes == 4 * 31 * 384 * 20 * 128 * 2
+    assert bench.BenchmarkRow(1, 31, 384, 20, 128).moved_bytes == 4 * 31 * 384 * 20 * 128 * 2
 
 
 def test_quantiles_are_of_single_calls():
@@ -85,11 +85,11 @@ def test_candidates_hold_what_the_table_says(row):
 
 def test_plot_is_drawn_from_the_csv(tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra `benchmarks`")
-    from reelserve.kernels.benchmarks.plot_temporal_attention import draw
+    from reelserve.kernels.benchmarks.plot_temporal_attention import draw_shares
 
     file = tmp_path / "smoke.csv"
-    write_rows(bench.bench(bench.SMOKE_ROWS, EAGER, "cpu"), bench.COLUMNS, file, "smoke")
-    assert draw(file).read_bytes().startswith(b"\x89PNG")
+    write_rows(bench.bench_rows(bench.SMOKE_ROWS, EAGER, "cpu"), bench.COLUMNS, file, "smoke")
+    assert draw_shares(file).read_bytes().startswith(b"\x89PNG")
 
 
 def test_denoiser_step_is_timed_with_both_kinds_of_attention(monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reelserve.kernels.benchmarks.bench_denoiser_step import Case
+from reelserve.kernels.benchmarks.bench_denoiser_step import StepCase
 from reelserve.kernels.temporal_attention import temporal_attention, temporal_attention_ref
 from reelserve.models.denoiser import DenoiserConfig
 from tests.kernels.problems import Problem
@@ -19,7 +19,7 @@ CHAINS = [Problem(1, 31, 12, heads, 64, torch.bfloat16) for heads in (3, 4)]
 
 @torch.no_grad()
 def test_package_of_a_denoiser_runs_the_kernel(tmp_path):
-    case = Case("small", DenoiserConfig(4, 32, 128, 2, 2, 1), 2, 13, 6, 5)
+    case = StepCase("small", DenoiserConfig(4, 32, 128, 2, 2, 1), 2, 13, 6, 5)
     module = case.build("cuda").float()
     torch.nn.init.normal_(module.to_velocity.weight, std=0.1)
     inputs = tuple(x.float() if x.is_floating_point() else x for x in case.inputs("cuda"))

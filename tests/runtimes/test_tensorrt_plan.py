@@ -9,7 +9,12 @@ import torch
 
 from reelserve.runtimes import tensorrt_plan
 from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
-from reelserve.runtimes.tensorrt_plan import Plan, TensorRTError, TensorRTLibrary, find_library
+from reelserve.runtimes.tensorrt_plan import (
+    TensorRTError,
+    TensorRTLibrary,
+    TensorRTPlan,
+    find_library,
+)
 from tests.export.engines.tensorrt.stub import Engine, StubTensorRT
 
 SPEC = GraphSpec(
@@ -34,10 +39,10 @@ def engine(monkeypatch) -> Engine:
 
 
 @pytest.fixture
-def plan(engine, tmp_path) -> Plan:
+def plan(engine, tmp_path) -> TensorRTPlan:
     path = tmp_path / "model.plan"
     path.write_bytes(b"plan")
-    return Plan(TensorRTLibrary(StubTensorRT(engine=engine)), path, torch.device("cpu"))
+    return TensorRTPlan(TensorRTLibrary(StubTensorRT(engine=engine)), path, torch.device("cpu"))
 
 
 def inputs(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -104,12 +109,12 @@ def test_plan_is_refused_when_the_library_does_not_take_it(engine, tmp_path):
     path.write_bytes(b"plan")
 
     with pytest.raises(TensorRTError, match=r"model.plan: tensorrt 10.13.0 does not take it"):
-        Plan(TensorRTLibrary(StubTensorRT(loads=False)), path, torch.device("cpu"))
+        TensorRTPlan(TensorRTLibrary(StubTensorRT(loads=False)), path, torch.device("cpu"))
 
 
 def test_plan_is_refused_when_it_is_missing(engine, tmp_path):
     with pytest.raises(FileNotFoundError, match="export the checkpoint first"):
-        Plan(TensorRTLibrary(StubTensorRT()), tmp_path / "model.plan", torch.device("cpu"))
+        TensorRTPlan(TensorRTLibrary(StubTensorRT()), tmp_path / "model.plan", torch.device("cpu"))
 
 
 def test_find_library_prefers_full_tensorrt(monkeypatch):

@@ -9,12 +9,12 @@ from reelserve.models.frame_consistency import FrameConsistency
 from reelserve.models.loading import save_component
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
 from reelserve.training import measure_consistency
-from reelserve.training.measure_consistency import disturb, measure_clip, summarise
+from reelserve.training.measure_consistency import add_flicker, measure_clip, summarise
 
 
 def test_disturb_changes_brightness_and_adds_noise() -> None:
     clip = np.full((20, 32, 32, 3), 128, np.uint8)
-    values = disturb(clip, np.random.default_rng(1)) / 255
+    values = add_flicker(clip, np.random.default_rng(1)) / 255
     means = values.mean(axis=(1, 2, 3)) / (128 / 255)
     assert 0.01 < np.ptp(means) <= 0.062
     assert values[0].std() == pytest.approx(0.02, rel=0.05)
@@ -23,7 +23,7 @@ def test_disturb_changes_brightness_and_adds_noise() -> None:
 def test_measure_clip_reports_less_flicker_on_a_still_clip() -> None:
     clip = np.full((12, 32, 32, 3), 128, np.uint8)
     before, after, change, undisturbed = measure_clip(
-        clip, clip - 1, disturb(clip, np.random.default_rng(1)), FrameConsistency()
+        clip, clip - 1, add_flicker(clip, np.random.default_rng(1)), FrameConsistency()
     )
     assert after < 0.2 * before
     assert change > 3

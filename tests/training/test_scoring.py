@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from reelserve.training.captions import Caption
-from reelserve.training.recogniser import Reading
+from reelserve.training.recogniser import SceneReading
 from reelserve.training.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -21,7 +21,7 @@ def scenes_of(count: int, two: float) -> Scenes:
     return sample_scenes(count, rng, held_out=True, two_object_share=two)
 
 
-def true_reading(scenes: Scenes) -> Reading:
+def true_reading(scenes: Scenes) -> SceneReading:
     """What a perfect recogniser would see."""
     count = len(scenes)
     rows = torch.arange(count)
@@ -38,7 +38,7 @@ def true_reading(scenes: Scenes) -> Reading:
             table[rows, colour, torch.as_tensor(getattr(scenes, name)[:, which])] = 5.0
     background = torch.zeros(count, len(BACKGROUNDS))
     background[rows, torch.as_tensor(scenes.background)] = 5.0
-    return Reading(present, tables["shape"], tables["size"], tables["motion"], background)
+    return SceneReading(present, tables["shape"], tables["size"], tables["motion"], background)
 
 
 @pytest.mark.parametrize("two", [0.0, 1.0])

@@ -120,7 +120,7 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=_EPSILON) * scale + shift
 
 
-def attention(
+def attention_node(
     query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None
 ) -> Tensor:
     """Attention over `[batch, tokens, N·D]` tensors.
@@ -151,7 +151,7 @@ class OnnxSpatialAttention(nn.Module):
         q = normalise_heads(self.norm_q, q, self.num_heads)
         k = normalise_heads(self.norm_k, k, self.num_heads)
         q, k, v = (part.reshape(x.shape) for part in (q, k, v))
-        return project(self.to_out, attention(q, k, v, self.num_heads))
+        return project(self.to_out, attention_node(q, k, v, self.num_heads))
 
 
 class OnnxTemporalAttention(nn.Module):
@@ -169,7 +169,7 @@ class OnnxTemporalAttention(nn.Module):
         q, k, v = (project(linear, x) for linear in self.to_qkv)
         q = self._rotate(normalise_heads(self.norm_q, q, self.num_heads), x, cos, sin)
         k = self._rotate(normalise_heads(self.norm_k, k, self.num_heads), x, cos, sin)
-        out = attention(q, k, v.reshape(x.shape), self.num_heads)
+        out = attention_node(q, k, v.reshape(x.shape), self.num_heads)
         return project(self.to_out, out.reshape(b, s, f, c).transpose(1, 2))
 
     def _rotate(self, heads: Tensor, like: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class OnnxTextAttention(nn.Module):
         k = normalise_heads(self.norm_k, k, self.num_heads).reshape(text.shape)
         # ONNX Runtime broadcasts no mask over queries.
         mask = mask.expand(-1, -1, x.shape[1], -1)
-        return project(self.to_out, attention(q, k, v, self.num_heads, mask)).reshape(x.shape)
+        return project(self.to_out, attention_node(q, k, v, self.num_heads, mask)).reshape(x.shape)
 
 
 class OnnxBlock(nn.Module):

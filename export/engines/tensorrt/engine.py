@@ -27,7 +27,12 @@ from reelserve.export.engines.tensorrt.graph import (
 )
 from reelserve.export.stages import DTYPES, ExportStage, Precision, Target
 from reelserve.runtimes.graph_spec import GraphSpec
-from reelserve.runtimes.tensorrt_plan import Plan, TensorRTError, TensorRTLibrary, find_library
+from reelserve.runtimes.tensorrt_plan import (
+    TensorRTError,
+    TensorRTLibrary,
+    TensorRTPlan,
+    find_library,
+)
 
 GRAPH_FILE = "graph.onnx"
 """Beside a plan that cannot run on the machine that built it; BF16 is FP32 in it."""
@@ -57,7 +62,7 @@ class TensorRTEngine:
         self, capabilities: tuple[str, ...] | None = None, cache_folder: Path = CACHE_FOLDER
     ) -> None:
         self._capabilities, self._cache_folder = capabilities, cache_folder
-        self._plan: tuple[tuple[Path, int], Plan] | None = None
+        self._plan: tuple[tuple[Path, int], TensorRTPlan] | None = None
         self._graphs = OnnxRuntimeEngine()
 
     def check(self, precision: Precision) -> None:
@@ -197,7 +202,7 @@ class TensorRTEngine:
         device = torch.device("cuda", torch.cuda.current_device())
         if self._plan is None or self._plan[0] != key:
             self.release()
-            self._plan = key, Plan(self._library, path, device)
+            self._plan = key, TensorRTPlan(self._library, path, device)
         plan = self._plan[1]
         tensors = {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
         outputs = plan.run(tensors)

@@ -12,7 +12,7 @@ from reelserve.export.families.diffusers_components import (
     MissingLibraryError,
     flow_match_spec,
     limits_with,
-    load_component,
+    load_library_component,
     tokenizer_json,
 )
 from reelserve.export.families.layout import Checkpoint
@@ -30,7 +30,7 @@ def write_index(folder: Path, **components: tuple[str, str]) -> Checkpoint:
 def test_load_component_names_what_it_found_when_the_class_is_another(tmp_path: Path) -> None:
     checkpoint = write_index(tmp_path, vae=("diffusers", "AutoencoderKLWan"))
     with pytest.raises(ValueError, match=r"'vae' is diffusers\.AutoencoderKLWan; this family nee"):
-        load_component(checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo")
+        load_library_component(checkpoint, "vae", "diffusers", "AutoencoderKLLTXVideo")
 
 
 def test_load_component_says_what_to_install_when_the_library_is_missing(
@@ -41,7 +41,7 @@ def test_load_component_says_what_to_install_when_the_library_is_missing(
     (tmp_path / "vae" / "config.json").write_text("{}")
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     with pytest.raises(MissingLibraryError, match=r"pip install 'reelserve\[families\]'"):
-        load_component(checkpoint, "vae", "nowhere", "AutoencoderKL")
+        load_library_component(checkpoint, "vae", "nowhere", "AutoencoderKL")
 
 
 def test_limits_with_changes_only_what_is_named() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install '.[families]'")
 
-from reelserve.export.families import Family, family_of
+from reelserve.export.families import CheckpointFamily, family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, torch_runner
 from reelserve.tools.bench.gpu.cases import DRY_CASES
@@ -24,7 +24,7 @@ def work(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("sized")
 
 
-def family(case, work, **profile: int) -> Family:
+def family(case, work, **profile: int) -> CheckpointFamily:
     wanted = {
         "num_frames": case.num_frames,
         "height": case.height,
@@ -52,7 +52,7 @@ def test_stages_draw_a_clip_of_the_size_after_the_upsampler(work):
 def test_stages_of_equal_components_and_sizes_are_made_from_the_same(work):
     ltx, sized, deep = (family(case, work) for case in (LTX, SIZED, DEEP))
 
-    def shared(first: Family, second: Family) -> set[str]:
+    def shared(first: CheckpointFamily, second: CheckpointFamily) -> set[str]:
         return {name for name in ENGINE_STAGES if _source(first, name) == _source(second, name)}
 
     assert shared(sized, deep) == set(ENGINE_STAGES) - {"denoiser"}
@@ -72,6 +72,6 @@ def test_cases_share_what_their_stages_share(stage):
     assert (longer.stage_key(stage) == SIZED.stage_key(stage)) == (stage == "text_encoder")
 
 
-def _source(family: Family, stage: str) -> object:
+def _source(family: CheckpointFamily, stage: str) -> object:
     source = family.source(stage)
     return source.settings, tuple(path.resolve() for path in source.files)

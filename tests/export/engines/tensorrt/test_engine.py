@@ -23,7 +23,7 @@ from reelserve.export.engines.tensorrt.engine import (
     TensorRTEngine,
     plan_spec,
 )
-from reelserve.export.families import Family, family_of
+from reelserve.export.families import CheckpointFamily, family_of
 from reelserve.export.families.diffusers_components import Unchanged
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ENGINE_STAGES, StageRun, compare_stage, require_parity
@@ -57,7 +57,7 @@ def built_once(tmp_path_factory):
     """Builds a stage when it is first asked for."""
 
     @cache
-    def family(name: str) -> Family:
+    def family(name: str) -> CheckpointFamily:
         if name == "bundled":
             return family_of(Checkpoint.open(BUNDLED))
         pytest.importorskip("diffusers", reason="needs pip install '.[families]'")

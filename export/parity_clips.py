@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from reelserve.pipeline.atomic_file import replaced_file
 
-CARRIED_FILE = "export.parity.npz"
+PARITY_CLIPS_FILE = "export.parity.npz"
 """Beside a stage's graph until the whole export is done."""
 
 
 @dataclass(frozen=True)
-class Carried:
+class ParityClips:
     """What the next stage starts from.
 
     Args:
@@ -34,14 +34,14 @@ class Carried:
             folder: Version folder of the stage.
             key: Of all that they depend on.
         """
-        with replaced_file(folder / CARRIED_FILE) as partial:
+        with replaced_file(folder / PARITY_CLIPS_FILE) as partial:
             np.savez(partial, torch=self.torch, graph=self.graph, key=np.array(key))
 
     @classmethod
-    def load(cls, folder: Path, key: str) -> Carried | None:
+    def load(cls, folder: Path, key: str) -> ParityClips | None:
         """Results that were kept under this key; None where there are none."""
         try:
-            with np.load(folder / CARRIED_FILE) as found:
+            with np.load(folder / PARITY_CLIPS_FILE) as found:
                 if str(found["key"]) != key:
                     return None
                 return cls(found["torch"], found["graph"])

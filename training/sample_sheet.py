@@ -14,7 +14,7 @@ _TITLE_PX = 16
 _COLUMNS = 2
 
 
-def save_contact_sheet(path: Path, prompts: list[str], frames: Tensor) -> None:
+def save_sample_sheet(path: Path, prompts: list[str], frames: Tensor) -> None:
     """Writes a PNG with a row of evenly spaced frames for each clip.
 
     Args:

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from reelserve.pipeline import provenance as host
+from reelserve.pipeline.provenance import provenance
 
 
-def provenance(device: str) -> dict[str, Any]:
+def device_provenance(device: str) -> dict[str, Any]:
     """Fields that every results file of training carries.
 
     The commit comes from git, or from `REELSERVE_COMMIT` where the tree has no history.
     """
-    fields = host.provenance()
+    fields = provenance()
     gpu = device.startswith("cuda")
     return {
         "commit": os.environ.get("REELSERVE_COMMIT") or fields["commit"],

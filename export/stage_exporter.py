@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from reelserve.export.builds import Build, Builder, BuildError, build_together
-from reelserve.export.carried import Carried
 from reelserve.export.engines import Engine
 from reelserve.export.fingerprints import combined
 from reelserve.export.parity import (
@@ -31,6 +30,7 @@ from reelserve.export.parity import (
     require_parity,
     torch_runner,
 )
+from reelserve.export.parity_clips import ParityClips
 from reelserve.export.repository import ExportRecord, ModelRepository
 from reelserve.pipeline.contract import STAGES
 from reelserve.runtimes.export_lock import ArtefactFile
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, the stages that are done and the stages to do."""
 
 
-class Chain:
+class StageExporter:
     """Builds stages where that is asked for, and checks them.
 
     Args:
@@ -64,7 +64,7 @@ class Chain:
 
     def run(
         self, outdated: tuple[str, ...], records: dict[str, ExportRecord], jobs: int
-    ) -> Carried:
+    ) -> ParityClips:
         """Takes the clip through all stages.
 
         Args:
@@ -89,7 +89,7 @@ class Chain:
             for name in ENGINE_STAGES:
                 key = combined(key + self._prints[name])
                 version = self._repository.version_folder(name)
-                kept = None if name in folders else Carried.load(version, key)
+                kept = None if name in folders else ParityClips.load(version, key)
                 if kept is None:
                     kept = self._stage(name, clips, folders.get(name), builds.get(name), records)
                     kept.save(version, key)
@@ -110,11 +110,11 @@ class Chain:
     def _stage(
         self,
         name: str,
-        before: Carried | None,
+        before: ParityClips | None,
         folder: Path | None,
         build: Build | None,
         records: dict[str, ExportRecord],
-    ) -> Carried:
+    ) -> ParityClips:
         """Builds a stage if it has a folder to build into, and takes both clips through it."""
         run, build = self._torch_run(name, before, folder, build)
         path = folder or self._repository.version_folder(name)
@@ -133,10 +133,10 @@ class Chain:
             records[name] = self._record(name, build, parity, folder)
             self._repository.accept(name, folder, records[name])
             self._done += 1
-        return Carried(run.result, other.result)
+        return ParityClips(run.result, other.result)
 
     def _torch_run(
-        self, name: str, before: Carried | None, folder: Path | None, build: Build | None
+        self, name: str, before: ParityClips | None, folder: Path | None, build: Build | None
     ) -> tuple[StageRun, Build | None]:
         """Loads a stage, builds it unless that is done, runs it; its weights are gone then."""
         self._say(f"loading {name}")
