@@ -19,6 +19,11 @@ from reelserve.loadtest.plan import (
 from reelserve.loadtest.verdict import P95_S_RANGE, VIDEOS_PER_S_RANGE
 
 DEFAULT_LEVELS = (1.0, 2.0, 4.0, 8.0)
+FORMER_NAMES = {
+    "--stage-seconds": "level_seconds",
+    "--max-stage-seconds": "max_level_seconds",
+}
+"""Options that scripts may still call by the names they had before levels were called so."""
 EPILOG = """\
 A closed loop keeps a fixed number of requests in flight: it finds what the server can do at most.
 An open loop sends requests at moments drawn beforehand, whether or not others have ended: it shows
@@ -147,7 +152,7 @@ def _add_windows(group: argparse._ArgumentGroup) -> None:
         help="closed loop: at least so many of each caller count (%(default)s)",
     )
     add(
-        "--stage-seconds",
+        "--level-seconds",
         type=seconds,
         default=0.0,
         metavar="S",
@@ -168,12 +173,14 @@ def _add_windows(group: argparse._ArgumentGroup) -> None:
         help="and seconds (%(default)g)",
     )
     add(
-        "--max-stage-seconds",
+        "--max-level-seconds",
         type=real_number(0, above=True),
         default=1800.0,
         metavar="S",
         help="a load that takes longer ends the test as failed (%(default)g)",
     )
+    for old, dest in FORMER_NAMES.items():
+        add(old, dest=dest, type=seconds, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add_goals(group: argparse._ArgumentGroup) -> None:

@@ -131,9 +131,9 @@ def _plan(arguments: argparse.Namespace, url: str, video: Video) -> Plan:
         warm_up_s=arguments.warm_up_seconds,
         clips=arguments.clips,
         rounds=arguments.rounds,
-        stage_s=arguments.stage_seconds,
+        level_s=arguments.level_seconds,
         ramp_s=arguments.ramp,
-        max_stage_s=arguments.max_stage_seconds,
+        max_level_s=arguments.max_level_seconds,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from reelserve.client import StageStatistics
 from reelserve.loadtest.plan import CLOSED
-from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement, RequestRecord, StageRecord
+from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement, RequestRecord, Window
 from reelserve.pipeline.contract import STAGES
 
 GOAL_CLIP_S = 10.0
@@ -39,7 +39,7 @@ class ServerTime:
 
 
 @dataclass(frozen=True)
-class StageFigures:
+class LevelFigures:
     """One level.
 
     Args:
@@ -92,8 +92,13 @@ class StageFigures:
         """Refused requests among all that count."""
         return self._share(self.refused)
 
+    @property
+    def requests(self) -> int:
+        """All requests that count."""
+        return self.clips + self.refused + self.errors
+
     def _share(self, count: int) -> float:
-        return count / max(1, self.clips + self.refused + self.errors)
+        return count / max(1, self.requests)
 
 
 @dataclass(frozen=True)
@@ -125,39 +130,39 @@ class Scale:
         return latency_s * GOAL_CLIP_S / self.clip_s
 
 
-def all_figures(measurement: Measurement, loop: str) -> list[StageFigures]:
+def all_figures(measurement: Measurement, loop: str) -> list[LevelFigures]:
     """Figures of every level whose window was closed."""
-    return [stage_figures(stage, measurement.requests, loop) for stage in measurement.stages]
+    return [level_figures(window, measurement.requests, loop) for window in measurement.windows]
 
 
-def stage_figures(stage: StageRecord, requests: Sequence[RequestRecord], loop: str) -> StageFigures:
+def level_figures(window: Window, requests: Sequence[RequestRecord], loop: str) -> LevelFigures:
     """Figures of one level.
 
     Args:
-        stage: Its window.
+        window: Its window.
         requests: Of the whole test.
-        loop: Says which requests count, see `StageRecord.holds`.
+        loop: Says which requests count, see `Window.holds`.
     """
-    counted = [request for request in requests if stage.holds(request, loop)]
+    counted = [request for request in requests if window.holds(request, loop)]
     latencies = sorted(request.latency_s for request in counted if request.outcome == OK)
-    ended = [request for request in requests if stage.ended_in(request)]
+    ended = [request for request in requests if window.ended_in(request)]
     clips_ended = sum(request.outcome == OK for request in ended)
     mean_of_all_s = _mean([request.latency_s for request in counted])
-    return StageFigures(
-        level=stage.level,
-        window_s=stage.window_s,
+    return LevelFigures(
+        level=window.level,
+        window_s=window.window_s,
         clips=len(latencies),
         refused=sum(request.outcome == REFUSED for request in counted),
         errors=sum(request.outcome == ERROR for request in counted),
-        clips_per_s=clips_ended / stage.window_s,
+        clips_per_s=clips_ended / window.window_s,
         mean_s=_mean(latencies),
         p50_s=percentile(latencies, 50),
         p95_s=percentile(latencies, 95),
         p99_s=percentile(latencies, 99),
-        mean_in_flight=stage.mean_in_flight,
-        expected_in_flight=len(ended) / stage.window_s * mean_of_all_s,
+        mean_in_flight=window.mean_in_flight,
+        expected_in_flight=len(ended) / window.window_s * mean_of_all_s,
         server=server_times(
-            stage.statistics,
+            window.statistics,
             clips_ended,
             [request.diffusion_s for request in counted if request.outcome == OK],
         ),
@@ -203,19 +208,19 @@ def percentile(rising: Sequence[float], percent: float) -> float:
     return rising[max(0, math.ceil(len(rising) * percent / 100) - 1)]
 
 
-def knee(stages: Sequence[StageFigures]) -> StageFigures:
+def knee(levels: Sequence[LevelFigures]) -> LevelFigures:
     """The saturation point: the lowest level within 5% of the highest throughput of the sweep.
 
     Up to here more load gained throughput that was worth it; beyond, requests mostly wait. If it
     is the highest level of the sweep, the server was not seen to saturate.
     """
-    enough = (1 - WORTHWHILE_GAIN) * max(stage.clips_per_s for stage in stages)
-    return next(stage for stage in stages if stage.clips_per_s >= enough)
+    enough = (1 - WORTHWHILE_GAIN) * max(figures.clips_per_s for figures in levels)
+    return next(figures for figures in levels if figures.clips_per_s >= enough)
 
 
-def measured_models(stages: Sequence[StageFigures]) -> list[str]:
+def measured_models(levels: Sequence[LevelFigures]) -> list[str]:
     """Models of which there are times at every level, in the order of the flow."""
-    return [model for model in stages[0].server if all(model in s.server for s in stages)]
+    return [model for model in levels[0].server if all(model in s.server for s in levels)]
 
 
 def level_name(level: float, loop: str) -> str:

@@ -90,7 +90,7 @@ class Load:
     def measurement(self) -> Measurement:
         """What was written down."""
         return Measurement(
-            stages=self.sweep.records(),
+            windows=self.sweep.records(),
             requests=tuple(self.records),
             in_flight=tuple(self.in_flight.history),
             errors={

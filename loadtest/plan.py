@@ -37,9 +37,9 @@ class Plan:
         warm_up_s: At least so many seconds pass before any counts.
         clips: At least so many clips are counted at each level.
         rounds: At least so many clips of each caller are counted, on the average; closed loop.
-        stage_s: Clips are counted for at least so many seconds.
+        level_s: Clips are counted for at least so many seconds.
         ramp_s: Seconds in which load rises to a level; 0 is a step.
-        max_stage_s: A level that takes longer ends the test.
+        max_level_s: A level that takes longer ends the test.
 
     Raises:
         ValueError: If a value is out of range.
@@ -56,9 +56,9 @@ class Plan:
     warm_up_s: float = 0.0
     clips: int = 8
     rounds: int = 3
-    stage_s: float = 0.0
+    level_s: float = 0.0
     ramp_s: float = 0.0
-    max_stage_s: float = 1800.0
+    max_level_s: float = 1800.0
 
     def __post_init__(self) -> None:
         if self.loop not in LOOPS:
@@ -84,7 +84,7 @@ class Plan:
 
     def window_s(self, level: float) -> float:
         """Seconds for which an open loop counts arrivals."""
-        return max(self.stage_s, self.clips / level)
+        return max(self.level_s, self.clips / level)
 
     def to_json(self) -> str:
         """For `from_json` in another process."""

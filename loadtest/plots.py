@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reelserve.loadtest.figures import GOAL_CLIP_S, Scale, StageFigures, measured_models
+from reelserve.loadtest.figures import GOAL_CLIP_S, LevelFigures, Scale, measured_models
 from reelserve.loadtest.plan import CLOSED
 from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement
 from reelserve.loadtest.verdict import Goals, Verdict
@@ -40,7 +40,7 @@ STYLE = {
 
 
 def draw_sweep(
-    stages: Sequence[StageFigures],
+    levels: Sequence[LevelFigures],
     verdict: Verdict,
     goals: Goals,
     scale: Scale,
@@ -50,27 +50,27 @@ def draw_sweep(
     """Throughput and latency against load; the knee and the goals are marked.
 
     Args:
-        stages: Every level.
+        levels: Every level.
         verdict: Says where the knee is.
         goals: Drawn as dashed lines.
         scale: To videos of 10 s and one GPU.
         loop: Closed or open.
         title: Above both plots.
     """
-    levels = [stage.level for stage in stages]
+    loads = [figures.level for figures in levels]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.1), layout="constrained")
         throughput, latency = figure.subplots(1, 2)
-        values = [scale.videos_per_s(stage.clips_per_s) for stage in stages]
-        throughput.plot(levels, values, "-o", color=BLUE, linewidth=2)
+        values = [scale.videos_per_s(figures.clips_per_s) for figures in levels]
+        throughput.plot(loads, values, "-o", color=BLUE, linewidth=2)
         _goal(throughput, goals.videos_per_s, f"goal: {goals.videos_per_s:g} or more")
         _mark_knee(throughput, verdict, scale)
         throughput.set_title(f"{GOAL_CLIP_S:g} s videos per second per {scale.per}")
         throughput.set_ylim(0, 1.25 * max(*values, goals.videos_per_s))
         # The first is wide and pale: of few clips, p99 lies under p95.
         for name, colour, width in (("p99", PALE, 7), ("p95", AMBER, 2), ("p50", GREEN, 2)):
-            seconds = [scale.latency_s(getattr(stage, f"{name}_s")) for stage in stages]
-            latency.plot(levels, seconds, "-o", color=colour, linewidth=width, label=name)
+            seconds = [scale.latency_s(getattr(figures, f"{name}_s")) for figures in levels]
+            latency.plot(loads, seconds, "-o", color=colour, linewidth=width, label=name)
         _goal(latency, goals.p95_s, f"goal: p95 at most {goals.p95_s:g} s")
         latency.axvline(verdict.knee.level, color=INK, linewidth=0.9, linestyle=":")
         latency.set_title(f"Latency of a {GOAL_CLIP_S:g} s video, seconds")
@@ -78,7 +78,7 @@ def draw_sweep(
         latency.yaxis.set_major_formatter("{x:g}")
         latency.legend(loc="upper left", bbox_to_anchor=(0, 0.86))
         for axes in (throughput, latency):
-            _level_axis(axes, levels, loop)
+            _level_axis(axes, loads, loop)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
     return figure
 
@@ -105,13 +105,13 @@ def draw_timeline(measurement: Measurement, loop: str) -> Figure:
         latency.legend(loc="upper left", bbox_to_anchor=(1, 1))
         for axes in (in_flight, latency):
             axes.grid(color=GRID)
-            for stage in measurement.stages:
-                axes.axvspan(stage.opened_s, stage.closed_s, color=SHADE, zorder=0)
+            for window in measurement.windows:
+                axes.axvspan(window.opened_s, window.closed_s, color=SHADE, zorder=0)
         unit = "at once" if loop == CLOSED else "/s"
-        for stage in measurement.stages:
-            middle = (stage.opened_s + stage.closed_s) / 2
+        for window in measurement.windows:
+            middle = (window.opened_s + window.closed_s) / 2
             in_flight.annotate(
-                f"{stage.level:g} {unit}",
+                f"{window.level:g} {unit}",
                 (middle, 1),
                 xycoords=("data", "axes fraction"),
                 ha="center",
@@ -120,22 +120,22 @@ def draw_timeline(measurement: Measurement, loop: str) -> Figure:
     return figure
 
 
-def draw_server_seconds(stages: Sequence[StageFigures], loop: str) -> Figure:
+def draw_server_seconds(levels: Sequence[LevelFigures], loop: str) -> Figure:
     """Seconds of computing and of waiting by stage for each clip, see `ServerTime`."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.8), layout="constrained")
         compute, queue = figure.subplots(1, 2)
-        places = range(len(stages))
+        places = range(len(levels))
         for axes, kind in ((compute, "compute_s"), (queue, "queue_s")):
-            lower = [0.0] * len(stages)
+            lower = [0.0] * len(levels)
             # `video_diffusion` computes while `denoiser` does, whose queue is a part of its wait.
-            models = [model for model in measured_models(stages) if model != "denoiser"]
+            models = [model for model in measured_models(levels) if model != "denoiser"]
             for number, model in enumerate(models):
-                heights = [getattr(stage.server[model], kind) for stage in stages]
+                heights = [getattr(figures.server[model], kind) for figures in levels]
                 colour = STAGE_COLOURS[number % len(STAGE_COLOURS)]
                 axes.bar(places, heights, 0.6, lower, label=model, color=colour)
                 lower = [low + height for low, height in zip(lower, heights, strict=True)]
-            axes.set_xticks(places, [f"{stage.level:g}" for stage in stages])
+            axes.set_xticks(places, [f"{figures.level:g}" for figures in levels])
             axes.set_xlabel(_load_label(loop))
             axes.grid(axis="y", color=GRID)
         compute.set_title("Computing, seconds per clip")

@@ -45,7 +45,7 @@ class RequestRecord:
 
 
 @dataclass(frozen=True)
-class StageRecord:
+class Window:
     """The window of one level.
 
     Args:
@@ -88,7 +88,7 @@ class Measurement:
     """All that a load test wrote down.
 
     Args:
-        stages: Windows in the order of the levels.
+        windows: Windows in the order of the levels.
         requests: Every request that ended, warm-up too, in that order.
         in_flight: Moment and requests in flight from then on.
         errors: Message to number of requests that ended so, those that count only; by Locust.
@@ -97,7 +97,7 @@ class Measurement:
             something else meanwhile.
     """
 
-    stages: tuple[StageRecord, ...]
+    windows: tuple[Window, ...]
     requests: tuple[RequestRecord, ...]
     in_flight: tuple[tuple[float, int], ...]
     errors: dict[str, int]
@@ -112,18 +112,18 @@ class Measurement:
     def from_json(cls, text: str) -> Measurement:
         """Reads what `to_json` wrote."""
         raw = json.loads(text)
-        stages = (
+        windows = (
             {
-                **stage,
+                **window,
                 "statistics": {
                     model: StageStatistics(**counters)
-                    for model, counters in stage["statistics"].items()
+                    for model, counters in window["statistics"].items()
                 },
             }
-            for stage in raw["stages"]
+            for window in raw["windows"]
         )
         return cls(
-            stages=tuple(StageRecord(**stage) for stage in stages),
+            windows=tuple(Window(**window) for window in windows),
             requests=tuple(RequestRecord(**request) for request in raw["requests"]),
             in_flight=tuple((at_s, count) for at_s, count in raw["in_flight"]),
             errors=raw["errors"],

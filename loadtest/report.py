@@ -34,7 +34,7 @@ def title(found: Outcome) -> str:
 def sweep_figure(found: Outcome) -> Figure:
     """The plot of the sweep."""
     return draw_sweep(
-        found.stages, found.verdict, found.goals, found.scale, found.plan.loop, title(found)
+        found.levels, found.verdict, found.goals, found.scale, found.plan.loop, title(found)
     )
 
 
@@ -59,11 +59,11 @@ def html(found: Outcome) -> str:
         origin=found.origin,
         title=title(found),
         level_name=lambda level: level_name(level, loop),
-        models=measured_models(found.stages),
+        models=measured_models(found.levels),
         goal_clip_s=GOAL_CLIP_S,
         tolerance=LAW_TOLERANCE,
         gain=WORTHWHILE_GAIN,
         sweep_plot=Markup(svg(sweep_figure(found))),
         timeline_plot=Markup(svg(draw_timeline(found.measurement, loop))),
-        server_plot=Markup(svg(draw_server_seconds(found.stages, loop))),
+        server_plot=Markup(svg(draw_server_seconds(found.levels, loop))),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reelserve.client import VideoInfo
-from reelserve.loadtest.figures import GOAL_CLIP_S, Scale, StageFigures, all_figures
+from reelserve.loadtest.figures import GOAL_CLIP_S, LevelFigures, Scale, all_figures
 from reelserve.loadtest.plan import CLOSED, Plan
 from reelserve.loadtest.records import Measurement
 from reelserve.loadtest.verdict import Goals, Verdict, judge
@@ -28,7 +28,7 @@ class Outcome:
         goals: What was to be met.
         info: Of a clip like those measured.
         scale: To videos of 10 s and one GPU.
-        stages: Figures of every level.
+        levels: Figures of every level.
         verdict: The judgement.
         origin: Command, hardware, commit, date and versions.
     """
@@ -38,7 +38,7 @@ class Outcome:
     goals: Goals
     info: VideoInfo
     scale: Scale
-    stages: tuple[StageFigures, ...]
+    levels: tuple[LevelFigures, ...]
     verdict: Verdict
     origin: Mapping[str, Any]
 
@@ -56,18 +56,18 @@ def outcome(
     Raises:
         ValueError: If no level was measured.
     """
-    stages = all_figures(measurement, plan.loop)
-    if not stages:
+    levels = all_figures(measurement, plan.loop)
+    if not levels:
         raise ValueError(f"nothing was measured: {measurement.unfinished}")
     scale = Scale(info.duration_s, gpus)
-    verdict = judge(stages, goals, scale, plan.loop, measurement.unfinished)
-    return Outcome(plan, measurement, goals, info, scale, tuple(stages), verdict, origin)
+    verdict = judge(levels, goals, scale, plan.loop, measurement.unfinished)
+    return Outcome(plan, measurement, goals, info, scale, tuple(levels), verdict, origin)
 
 
 def as_json(found: Outcome) -> dict[str, Any]:
     """The results file. Throughput and seconds are normalised, except under `measured`."""
     plan, verdict, scale, info = found.plan, found.verdict, found.scale, found.info
-    judged = sweep_row(verdict.stage, scale, plan.loop)
+    judged = sweep_row(verdict.judged, scale, plan.loop)
     shape = ("num_inference_steps", "guidance_scale", "num_frames", "fps", "height", "width")
     level = level_key(plan.loop)
     return {
@@ -79,11 +79,11 @@ def as_json(found: Outcome) -> dict[str, Any]:
         "reached": list(verdict.reached),
         "goals": asdict(found.goals),
         "loop": plan.loop,
-        "judged": {level: verdict.stage.level},
+        "judged": {level: verdict.judged.level},
         "knee": {level: verdict.knee.level, "saturated": verdict.saturated},
         "sweep": [
-            {**sweep_row(stage, scale, plan.loop), "measured": _measured(stage)}
-            for stage in found.stages
+            {**sweep_row(figures, scale, plan.loop), "measured": _measured(figures)}
+            for figures in found.levels
         ],
         "errors": found.measurement.errors,
         "request": {
@@ -106,22 +106,22 @@ def level_key(loop: str) -> str:
     return "concurrency" if loop == CLOSED else "rate_per_s"
 
 
-def sweep_row(stage: StageFigures, scale: Scale, loop: str) -> dict[str, Any]:
+def sweep_row(figures: LevelFigures, scale: Scale, loop: str) -> dict[str, Any]:
     """Figures of a level, normalised."""
     seconds = {
-        name: number(scale.latency_s(getattr(stage, name)))
+        name: number(scale.latency_s(getattr(figures, name)))
         for name in ("mean_s", "p50_s", "p95_s", "p99_s")
     }
     return {
-        level_key(loop): stage.level,
-        "videos_per_s": number(scale.videos_per_s(stage.clips_per_s)),
+        level_key(loop): figures.level,
+        "videos_per_s": number(scale.videos_per_s(figures.clips_per_s)),
         **seconds,
-        "clips": stage.clips,
-        "errors": stage.errors,
-        "refused": stage.refused,
-        "error_share": number(stage.error_share),
-        "refused_share": number(stage.refused_share),
-        "littles_law_ratio": number(stage.law_ratio),
+        "clips": figures.clips,
+        "errors": figures.errors,
+        "refused": figures.refused,
+        "error_share": number(figures.error_share),
+        "refused_share": number(figures.refused_share),
+        "littles_law_ratio": number(figures.law_ratio),
     }
 
 
@@ -129,11 +129,11 @@ def write_csv(found: Outcome, folder: Path) -> None:
     """Writes `sweep.csv`, a row for each level, and `requests.csv`, one for each request."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {**sweep_row(stage, found.scale, found.plan.loop), **_flat(_measured(stage))}
-        for stage in found.stages
+        {**sweep_row(figures, found.scale, found.plan.loop), **_flat(_measured(figures))}
+        for figures in found.levels
     ]
     _write(folder / "sweep.csv", rows)
-    windows = found.measurement.stages
+    windows = found.measurement.windows
     _write(
         folder / "requests.csv",
         [
@@ -154,16 +154,16 @@ def number(value: float) -> float | None:
     return round(value, DIGITS) if math.isfinite(value) else None
 
 
-def _measured(stage: StageFigures) -> dict[str, Any]:
+def _measured(figures: LevelFigures) -> dict[str, Any]:
     """What was measured of clips as they are; seconds of the server's stages are for each clip."""
     return {
-        "window_s": number(stage.window_s),
-        "clips_per_s": number(stage.clips_per_s),
-        "mean_s": number(stage.mean_s),
-        "mean_in_flight": number(stage.mean_in_flight),
-        "expected_in_flight": number(stage.expected_in_flight),
-        "queue_s": {model: number(times.queue_s) for model, times in stage.server.items()},
-        "compute_s": {model: number(times.compute_s) for model, times in stage.server.items()},
+        "window_s": number(figures.window_s),
+        "clips_per_s": number(figures.clips_per_s),
+        "mean_s": number(figures.mean_s),
+        "mean_in_flight": number(figures.mean_in_flight),
+        "expected_in_flight": number(figures.expected_in_flight),
+        "queue_s": {model: number(times.queue_s) for model, times in figures.server.items()},
+        "compute_s": {model: number(times.compute_s) for model, times in figures.server.items()},
     }
 
 

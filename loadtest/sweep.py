@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from reelserve.client import StageStatistics
 from reelserve.loadtest.in_flight import InFlight
 from reelserve.loadtest.plan import CLOSED, Plan
-from reelserve.loadtest.records import REFUSED, RequestRecord, StageRecord
+from reelserve.loadtest.records import REFUSED, RequestRecord, Window
 
 Statistics = Mapping[str, StageStatistics]
 
@@ -32,7 +32,7 @@ class _Edge:
 
 
 @dataclass
-class _Stage:
+class _LevelState:
     """A level on its way."""
 
     level: float
@@ -58,32 +58,32 @@ class Sweep:
     ) -> None:
         self.plan, self.unfinished, self.finished = plan, "", False
         self._in_flight, self._read_statistics = in_flight, read_statistics
-        self._stages = [_Stage(plan.levels[0], 0.0)]
+        self._levels = [_LevelState(plan.levels[0], 0.0)]
         self._due_unended: set[int] = set()
 
     @property
     def number(self) -> int:
         """Of the present level, from 0."""
-        return len(self._stages) - 1
+        return len(self._levels) - 1
 
     @property
     def level(self) -> float:
         """The present level."""
-        return self._stage.level
+        return self._state.level
 
     @property
     def previous_level(self) -> float:
         """The level before the present one; 0 before the first."""
-        return self._stages[-2].level if self.number else 0.0
+        return self._levels[-2].level if self.number else 0.0
 
     @property
     def started_s(self) -> float:
         """When the present level started."""
-        return self._stage.started_s
+        return self._state.started_s
 
     @property
-    def _stage(self) -> _Stage:
-        return self._stages[-1]
+    def _state(self) -> _LevelState:
+        return self._levels[-1]
 
     def callers(self, now_s: float) -> int:
         """How many callers a closed loop should have."""
@@ -95,16 +95,16 @@ class Sweep:
 
     def load_is(self, callers: float, now_s: float) -> None:
         """Told how much load there is; the level counts as reached once it is its own."""
-        if self._stage.full_load_s is None and callers >= self.level:
-            self._stage.full_load_s = now_s
+        if self._state.full_load_s is None and callers >= self.level:
+            self._state.full_load_s = now_s
 
     def sent(self, request: int, due_s: float) -> None:
         """Told that a request is sent."""
-        stage = self._stage
-        if self.plan.loop == CLOSED or not stage.opened or due_s < stage.opened.at_s:
+        state = self._state
+        if self.plan.loop == CLOSED or not state.opened or due_s < state.opened.at_s:
             return
         # One that was due in the window may be sent a moment after its end.
-        if not stage.closed or due_s < stage.closed.at_s:
+        if not state.closed or due_s < state.closed.at_s:
             self._due_unended.add(request)
 
     def ended(self, request: RequestRecord) -> bool:
@@ -113,15 +113,15 @@ class Sweep:
         Returns:
             Whether it counts.
         """
-        stage = self._stage
-        counts = self._counts(stage, request)
+        state = self._state
+        counts = self._counts(state, request)
         if request.outcome != REFUSED:
-            stage.ended += 1
-            stage.counted += counts
+            state.ended += 1
+            state.counted += counts
         self._due_unended.discard(request.number)
         # A closed loop's edges are ends of clips. A refusal is none.
         if self.plan.loop == CLOSED and request.outcome != REFUSED and not self.finished:
-            self._move(stage, request.ended_s)
+            self._move(state, request.ended_s)
         return counts
 
     def tick(self, now_s: float) -> None:
@@ -129,71 +129,71 @@ class Sweep:
         if self.finished:
             return
         if self.plan.loop != CLOSED:
-            self._move(self._stage, now_s)
-        if now_s - self.started_s > self.plan.max_stage_s and not self.finished:
+            self._move(self._state, now_s)
+        if now_s - self.started_s > self.plan.max_level_s and not self.finished:
             self.unfinished = (
-                f"the level of {self.level:g} did not end within {self.plan.max_stage_s:g} s"
+                f"the level of {self.level:g} did not end within {self.plan.max_level_s:g} s"
             )
             self.finished = True
 
-    def records(self) -> tuple[StageRecord, ...]:
+    def records(self) -> tuple[Window, ...]:
         """Every window that was closed."""
         return tuple(
-            StageRecord(
-                level=stage.level,
-                opened_s=stage.opened.at_s,
-                closed_s=stage.closed.at_s,
-                mean_in_flight=(stage.closed.request_seconds - stage.opened.request_seconds)
-                / (stage.closed.at_s - stage.opened.at_s),
-                statistics=difference(stage.opened.statistics, stage.closed.statistics),
+            Window(
+                level=state.level,
+                opened_s=state.opened.at_s,
+                closed_s=state.closed.at_s,
+                mean_in_flight=(state.closed.request_seconds - state.opened.request_seconds)
+                / (state.closed.at_s - state.opened.at_s),
+                statistics=difference(state.opened.statistics, state.closed.statistics),
             )
-            for stage in self._stages
-            if stage.opened and stage.closed
+            for state in self._levels
+            if state.opened and state.closed
         )
 
-    def _counts(self, stage: _Stage, request: RequestRecord) -> bool:
-        if not stage.opened:
+    def _counts(self, state: _LevelState, request: RequestRecord) -> bool:
+        if not state.opened:
             return False
         if self.plan.loop == CLOSED:
-            return not stage.closed
+            return not state.closed
         return request.number in self._due_unended
 
-    def _move(self, stage: _Stage, now_s: float) -> None:
+    def _move(self, state: _LevelState, now_s: float) -> None:
         """Opens or closes the window, or goes on to the next level, if it is time to."""
-        if not stage.opened:
-            if self._may_open(stage, now_s):
-                stage.opened = self._edge(now_s)
-                stage.opened.statistics = self._read_statistics()
+        if not state.opened:
+            if self._may_open(state, now_s):
+                state.opened = self._edge(now_s)
+                state.opened.statistics = self._read_statistics()
             return
-        if not stage.closed and self._may_close(stage, stage.opened, now_s):
-            stage.closed = self._edge(now_s)
-            stage.closed.statistics = self._read_statistics()
+        if not state.closed and self._may_close(state, state.opened, now_s):
+            state.closed = self._edge(now_s)
+            state.closed.statistics = self._read_statistics()
             if self.plan.loop == CLOSED:
                 self._go_on(now_s)
-        elif stage.closed and self.plan.loop != CLOSED and not self._due_unended:
+        elif state.closed and self.plan.loop != CLOSED and not self._due_unended:
             self._go_on(now_s)
 
-    def _may_open(self, stage: _Stage, now_s: float) -> bool:
-        if stage.full_load_s is None or now_s - stage.full_load_s < self.plan.warm_up_s:
+    def _may_open(self, state: _LevelState, now_s: float) -> bool:
+        if state.full_load_s is None or now_s - state.full_load_s < self.plan.warm_up_s:
             return False
         oldest = self._in_flight.oldest_sent_s()
-        if oldest is not None and oldest < stage.full_load_s:
+        if oldest is not None and oldest < state.full_load_s:
             return False
-        return stage.ended >= self.plan.warm_up_count(stage.level)
+        return state.ended >= self.plan.warm_up_count(state.level)
 
-    def _may_close(self, stage: _Stage, opened: _Edge, now_s: float) -> bool:
+    def _may_close(self, state: _LevelState, opened: _Edge, now_s: float) -> bool:
         window_s = now_s - opened.at_s
         if self.plan.loop != CLOSED:
-            return window_s >= self.plan.window_s(stage.level)
-        enough = stage.counted >= self.plan.measured_clips(stage.level)
-        round_ends = stage.counted % int(stage.level) == 0
-        return enough and round_ends and window_s >= self.plan.stage_s
+            return window_s >= self.plan.window_s(state.level)
+        enough = state.counted >= self.plan.measured_clips(state.level)
+        round_ends = state.counted % int(state.level) == 0
+        return enough and round_ends and window_s >= self.plan.level_s
 
     def _go_on(self, now_s: float) -> None:
-        if len(self._stages) == len(self.plan.levels):
+        if len(self._levels) == len(self.plan.levels):
             self.finished = True
         else:
-            self._stages.append(_Stage(self.plan.levels[len(self._stages)], now_s))
+            self._levels.append(_LevelState(self.plan.levels[len(self._levels)], now_s))
 
     def _edge(self, now_s: float) -> _Edge:
         return _Edge(now_s, self._in_flight.request_seconds(now_s))

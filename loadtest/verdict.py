@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from reelserve.loadtest.figures import (
     GOAL_CLIP_S,
     LAW_TOLERANCE,
+    LevelFigures,
     Scale,
-    StageFigures,
     knee,
     level_name,
 )
@@ -52,7 +52,7 @@ class Verdict:
     """The judgement.
 
     Args:
-        stage: The level that was judged: the highest one up to the knee that meets every goal; the
+        judged: The level that was judged: the highest one up to the knee that meets every goal; the
             knee where none does.
         knee: The saturation point.
         saturated: Whether a higher level than the knee was measured.
@@ -60,8 +60,8 @@ class Verdict:
         reached: Which ends of the project's ranges the judged level reaches.
     """
 
-    stage: StageFigures
-    knee: StageFigures
+    judged: LevelFigures
+    knee: LevelFigures
     saturated: bool
     findings: tuple[Finding, ...]
     reached: tuple[str, ...]
@@ -73,41 +73,41 @@ class Verdict:
 
 
 def judge(
-    stages: Sequence[StageFigures], goals: Goals, scale: Scale, loop: str, unfinished: str = ""
+    levels: Sequence[LevelFigures], goals: Goals, scale: Scale, loop: str, unfinished: str = ""
 ) -> Verdict:
     """Judges a sweep.
 
     Args:
-        stages: At least one level, rising.
+        levels: At least one level, rising.
         goals: To meet.
         scale: Of the clips and the machine.
         loop: Closed or open.
         unfinished: Why the test ended early, or empty.
     """
-    edge = knee(stages)
-    up_to_knee = stages[: stages.index(edge) + 1]
-    good = [stage for stage in up_to_knee if _all_met(stage, goals, scale)]
-    stage = good[-1] if good else edge
-    where = f"with {level_name(stage.level, loop)}"
+    edge = knee(levels)
+    up_to_knee = levels[: levels.index(edge) + 1]
+    good = [figures for figures in up_to_knee if _all_met(figures, goals, scale)]
+    figures = good[-1] if good else edge
+    where = f"with {level_name(figures.level, loop)}"
     return Verdict(
-        stage=stage,
+        judged=figures,
         knee=edge,
-        saturated=edge is not stages[-1],
-        findings=(*_goal_findings(stage, goals, scale, where), _trust(stages, loop, unfinished)),
-        reached=(_throughput_reached(stage, scale), _latency_reached(stage, scale)),
+        saturated=edge is not levels[-1],
+        findings=(*_goal_findings(figures, goals, scale, where), _trust(levels, loop, unfinished)),
+        reached=(_throughput_reached(figures, scale), _latency_reached(figures, scale)),
     )
 
 
-def _all_met(stage: StageFigures, goals: Goals, scale: Scale) -> bool:
-    return all(finding.passed for finding in _goal_findings(stage, goals, scale, ""))
+def _all_met(figures: LevelFigures, goals: Goals, scale: Scale) -> bool:
+    return all(finding.passed for finding in _goal_findings(figures, goals, scale, ""))
 
 
 def _goal_findings(
-    stage: StageFigures, goals: Goals, scale: Scale, where: str
+    figures: LevelFigures, goals: Goals, scale: Scale, where: str
 ) -> tuple[Finding, ...]:
-    videos_per_s, p95_s = scale.videos_per_s(stage.clips_per_s), scale.latency_s(stage.p95_s)
+    videos_per_s, p95_s = scale.videos_per_s(figures.clips_per_s), scale.latency_s(figures.p95_s)
     fast, prompt = videos_per_s >= goals.videos_per_s, p95_s <= goals.p95_s
-    sound = stage.error_share <= goals.error_share
+    sound = figures.error_share <= goals.error_share
     videos = f"videos of {GOAL_CLIP_S:g} s"
     return (
         Finding(
@@ -122,27 +122,27 @@ def _goal_findings(
         ),
         Finding(
             sound,
-            f"{stage.errors} of {stage.clips + stage.errors + stage.refused} requests {where} "
-            f"failed ({100 * stage.error_share:.1f}%), {'within' if sound else 'over'} the limit "
+            f"{figures.errors} of {figures.requests} requests {where} "
+            f"failed ({100 * figures.error_share:.1f}%), {'within' if sound else 'over'} the limit "
             f"of {100 * goals.error_share:g}%.",
         ),
     )
 
 
-def _trust(stages: Sequence[StageFigures], loop: str, unfinished: str) -> Finding:
+def _trust(levels: Sequence[LevelFigures], loop: str, unfinished: str) -> Finding:
     if unfinished:
         return Finding(False, f"The measurement is not to be trusted: {unfinished}.")
-    wrong = [stage for stage in stages if not stage.law_holds]
+    wrong = [figures for figures in levels if not figures.law_holds]
     if wrong:
         found = ", ".join(
-            f"{stage.law_ratio:.2f} with {level_name(stage.level, loop)}" for stage in wrong
+            f"{figures.law_ratio:.2f} with {level_name(figures.level, loop)}" for figures in wrong
         )
         return Finding(
             False,
             "The measurement is not to be trusted: throughput × latency by the requests in flight "
             f"is {found}; Little's law wants 1 ± {LAW_TOLERANCE:g}.",
         )
-    worst = max(stages, key=lambda stage: abs(stage.law_ratio - 1))
+    worst = max(levels, key=lambda figures: abs(figures.law_ratio - 1))
     return Finding(
         True,
         "Little's law holds at every level: throughput × latency by the requests in flight is at "
@@ -150,9 +150,9 @@ def _trust(stages: Sequence[StageFigures], loop: str, unfinished: str) -> Findin
     )
 
 
-def _throughput_reached(stage: StageFigures, scale: Scale) -> str:
+def _throughput_reached(figures: LevelFigures, scale: Scale) -> str:
     low, high = VIDEOS_PER_S_RANGE
-    value = scale.videos_per_s(stage.clips_per_s)
+    value = scale.videos_per_s(figures.clips_per_s)
     where = f"the range of {low:g} to {high:g} videos per second"
     if value >= high:
         return f"Throughput reaches the upper end of {where}."
@@ -161,9 +161,9 @@ def _throughput_reached(stage: StageFigures, scale: Scale) -> str:
     return f"Throughput does not reach {where}."
 
 
-def _latency_reached(stage: StageFigures, scale: Scale) -> str:
+def _latency_reached(figures: LevelFigures, scale: Scale) -> str:
     slow, fast = P95_S_RANGE
-    value = scale.latency_s(stage.p95_s)
+    value = scale.latency_s(figures.p95_s)
     if value <= fast:
         return f"The 95th percentile reaches the fast end ({fast:g} s) of {slow:g} to {fast:g} s."
     if value <= slow:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reelserve.client import StageStatistics, VideoInfo
-from reelserve.loadtest.figures import StageFigures
+from reelserve.loadtest.figures import LevelFigures
 from reelserve.loadtest.plan import CLOSED, Plan
-from reelserve.loadtest.records import OK, Measurement, RequestRecord, StageRecord
+from reelserve.loadtest.records import OK, Measurement, RequestRecord, Window
 from reelserve.loadtest.results import Outcome, outcome
 from reelserve.loadtest.verdict import Goals
 
@@ -49,7 +49,7 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{**values, **changes})
 
 
-def figures(level: float = 1, **changes: Any) -> StageFigures:
+def figures(level: float = 1, **changes: Any) -> LevelFigures:
     """Figures of a level: 0.12 clips per second, 10 s each, Little's law exact."""
     values: dict[str, Any] = {
         "level": level,
@@ -66,12 +66,12 @@ def figures(level: float = 1, **changes: Any) -> StageFigures:
         "expected_in_flight": 1.2,
         "server": {},
     }
-    return StageFigures(**{**values, **changes})
+    return LevelFigures(**{**values, **changes})
 
 
 def measurement() -> Measurement:
     """One caller with clips of 10 s, then two with clips of 16 s each."""
-    requests, in_flight, stages, number, start_s = [], [(0.0, 0)], [], 0, 0.0
+    requests, in_flight, windows, number, start_s = [], [(0.0, 0)], [], 0, 0.0
     for callers, seconds in ((1, 10.0), (2, 16.0)):
         for sent in range(5):
             sent_s = start_s + sent * seconds
@@ -86,8 +86,8 @@ def measurement() -> Measurement:
             for stage, cost in (("video_diffusion", 4.0), ("denoiser", 3.9), ("upsampler", 3.0))
         }
         opened_s, start_s = start_s + seconds, start_s + 5 * seconds
-        stages.append(StageRecord(callers, opened_s, start_s, float(callers), counters))
-    return Measurement(tuple(stages), tuple(requests), tuple(in_flight), {})
+        windows.append(Window(callers, opened_s, start_s, float(callers), counters))
+    return Measurement(tuple(windows), tuple(requests), tuple(in_flight), {})
 
 
 def ended(**goals: float) -> Outcome:

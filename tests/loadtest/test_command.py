@@ -27,6 +27,11 @@ def prompts(tmp_path):
     return file
 
 
+def test_options_still_answer_to_their_former_names():
+    former = parse_arguments(["--stage-seconds", "3", "--max-stage-seconds", "60"], None)
+    assert (former.level_seconds, former.max_level_seconds) == (3.0, 60.0)
+
+
 def law_ratios(results) -> list[float]:
     return [row["littles_law_ratio"] for row in results["sweep"]]
 
@@ -36,7 +41,7 @@ def test_loadtest_judges_a_running_server(tiny_server, prompts, tmp_path, capfd)
     output, file, plot = tmp_path / "out", tmp_path / "new" / "r.json", tmp_path / "plot.png"
     arguments = [
         *("--url", tiny_server.grpc_url, "--prompts", str(prompts), "--concurrency", "1,3"),
-        *("--clips", "30", "--stage-seconds", "3", "--goal-videos-per-s", "0.01"),
+        *("--clips", "30", "--level-seconds", "3", "--goal-videos-per-s", "0.01"),
         *("--output-dir", str(output), "--json", str(file), "--plot", str(plot)),
         *("--num-inference-steps", "2", "--hardware", "a test"),
     ]

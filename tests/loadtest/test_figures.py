@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelserve.client import StageStatistics
-from reelserve.loadtest.figures import Scale, all_figures, knee, percentile, stage_figures
+from reelserve.loadtest.figures import Scale, all_figures, knee, level_figures, percentile
 from reelserve.loadtest.plan import CLOSED, OPEN
-from reelserve.loadtest.records import ERROR, OK, REFUSED, RequestRecord, StageRecord
+from reelserve.loadtest.records import ERROR, OK, REFUSED, RequestRecord, Window
 from tests.loadtest.samples import figures, measurement
 
 
@@ -29,9 +29,9 @@ def test_percentile_is_infinite_when_nothing_was_drawn():
     assert percentile([], 95) == math.inf
 
 
-def stage(**changes) -> StageRecord:
+def window(**changes) -> Window:
     values = {"level": 2, "opened_s": 10.0, "closed_s": 30.0, "mean_in_flight": 2.0}
-    return StageRecord(**{**values, "statistics": {}, **changes})
+    return Window(**{**values, "statistics": {}, **changes})
 
 
 def test_a_closed_loop_counts_what_ended_in_the_window():
@@ -41,7 +41,7 @@ def test_a_closed_loop_counts_what_ended_in_the_window():
         RequestRecord(2, 10.0, 10.0, 30.0, OK),
         RequestRecord(3, 20.0, 20.0, 31.0, OK),
     ]
-    found = stage_figures(stage(), requests, CLOSED)
+    found = level_figures(window(), requests, CLOSED)
     assert (found.clips, found.clips_per_s) == (2, 0.1)
     assert (found.p50_s, found.p95_s, found.mean_s) == (20.0, 20.0, 20.0)
     assert found.law_ratio == pytest.approx(1.0)
@@ -55,7 +55,7 @@ def test_an_open_loop_counts_what_was_due_and_waits_for_its_end():
         RequestRecord(2, 29.0, 29.0, 49.0, OK),
         RequestRecord(3, 30.0, 30.0, 31.0, OK),
     ]
-    found = stage_figures(stage(), requests, OPEN)
+    found = level_figures(window(), requests, OPEN)
     assert (found.clips, found.p50_s, found.p95_s) == (2, 10.0, 20.0)
     assert found.clips_per_s == pytest.approx(2 / 20), "two ended in the window"
 
@@ -71,7 +71,7 @@ def test_refusals_and_errors_are_counted_apart():
         RequestRecord(number, 12.0, 12.0, 15.0 if outcome == OK else 12.0, outcome)
         for number, outcome in enumerate(outcomes)
     ]
-    found = stage_figures(stage(), requests, CLOSED)
+    found = level_figures(window(), requests, CLOSED)
     assert (found.clips, found.refused, found.errors) == (3, 1, 1)
     assert (found.error_share, found.refused_share) == (0.2, 0.2)
     assert found.p50_s == 3.0
@@ -79,14 +79,14 @@ def test_refusals_and_errors_are_counted_apart():
 
 def test_law_is_broken_when_requests_are_missed():
     requests = [RequestRecord(n, 10.0 * n, 10.0 * n, 10.0 * n + 10, OK) for n in range(3)]
-    assert stage_figures(stage(mean_in_flight=1.0), requests, CLOSED).law_holds
-    lost = stage_figures(stage(mean_in_flight=1.0), requests[:2], CLOSED)
+    assert level_figures(window(mean_in_flight=1.0), requests, CLOSED).law_holds
+    lost = level_figures(window(mean_in_flight=1.0), requests[:2], CLOSED)
     assert lost.law_ratio == pytest.approx(0.5)
     assert not lost.law_holds
 
 
 def test_law_is_broken_when_nothing_was_in_flight():
-    assert not stage_figures(stage(mean_in_flight=0.0), [], CLOSED).law_holds
+    assert not level_figures(window(mean_in_flight=0.0), [], CLOSED).law_holds
 
 
 def test_server_times_are_per_clip_in_the_order_of_the_flow():
@@ -96,7 +96,7 @@ def test_server_times_are_per_clip_in_the_order_of_the_flow():
         "text_to_video": StageStatistics(2, 0, 2, compute_s=0.1, queue_s=0.0),
     }
     requests = [RequestRecord(n, 10.0, 10.0, 20.0, OK) for n in range(2)]
-    found = stage_figures(stage(statistics=counters), requests, CLOSED).server
+    found = level_figures(window(statistics=counters), requests, CLOSED).server
     assert list(found) == ["denoiser", "upsampler"]
     assert found["denoiser"].requests == 8
     assert (found["upsampler"].queue_s, found["upsampler"].compute_s) == (0.5, 1.5)
@@ -109,7 +109,7 @@ def test_server_times_of_video_diffusion_come_from_the_clips_and_the_denoiser():
     }
     requests = [RequestRecord(n, 10.0, 10.0, 20.0, OK, diffusion_s=5.0 + n) for n in range(2)]
     requests.append(RequestRecord(2, 10.0, 10.0, 20.0, REFUSED))
-    found = stage_figures(stage(statistics=counters), requests, CLOSED).server
+    found = level_figures(window(statistics=counters), requests, CLOSED).server
     assert (found["video_diffusion"].compute_s, found["video_diffusion"].queue_s) == (4.0, 1.5)
 
 
@@ -132,8 +132,8 @@ def test_figures_of_a_whole_test():
     ],
 )
 def test_knee_is_the_last_worthwhile_gain(throughputs, expected):
-    stages = [figures(n + 1, clips_per_s=value) for n, value in enumerate(throughputs)]
-    assert knee(stages).level == expected
+    levels = [figures(n + 1, clips_per_s=value) for n, value in enumerate(throughputs)]
+    assert knee(levels).level == expected
 
 
 def test_scale_brings_figures_to_10_s_and_one_gpu():

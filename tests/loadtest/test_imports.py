@@ -20,13 +20,6 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-def test_loadtest_imports_only_itself_client_and_pipeline():
-    allowed = ("reelserve.loadtest", "reelserve.client", "reelserve.pipeline")
-    for file in ROOM.glob("*.py"):
-        ours = {name for name in imported(file) if name.startswith("reelserve")}
-        assert all(name.startswith(allowed) for name in ours), file
-
-
 def test_only_the_generator_imports_locust():
     for file in ROOM.glob("*.py"):
         names = {name.split(".")[0] for name in imported(file)}

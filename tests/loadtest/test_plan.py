@@ -59,8 +59,8 @@ def test_warm_up_is_at_least_a_round_of_a_closed_loop():
 
 
 def test_window_of_an_open_loop_holds_the_clips_that_are_wanted():
-    assert plan(loop=OPEN, clips=20, stage_s=30.0).window_s(0.5) == 40.0
-    assert plan(loop=OPEN, clips=20, stage_s=30.0).window_s(4.0) == 30.0
+    assert plan(loop=OPEN, clips=20, level_s=30.0).window_s(0.5) == 40.0
+    assert plan(loop=OPEN, clips=20, level_s=30.0).window_s(4.0) == 30.0
 
 
 def test_plan_survives_json():

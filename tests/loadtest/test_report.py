@@ -35,7 +35,7 @@ def test_as_json_holds_no_infinity_when_every_request_failed():
         RequestRecord(r.number, r.due_s, r.sent_s, r.ended_s, ERROR, "a stage failed")
         for r in measurement().requests
     )
-    broken = Measurement(measurement().stages, requests, ((0.0, 0),), {"a stage failed": 15})
+    broken = Measurement(measurement().windows, requests, ((0.0, 0),), {"a stage failed": 15})
     found = outcome(plan(), broken, Goals(), INFO, 0, ORIGIN)
     results = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert (results["verdict"], results["p95_s"], results["error_share"]) == ("fail", None, 1.0)

@@ -49,13 +49,13 @@ def test_a_closed_window_opens_after_the_warm_up_and_closes_after_the_clips():
     driven = Driven(plan(levels=(1,), clips=3, rounds=1))
     assert one_caller(driven, 4) == [False, True, True, True]
     assert driven.sweep.finished
-    (stage,) = driven.sweep.records()
-    assert (stage.opened_s, stage.closed_s, stage.mean_in_flight) == (10.0, 40.0, 1.0)
-    assert stage.statistics == {"denoiser": StageStatistics(requests=10)}
+    (window,) = driven.sweep.records()
+    assert (window.opened_s, window.closed_s, window.mean_in_flight) == (10.0, 40.0, 1.0)
+    assert window.statistics == {"denoiser": StageStatistics(requests=10)}
 
 
 def test_a_closed_window_stays_open_for_the_seconds_that_are_wanted():
-    driven = Driven(plan(levels=(1,), clips=1, rounds=1, stage_s=45.0))
+    driven = Driven(plan(levels=(1,), clips=1, rounds=1, level_s=45.0))
     one_caller(driven, 6)
     assert driven.sweep.records()[0].window_s == 50.0
 
@@ -94,8 +94,8 @@ def test_refusals_move_nothing_and_errors_do():
     for number, outcome in enumerate((REFUSED, REFUSED, ERROR, REFUSED, ERROR)):
         driven.send(number, number)
         driven.end(number, number + 0.5, outcome)
-    (stage,) = driven.sweep.records()
-    assert (stage.opened_s, stage.closed_s) == (2.5, 4.5)
+    (window,) = driven.sweep.records()
+    assert (window.opened_s, window.closed_s) == (2.5, 4.5)
 
 
 def test_an_open_window_has_its_length_and_waits_for_those_that_were_due_in_it():
@@ -113,9 +113,9 @@ def test_an_open_window_has_its_length_and_waits_for_those_that_were_due_in_it()
     assert driven.end(1, 15.0)
     driven.sweep.tick(15.1)
     assert driven.sweep.finished
-    (stage,) = driven.sweep.records()
-    assert (stage.opened_s, stage.closed_s) == (1.0, 11.0)
-    assert stage.mean_in_flight == pytest.approx((8.0 + 0.1) / 10)
+    (window,) = driven.sweep.records()
+    assert (window.opened_s, window.closed_s) == (1.0, 11.0)
+    assert window.mean_in_flight == pytest.approx((8.0 + 0.1) / 10)
 
 
 def test_an_open_window_opens_after_the_warm_up():
@@ -131,7 +131,7 @@ def test_an_open_window_opens_after_the_warm_up():
 
 @pytest.mark.parametrize(("loop", "levels"), [(CLOSED, (1, 2)), (OPEN, (0.5, 1.0))])
 def test_a_sweep_ends_when_a_level_takes_too_long(loop, levels):
-    driven = Driven(plan(loop=loop, levels=levels, max_stage_s=60.0))
+    driven = Driven(plan(loop=loop, levels=levels, max_level_s=60.0))
     driven.sweep.tick(59.0)
     assert not driven.sweep.finished
     driven.sweep.tick(61.0)

@@ -51,8 +51,8 @@ def test_judge_fails_when_the_test_did_not_end():
 
 
 def test_judge_names_the_level_where_the_law_is_broken():
-    stages = [figures(1), figures(8, expected_in_flight=0.6)]
-    sentence = judge(stages, Goals(), CPU, CLOSED).findings[-1].sentence
+    levels = [figures(1), figures(8, expected_in_flight=0.6)]
+    sentence = judge(levels, Goals(), CPU, CLOSED).findings[-1].sentence
     assert "0.50 with 8 at once" in sentence
 
 
@@ -61,22 +61,22 @@ def test_refusals_are_no_errors():
 
 
 def test_judge_takes_the_knee_when_it_meets_the_goals():
-    stages = [figures(1, clips_per_s=0.1), figures(2), figures(4, p95_s=60.0)]
-    verdict = judge(stages, Goals(), CPU, CLOSED)
-    assert (verdict.knee.level, verdict.stage.level, verdict.saturated) == (2, 2, True)
+    levels = [figures(1, clips_per_s=0.1), figures(2), figures(4, p95_s=60.0)]
+    verdict = judge(levels, Goals(), CPU, CLOSED)
+    assert (verdict.knee.level, verdict.judged.level, verdict.saturated) == (2, 2, True)
 
 
 def test_judge_takes_a_lower_level_when_the_knee_is_too_slow():
-    stages = [figures(1, clips_per_s=0.2), figures(8, clips_per_s=0.8, p95_s=400.0)]
-    verdict = judge(stages, Goals(), CPU, CLOSED)
+    levels = [figures(1, clips_per_s=0.2), figures(8, clips_per_s=0.8, p95_s=400.0)]
+    verdict = judge(levels, Goals(), CPU, CLOSED)
     assert (verdict.knee.level, verdict.saturated) == (8, False)
-    assert verdict.stage.level == 1
+    assert verdict.judged.level == 1
     assert verdict.passed
 
 
 def test_judge_takes_the_knee_when_no_level_meets_the_goals():
-    stages = [figures(1, clips_per_s=0.01), figures(2, clips_per_s=0.02)]
-    assert judge(stages, Goals(), CPU, CLOSED).stage.level == 2
+    levels = [figures(1, clips_per_s=0.01), figures(2, clips_per_s=0.02)]
+    assert judge(levels, Goals(), CPU, CLOSED).judged.level == 2
 
 
 @pytest.mark.parametrize(

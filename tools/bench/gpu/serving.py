@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reelserve.client import Client, GenerateOptions, Video
 from reelserve.loadtest.command import MODEL, make_load
-from reelserve.loadtest.figures import ServerTime, stage_figures
+from reelserve.loadtest.figures import ServerTime, level_figures
 from reelserve.loadtest.plan import CLOSED, PROMPTS_FILE, Plan, read_prompts, request_name
 from reelserve.loadtest.results import number
 from reelserve.server.launch.running_server import Server
@@ -76,13 +76,13 @@ class Served:
             request={name: v for name, v in request_of(self.case).items() if name != "seed"},
             clips=clips,
             rounds=1,
-            max_stage_s=most_s,
+            max_level_s=most_s,
         )
         measured = make_load(plan)
-        if not measured.stages:
+        if not measured.windows:
             raise RuntimeError(f"{callers} at once: {measured.unfinished}")
-        window = measured.stages[0]
-        figures = stage_figures(window, measured.requests, CLOSED)
+        window = measured.windows[0]
+        figures = level_figures(window, measured.requests, CLOSED)
         span = (measured.started_s + window.opened_s, measured.started_s + window.closed_s)
         busy = self.gpu.utilisation(*span)
         time.sleep(SETTLE_S)
