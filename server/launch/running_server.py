@@ -16,6 +16,7 @@ from types import TracebackType
 from reelserve.server.frontend.frontend import address
 from reelserve.server.launch.command import NUMBERS
 from reelserve.server.launch.serving import Running
+from reelserve.server.launch.stage_processes import child_processes
 from reelserve.server.launch.triton_process import KILL_AFTER_S, ServerError
 from reelserve.server.launch.tritons import ServeOptions
 
@@ -76,9 +77,7 @@ class Server:
     @property
     def triton_pid(self) -> int:
         """Process id of the first Triton, whose children the stages are, as it is now."""
-        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        children = [int(pid) for pid in path.read_text().split()]
-        return min(children, default=0)
+        return min((child.pid for child in child_processes(self.pid)), default=0)
 
     def start(self) -> Server:
         """Starts the server and waits until it is ready.

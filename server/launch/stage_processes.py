@@ -1,4 +1,4 @@
-"""The processes of a server's stages, as Linux shows them.
+"""The processes of a server's stages, as the system shows them.
 
 Triton does not start a stage's process again when it has died (seen with 2.51): every request
 that needs it fails from then on, while the server still says that it is ready.
@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from pathlib import Path
 
-PROC = Path("/proc")
+import psutil
+
 STUB = "triton_python_backend_stub"
 INSTANCE = re.compile(r"[a-z_]+_\d+_\d+")
 """Name of an instance, an argument of its process: stage, group, number."""
 FIRST_INSTANCE = "_0_0"
-STOPPED, DEAD = "Tt", "ZX"
-"""Letters of process states."""
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
+
+def child_processes(parent: int) -> list[psutil.Process]:
+    """Children of a process, oldest first; empty if it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return sorted(psutil.Process(parent).children(), key=lambda child: child.pid)
+    return []
 
 
 def instance_processes(server: int) -> dict[str, int]:
@@ -25,12 +32,13 @@ def instance_processes(server: int) -> dict[str, int]:
     A process that has died is left out.
     """
     instances = {}
-    for children in PROC.glob(f"{server}/task/*/children"):
-        with contextlib.suppress(OSError):
-            for pid in map(int, children.read_text().split()):
-                instance = _instance(pid)
-                if instance is not None:
-                    instances[instance] = pid
+    for child in child_processes(server):
+        # One that has died since, or was not yet waited for, has no arguments.
+        with contextlib.suppress(psutil.Error):
+            program, *arguments = child.cmdline() or [""]
+            name = next((text for text in arguments if INSTANCE.fullmatch(text)), None)
+            if STUB in program and name is not None:
+                instances[name] = child.pid
     return instances
 
 
@@ -43,19 +51,17 @@ def stage_processes(server: int) -> dict[str, int]:
     }
 
 
-def process_state(pid: int) -> str:
-    """Letter of a process's state; `X` if there is no such process."""
-    try:
-        # The name, in brackets, may hold anything.
-        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "X"
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended; one that was not yet waited for has, too."""
+    return _status(pid) in (None, *ENDED)
 
 
-def _instance(pid: int) -> str | None:
-    with contextlib.suppress(OSError):
-        # Empty for a process that has died and was not yet waited for.
-        arguments = (PROC / str(pid) / "cmdline").read_text().split("\0")
-        if STUB in arguments[0]:
-            return next((text for text in arguments if INSTANCE.fullmatch(text)), None)
+def is_stopped(pid: int) -> bool:
+    """Whether a process is there and was stopped, by SIGSTOP or a debugger."""
+    return _status(pid) in STOPPED
+
+
+def _status(pid: int) -> str | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return str(psutil.Process(pid).status())
     return None

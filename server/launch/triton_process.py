@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from reelserve.server.frontend.upstream import CHANNEL_OPTIONS, Secret
 from reelserve.server.launch import with_parent
 from reelserve.server.launch.installation import Installation
-from reelserve.server.launch.stage_processes import DEAD, STOPPED, instance_processes, process_state
+from reelserve.server.launch.stage_processes import has_ended, instance_processes, is_stopped
 
 HOST = "127.0.0.1"
 READY_POLL_S = 0.1
@@ -163,13 +163,13 @@ class TritonProcess:
             return f"Triton ended with status {status}"
         if not self._stages:
             return None
-        dead = sorted(s for s, pid in self._stages.items() if process_state(pid) in DEAD)
+        dead = sorted(stage for stage, pid in self._stages.items() if has_ended(pid))
         return f"the process of {', '.join(dead)} has died" if dead else None
 
     async def hung(self, after_s: float) -> str | None:
         """Why it is taken to hang: a process that is stopped, or no answer, for so long."""
         processes = {"Triton": self.pid, **self._stages}
-        stopped = sorted(name for name, pid in processes.items() if process_state(pid) in STOPPED)
+        stopped = sorted(name for name, pid in processes.items() if is_stopped(pid))
         now = time.monotonic()
         self._stopped_since = (self._stopped_since or now) if stopped else None
         if self._stopped_since is not None and now - self._stopped_since >= after_s:

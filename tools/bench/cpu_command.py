@@ -23,7 +23,7 @@ from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
-from reelserve.tools.bench.process_memory import PeakMemory
+from reelserve.tools.bench.process_memory import MemoryTrace
 from reelserve.tools.bench.stage_times import settled_statistics, stage_seconds, stage_table
 
 PROMPT = "a large yellow star spins on a starry night"
@@ -74,7 +74,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     request = request_options(arguments)
     with (
-        PeakMemory(os.getpid()) as memory,
+        MemoryTrace(os.getpid(), with_root=False) as memory,
         Server(ServeOptions(arguments.model_repository)) as server,
         Client(server.grpc_url) as client,
     ):

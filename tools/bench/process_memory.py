@@ -1,40 +1,28 @@
-"""Peak memory of a tree of processes, from /proc."""
+"""Memory of a tree of processes, sampled while something runs."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections import defaultdict
-from pathlib import Path
+import time
 from types import TracebackType
 
-PROC = Path("/proc")
+import psutil
+
 SAMPLE_S = 0.25
-BYTES_PER_KIB = 1024
 
 
 def descendants(root: int) -> list[int]:
     """Process ids of the children of `root`, their children and so on, without `root`."""
-    children = defaultdict(list)
-    for stat in PROC.glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # The name, in brackets, may hold anything; the parent is the second field after it.
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children[parent].append(int(stat.parent.name))
-    found, unseen = [], [root]
-    while unseen:
-        new = children[unseen.pop()]
-        found += new
-        unseen += new
-    return found
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process.pid for process in psutil.Process(root).children(recursive=True)]
+    return []
 
 
 def proportional_bytes(pid: int) -> int:
     """Proportional set size of a process, a shared page counted in parts; 0 if it has ended."""
-    with contextlib.suppress(OSError):
-        for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * BYTES_PER_KIB
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_full_info().pss)
     return 0
 
 
@@ -43,20 +31,28 @@ def tree_bytes(root: int) -> int:
     return sum(map(proportional_bytes, [root, *descendants(root)]))
 
 
-class PeakMemory:
-    """Samples the memory of every descendant of a process while the block runs.
+class MemoryTrace:
+    """Samples the memory of a process and its descendants while the block runs, and at its end.
 
     Args:
-        root: Process id; its own memory does not count.
+        root: Process id.
+        every_s: Seconds between two samples.
+        with_root: Whether the memory of `root` itself counts.
     """
 
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self.peak_bytes = 0
+    def __init__(self, root: int, every_s: float = SAMPLE_S, *, with_root: bool = True) -> None:
+        self._root, self._every_s, self._with_root = root, every_s, with_root
+        self.samples: list[tuple[float, int]] = []
+        """Moment on the monotonic clock, and bytes."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> PeakMemory:
+    @property
+    def peak_bytes(self) -> int:
+        """The largest sample; 0 before the first."""
+        return max((size for _, size in self.samples), default=0)
+
+    def __enter__(self) -> MemoryTrace:
         self._thread.start()
         return self
 
@@ -72,6 +68,7 @@ class PeakMemory:
     def _sample(self) -> None:
         last = False
         while not last:
-            last = self._done.wait(SAMPLE_S)
-            total = sum(proportional_bytes(pid) for pid in descendants(self._root))
-            self.peak_bytes = max(self.peak_bytes, total)
+            last = self._done.wait(self._every_s)
+            roots = [self._root] * self._with_root
+            size = sum(map(proportional_bytes, [*roots, *descendants(self._root)]))
+            self.samples.append((time.monotonic(), size))

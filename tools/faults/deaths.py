@@ -14,7 +14,7 @@ from reelserve.client import Client
 from reelserve.pipeline import contract
 from reelserve.server.launch.run_folder import PREFIX, REGION_PREFIX, SHARED_MEMORY
 from reelserve.server.launch.running_server import Server
-from reelserve.server.launch.stage_processes import DEAD, process_state, stage_processes
+from reelserve.server.launch.stage_processes import has_ended, stage_processes
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.faults.fault import Fault, Trial, all_among, counted, recovers
 from reelserve.tools.faults.load import (
@@ -159,7 +159,7 @@ def processes_of_triton(server: Server) -> list[int]:
 def seconds_until_gone(pids: Sequence[int]) -> float:
     """Seconds until none of these processes lives; infinite if one goes on for long."""
     since = time.monotonic()
-    while any(process_state(pid) not in DEAD for pid in pids):
+    while not all(map(has_ended, pids)):
         if time.monotonic() - since > GONE_TIMEOUT_S:
             return float("inf")
         time.sleep(POLL_S / 10)

@@ -14,8 +14,9 @@ from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.stage_processes import stage_processes
 from reelserve.server.launch.tritons import ServeOptions
+from reelserve.tools.bench.process_memory import MemoryTrace
 from reelserve.tools.faults.fault import Fault, Trial, counted
-from reelserve.tools.faults.memory import MAX_GROWTH, MemoryTrace
+from reelserve.tools.faults.memory import MAX_GROWTH, growth
 
 CLIENTS = 6
 """More than are denoised together: some always wait."""
@@ -50,7 +51,7 @@ def _soak(repository: Path, minutes: float) -> Fault:
                 thread.join()
         # Started again, it has another process id.
         lost_stages = sorted(dict(stages.items() - stage_processes(server.triton_pid).items()))
-    grown = memory.growth()
+    grown = growth(memory.samples)
     died = f"; died: {', '.join(lost_stages)}" if lost_stages else ""
     return Fault(
         f"{minutes:g} minutes at saturation, {CLIENTS} clients",

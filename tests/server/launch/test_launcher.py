@@ -23,7 +23,11 @@ from reelserve.server.launch.installation import (
 )
 from reelserve.server.launch.run_folder import SHARED_MEMORY
 from reelserve.server.launch.running_server import Server
-from reelserve.server.launch.stage_processes import instance_processes, process_state
+from reelserve.server.launch.stage_processes import (
+    child_processes,
+    has_ended,
+    instance_processes,
+)
 from reelserve.server.launch.triton_process import ServerError, error_lines
 from reelserve.server.launch.tritons import ServeOptions
 from tests.server.grpc_requests import generate
@@ -60,7 +64,7 @@ def left_over(pids: Iterable[int]) -> list[int]:
     """Those of them that still run after a while."""
     deadline = time.monotonic() + 30
     while True:
-        alive = [pid for pid in pids if process_state(pid) not in "ZX"]
+        alive = [pid for pid in pids if not has_ended(pid)]
         if not alive or time.monotonic() > deadline:
             return alive
         time.sleep(0.05)
@@ -150,13 +154,13 @@ def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
     )
     assert command.stderr is not None
     ready = command.stderr.readline()
-    children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    children = [child.pid for child in child_processes(command.pid)]
     command.send_signal(number)
     _, rest = command.communicate(timeout=30)
 
     assert ready.startswith("ready after ") and "gRPC 127.0.0.1:" in ready
     assert (command.returncode, rest) == (0, "")
-    assert len(children) == 1 and left_over(map(int, children)) == []
+    assert len(children) == 1 and left_over(children) == []
 
 
 @pytest.mark.server

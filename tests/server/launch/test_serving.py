@@ -18,7 +18,11 @@ from reelserve.client import Client, UnavailableError
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
 from reelserve.server.launch.run_folder import SHARED_MEMORY
 from reelserve.server.launch.running_server import Server
-from reelserve.server.launch.stage_processes import instance_processes, stage_processes
+from reelserve.server.launch.stage_processes import (
+    child_processes,
+    instance_processes,
+    stage_processes,
+)
 from reelserve.server.launch.tritons import ServeOptions
 from tests.server.grpc_requests import generate
 from tests.server.launch.test_launcher import held, left_over, processes, shared_memory
@@ -38,9 +42,7 @@ def wait_until(condition):
 
 def tritons(server: Server) -> list[int]:
     """Process ids of the Tritons that run now, oldest first."""
-    path = f"/proc/{server.pid}/task/{server.pid}/children"
-    with open(path) as children:
-        return sorted(map(int, children.read().split()))
+    return [child.pid for child in child_processes(server.pid)]
 
 
 def drawing(pool, server, count=1, **options):

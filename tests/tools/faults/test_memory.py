@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from reelserve.tools.faults.memory import MemoryTrace, growth
+from reelserve.tools.faults.memory import growth
 
 
 def samples(*sizes: float) -> list[tuple[float, int]]:
@@ -27,10 +25,3 @@ def test_growth_finds_a_leak():
 def test_growth_needs_samples():
     with pytest.raises(ValueError, match="3 samples of memory; at least 8 are needed"):
         growth(samples(1, 2, 3))
-
-
-def test_trace_samples_the_process():
-    with MemoryTrace(os.getpid(), every_s=0.001) as trace:
-        while len(trace.samples) < 3:
-            pass
-    assert all(size > 2**20 for _, size in trace.samples)

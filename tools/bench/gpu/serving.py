@@ -20,7 +20,7 @@ from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.bench.gpu.cases import Case
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.state import Result
-from reelserve.tools.bench.process_memory import PeakMemory
+from reelserve.tools.bench.process_memory import MemoryTrace
 
 LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
@@ -46,7 +46,7 @@ class Served:
     case: Case
     server: Server
     gpu: GpuMonitor
-    host: PeakMemory | None
+    host: MemoryTrace | None
 
     def first_clip(self) -> tuple[Video, float]:
         """Draws a clip to warm up; gives its seconds too."""
@@ -125,7 +125,7 @@ def serve(
     options = ServeOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s, gpus=gpus)
     with contextlib.ExitStack() as stack:
         gpu = stack.enter_context(GpuMonitor())
-        host = None if gpu.runs else stack.enter_context(PeakMemory(os.getpid()))
+        host = None if gpu.runs else stack.enter_context(MemoryTrace(os.getpid(), with_root=False))
         yield Served(case, stack.enter_context(Server(options)), gpu, host)
 
 

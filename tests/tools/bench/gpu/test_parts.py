@@ -12,6 +12,7 @@ import pytest
 
 from reelserve.export.repository import TEMPLATE
 from reelserve.loadtest.figures import ServerTime
+from reelserve.server.launch.stage_processes import has_ended
 from reelserve.tools.bench.gpu.cases import CASES, chosen
 from reelserve.tools.bench.gpu.children import ChildError, run_child
 from reelserve.tools.bench.gpu.curves import curve, fitted_exponent
@@ -240,11 +241,7 @@ def _budget_of(log):
 def _has_ended(pid: int) -> bool:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        try:
-            state = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
+        if has_ended(pid):
             return True
         time.sleep(0.05)
     return False
