@@ -32,6 +32,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tools": ("*",),
 }
 """Room or room within a room: what it may import besides itself."""
+USES_TORCH = (
+    *("server/engines/aoti_session.py", "server/engines/tensorrt_session.py"),
+    # What both share, and what encodes frames where they are.
+    *("server/engines/device_memory.py", "server/engines/torch_tensors.py"),
+    "server/stages/device_video.py",
+)
+"""Files that move tensors of a GPU: all that may import torch below the rooms of torch modules."""
+WITHOUT_TORCH = ("pipeline", "client", "loadtest", "server", "model_repository")
 ENTRY_POINTS = {"server/__main__.py", "export/__main__.py"}
 """`python -m reelserve.<room>`: they call the room's command."""
 
@@ -49,14 +57,18 @@ def modules() -> Iterator[Path]:
         yield from sorted((ROOT / room).rglob("*.py"))
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Dotted names after `reelserve.` that a file imports, wherever the import stands in it."""
+def imported(file: Path, prefix: str = "reelserve.") -> Iterator[str]:
+    """Dotted names after a prefix that a file imports, wherever the import stands in it."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide the room"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        yield from (name.removeprefix("reelserve.") for name in names if "reelserve." in name)
+        yield from (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def imports_torch(file: Path) -> bool:
+    return any(name.split(".")[0] == "torch" for name in imported(file, ""))
 
 
 def wrong_imports(file: Path) -> list[str]:
@@ -70,6 +82,15 @@ def wrong_imports(file: Path) -> list[str]:
 def test_imports_only_from_rooms_below(file):
     if str(file.relative_to(ROOT)) not in ENTRY_POINTS:
         assert wrong_imports(file) == []
+
+
+def test_only_what_moves_tensors_of_a_gpu_imports_torch():
+    found = {
+        str(file.relative_to(ROOT))
+        for file in modules()
+        if file.relative_to(ROOT).parts[0] in WITHOUT_TORCH and imports_torch(file)
+    }
+    assert found == set(USES_TORCH)
 
 
 def test_every_room_is_in_the_table():

@@ -15,7 +15,7 @@ from reelserve.runtimes.aoti_package import Package
 from reelserve.runtimes.graph_spec import GraphSpec
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.engines.device_memory import device_errors_named
-from reelserve.server.engines.graph_check import differences, require_none
+from reelserve.server.engines.graph_check import GraphRanges, require_match
 from reelserve.server.engines.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 from reelserve.server.parameters import Parameters, available_cores
 
@@ -224,10 +224,12 @@ def check_package(config: Mapping[str, Any], spec: GraphSpec) -> None:
     Raises:
         ValueError: If the config batches, or they disagree; it names all of the differences.
     """
-    faults = differences({**config, "max_batch_size": 0}, spec)
-    if int(config.get("max_batch_size", 0)) > 0:
-        faults.append("max_batch_size is above 0; a package has a batch of 1 in its dimensions")
-    require_none(faults, "model.pt2")
+    rows = int(config.get("max_batch_size", 0))
+    if rows > 0:
+        raise ValueError(
+            f"max_batch_size is {rows}; a package has a batch of 1 in its dimensions: it must be 0"
+        )
+    require_match(config, GraphRanges.from_spec(spec), "model.pt2")
 
 
 def _limit_memory(settings: AotiSettings) -> None:

@@ -12,7 +12,7 @@ import torch
 from reelserve.runtimes.tensorrt_plan import TensorRTPlan, find_library
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.engines.device_memory import device_errors_named
-from reelserve.server.engines.graph_check import differences, require_none
+from reelserve.server.engines.graph_check import GraphRanges, require_match
 from reelserve.server.engines.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, on_host, read_tensor
 from reelserve.server.parameters import Parameters
 
@@ -64,7 +64,7 @@ class TensorRTSession:
         self._name, self._settings = str(config["name"]), settings
         self._plan = TensorRTPlan(find_library(), graph, settings.device)
         self.spec = self._plan.spec
-        require_none(differences(config, self.spec), graph.name)
+        require_match(config, GraphRanges.from_spec(self.spec), graph.name)
         self._plan.run(
             {
                 spec.name: torch.ones(

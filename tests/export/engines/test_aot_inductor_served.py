@@ -141,14 +141,14 @@ def test_session_refuses_when_a_size_is_out_of_range(compiled):
 def test_check_package_names_every_difference(compiled):
     repository, _ = compiled
     config, spec = config_of(repository, "vae_decoder"), session_of(repository, "vae_decoder").spec
-    config["max_batch_size"] = 4
+    with pytest.raises(ValueError, match="max_batch_size is 4; a package has a batch of 1"):
+        check_package({**config, "max_batch_size": 4}, spec)
     config["input"][0]["dims"] = [1, 16, 9, 8, 8]
     config["output"][0]["data_type"] = "TYPE_FP32"
     config["output"].append({"name": "MORE", "data_type": "TYPE_FP32", "dims": [1]})
     with pytest.raises(ValueError) as raised:
         check_package(config, spec)
     for part in (
-        "max_batch_size is above 0",
         "the graph takes 4 to 6 in dimension 2",
         "output FRAMES is TYPE_FP32 in the config and UINT8 in the graph",
         "output MORE is in the config but not in the graph",

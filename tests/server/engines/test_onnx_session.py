@@ -77,24 +77,26 @@ def edit(side, tensor, **changes):
         ),
         (
             edit("input", "TIMESTEP", name="TIME"),
-            "input TIMESTEP is in the graph but not in the config; input TIME is in the config",
+            "input TIME is in the config but not in the graph, .*; input TIMESTEP is in the graph "
+            "but not in the config",
         ),
         (
             edit("input", "ATTENTION_MASK", data_type="TYPE_INT32"),
-            r"input ATTENTION_MASK is TYPE_INT32 in the config and tensor\(int64\) in the graph",
+            r"input ATTENTION_MASK is TYPE_INT32 in the config and INT64 in the graph",
         ),
         (
             edit("input", "LATENTS", dims=["-1", "-1", "-1"]),
-            r"input LATENTS has dims \[-1, -1, -1, -1\] in the config, batch dimension first, and "
-            r"\['B', 16, 'F', 'H', 'W'\] in the graph",
+            r"input LATENTS has dims \[-1, -1, -1, -1\] in the config and 5 dimensions in the "
+            "graph, the batch dimension first",
         ),
         (
             edit("output", "VELOCITY", dims=["8", "-1", "-1", "-1"]),
-            r"output VELOCITY has dims \[-1, 8, -1, -1, -1\] in the config",
+            r"output VELOCITY has dims \[-1, 8, -1, -1, -1\] in the config; the graph takes "
+            "16 to 16 in dimension 1",
         ),
         (
             lambda config: config.update(max_batch_size=0),
-            r"input TIMESTEP has dims \[1\] in the config, and \['B', 1\] in the graph",
+            r"input TIMESTEP has dims \[1\] in the config and 2 dimensions in the graph",
         ),
     ],
     ids=["output name", "input name", "dtype", "rank", "fixed dimension", "no batching"],
@@ -113,7 +115,7 @@ def test_onnx_session_refuses_when_the_graph_has_a_fixed_batch(denoiser, tmp_pat
     graph.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save(graph, tmp_path / "fixed.onnx")
 
-    with pytest.raises(ValueError, match=r"TIMESTEP has dims .* and \[2, 1\] in the graph"):
+    with pytest.raises(ValueError, match="TIMESTEP takes 2 to 2 rows in the graph"):
         session(tmp_path / "fixed.onnx", config)
 
 

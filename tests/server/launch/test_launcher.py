@@ -255,11 +255,11 @@ def test_native_installation_refuses_when_the_binary_is_missing(tmp_path):
 
 def test_stages_start_without_torch():
     """Eight processes of it would cost gigabytes and most of the time to start."""
-    rooms = (
-        *("prompts", "diffusion", "clip_output", "onnx_session", "session_settings", "batching"),
-        *("steps", "progress"),
+    modules = (
+        *("prompts", "batching", "progress", "stages.diffusion", "stages.clip_output"),
+        *("stages.steps", "engines.onnx_session", "engines.session_settings"),
     )
-    imports = "; ".join(f"import reelserve.server.{room}" for room in rooms)
+    imports = "; ".join(f"import reelserve.server.{module}" for module in modules)
     check = (
         "import sys; sys.exit(bool({'torch', 'transformers', 'tritonclient'} & set(sys.modules)))"
     )
