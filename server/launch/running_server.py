@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 
 from reelserve.server.frontend.frontend import address
-from reelserve.server.launch.command import NUMBERS
 from reelserve.server.launch.serving import Running
 from reelserve.server.launch.stage_processes import child_processes
 from reelserve.server.launch.triton_process import KILL_AFTER_S, ServerError
@@ -88,7 +87,7 @@ class Server:
         folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
         self._messages = folder / "messages.txt"
         read, write = os.pipe()
-        command = [sys.executable, "-m", "reelserve.server", *arguments_of(self.options)]
+        command = [sys.executable, "-m", "reelserve.server", *self.options.to_args()]
         with os.fdopen(read, "rb") as told, self._messages.open("wb") as messages:
             try:
                 self._process = subprocess.Popen(
@@ -158,19 +157,3 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def arguments_of(options: ServeOptions) -> list[str]:
-    """The command line that `parse_options` reads as these options."""
-    arguments = [f"--model-repository={options.model_repository}", f"--host={options.host}"]
-    for name in ("grpc", "http", "metrics"):
-        arguments.append(f"--{name}-port={getattr(options, f'{name}_port')}")
-    for name, _, _ in NUMBERS:
-        arguments.append(f"--{name.replace('_', '-')}={getattr(options, f'{name}_s')}")
-    if options.gpus:
-        arguments.append(f"--gpus={','.join(options.gpus)}")
-    if options.tritonserver is not None:
-        arguments.append(f"--tritonserver={options.tritonserver}")
-    arguments.append(f"--log-file={options.log_file or ''}")
-    arguments += ["--verify"] if options.verify else []
-    return arguments + [f"--triton-argument={text}" for text in options.extra_arguments]

@@ -72,6 +72,34 @@ class TritonOptions:
     ready_timeout_s: float
     extra_arguments: tuple[str, ...] = ()
 
+    def to_args(self, grpc_port: int, metrics_port: int) -> list[str]:
+        """Command line of `tritonserver` that means these options.
+
+        Args:
+            grpc_port: TCP port of the loopback address, for the front end alone.
+            metrics_port: TCP port of its metrics there.
+        """
+        return [
+            str(self.installation.binary),
+            f"--model-repository={self.repository}",
+            "--allow-http=false",
+            f"--grpc-address={HOST}",
+            f"--grpc-port={grpc_port}",
+            f"--metrics-address={HOST}",
+            f"--metrics-port={metrics_port}",
+            f"--grpc-restricted-protocol={self.secret.argument}",
+            # Every config is complete; auto-completion would start each stage's process twice.
+            "--disable-auto-complete-config",
+            "--strict-readiness=true",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--backend-config=python,shm-region-prefix-name={self.region_prefix}",
+            *SCHEDULING,
+            # Models without a config of that name have their `config.pbtxt`.
+            *([f"--model-config-name={self.config_name}"] if self.config_name else []),
+            *self.installation.arguments,
+            *self.extra_arguments,
+        ]
+
 
 @dataclass
 class TritonProcess:
@@ -203,7 +231,7 @@ class TritonProcess:
                     "-S",
                     with_parent.__file__,
                     str(os.getpid()),
-                    *self._command(),
+                    *options.to_args(self.grpc_port, self.metrics_port),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -217,29 +245,6 @@ class TritonProcess:
         await self._wait_ready()
         self._stages = instance_processes(self.pid)
         self._answered = time.monotonic()
-
-    def _command(self) -> list[str]:
-        options = self.options
-        return [
-            str(options.installation.binary),
-            f"--model-repository={options.repository}",
-            "--allow-http=false",
-            f"--grpc-address={HOST}",
-            f"--grpc-port={self.grpc_port}",
-            f"--metrics-address={HOST}",
-            f"--metrics-port={self.metrics_port}",
-            f"--grpc-restricted-protocol={options.secret.argument}",
-            # Every config is complete; auto-completion would start each stage's process twice.
-            "--disable-auto-complete-config",
-            "--strict-readiness=true",
-            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            f"--backend-config=python,shm-region-prefix-name={options.region_prefix}",
-            *SCHEDULING,
-            # Models without a config of that name have their `config.pbtxt`.
-            *([f"--model-config-name={options.config_name}"] if options.config_name else []),
-            *options.installation.arguments,
-            *options.extra_arguments,
-        ]
 
     async def _wait_ready(self) -> None:
         assert self._process is not None

@@ -57,6 +57,24 @@ class ServeOptions:
     verify: bool = False
     extra_arguments: tuple[str, ...] = ()
 
+    def to_args(self) -> list[str]:
+        """Arguments of `reelserve serve` that mean these options."""
+        ports = (f"{name}_port" for name in ("grpc", "http", "metrics"))
+        timeouts = (f"{name}_timeout_s" for name in ("ready", "drain", "hang"))
+        plain = ("model_repository", "host", *ports, *timeouts)
+        return [
+            *(f"{_flag(name)}={getattr(self, name)}" for name in plain),
+            f"--log-file={self.log_file or ''}",
+            *([f"--gpus={','.join(self.gpus)}"] if self.gpus else []),
+            *([f"--tritonserver={self.tritonserver}"] if self.tritonserver else []),
+            *(["--verify"] if self.verify else []),
+            *(f"--triton-argument={text}" for text in self.extra_arguments),
+        ]
+
+
+def _flag(field: str) -> str:
+    return f"--{field.removesuffix('_s').replace('_', '-')}"
+
 
 def tritons_of(
     options: ServeOptions, lock: ExportLock, run_dir: Path, shared: Path, secret: Secret
