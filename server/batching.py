@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
-Run = Callable[[Arrays], Arrays]
+RunBatch = Callable[[Arrays], Arrays]
 
 
 def run_batched(
-    requests: Sequence[Arrays], run: Run, rows_per_run: int
+    requests: Sequence[Arrays], run: RunBatch, rows_per_run: int
 ) -> list[Arrays | Exception]:
     """Answers every request, computing those of equal shapes together.
 
@@ -44,7 +44,7 @@ def run_batched(
     return results
 
 
-def run_each(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exception]:
+def run_each(requests: Sequence[Arrays], run: RunBatch) -> list[Arrays | Exception]:
     """Answers every request by itself, for graphs without a batch dimension."""
     results: list[Arrays | Exception] = []
     for inputs in requests:
@@ -64,7 +64,7 @@ def group_by_shape(requests: Sequence[Arrays]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _run_group(group: Sequence[Arrays], run: Run, rows_per_run: int) -> list[Arrays]:
+def _run_group(group: Sequence[Arrays], run: RunBatch, rows_per_run: int) -> list[Arrays]:
     counts = [_rows(arrays) for arrays in group]
     joined = {
         name: np.concatenate([arrays[name] for arrays in group]) if len(group) > 1 else first
@@ -78,7 +78,7 @@ def _run_group(group: Sequence[Arrays], run: Run, rows_per_run: int) -> list[Arr
     ]
 
 
-def run_in_slices(inputs: Arrays, run: Run, rows: int) -> Arrays:
+def run_in_slices(inputs: Arrays, run: RunBatch, rows: int) -> Arrays:
     """Computes a batch `rows` rows at a time."""
     total = _rows(inputs)
     if total <= rows:

@@ -10,11 +10,11 @@ SOURCE_LINE = re.compile(r"(?<![\w./+-])[\w./+-]+\.(?:cc|cpp|cu|h|hpp|py):\d+:? 
 PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
 
 
-class UnavailableError(RuntimeError):
+class StageUnavailableError(RuntimeError):
     """The server is full or shutting down; UNAVAILABLE."""
 
 
-class CancelledError(RuntimeError):
+class ClipCancelledError(RuntimeError):
     """The client gave up; CANCELLED."""
 
 
@@ -30,7 +30,7 @@ class OutOfDeviceMemoryError(StageError):
     """A request took more memory than the GPU has; INTERNAL. Other requests are served on."""
 
 
-def described(error: Exception) -> str:
+def public_message(error: Exception) -> str:
     """An error in one line, for callers: without paths and without lines of anybody's code."""
     if isinstance(error, OSError) and error.strerror:
         # Its own text ends with the file.

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from reelserve.server.device_tensor import AnyTensor, AnyTensors
 from reelserve.server.errors import (
     CalledStageError,
-    CancelledError,
-    UnavailableError,
-    described,
+    ClipCancelledError,
+    StageUnavailableError,
+    public_message,
 )
 from reelserve.server.progress import ProgressFolder
 
 _CODES = (
     (ValueError, "INVALID_ARGUMENT"),
-    (UnavailableError, "UNAVAILABLE"),
-    (CancelledError, "CANCELLED"),
+    (StageUnavailableError, "UNAVAILABLE"),
+    (ClipCancelledError, "CANCELLED"),
 )
 """Names of gRPC statuses."""
 _TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
@@ -82,7 +82,7 @@ def error_response(error: Exception, request: Any, stage: str) -> Any:
             message for one.
         stage: Named in what the caller did not cause.
     """
-    message, code = described(error), INTERNAL
+    message, code = public_message(error), INTERNAL
     for kind, kind_code in _CODES:
         if isinstance(error, kind):
             message, code = str(error), kind_code
@@ -133,9 +133,9 @@ def clip_key(request: Any) -> str:
 
 
 def check_not_cancelled(request: Any, progress: ProgressFolder) -> None:
-    """Raises `CancelledError` if nobody waits for the answer any more."""
+    """Raises `ClipCancelledError` if nobody waits for the answer any more."""
     if request.is_cancelled() or progress.is_cancelled(clip_key(request)):
-        raise CancelledError("the request was cancelled")
+        raise ClipCancelledError("the request was cancelled")
 
 
 def call_model(
@@ -154,8 +154,8 @@ def call_model(
 
     Raises:
         ValueError: If the model refuses its inputs.
-        UnavailableError: If it is full, or the server is shutting down.
-        CancelledError: If it found the request cancelled.
+        StageUnavailableError: If it is full, or the server is shutting down.
+        ClipCancelledError: If it found the request cancelled.
         StageError: If it fails.
     """
     memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
@@ -198,7 +198,7 @@ def raise_error(name: str, message: str) -> NoReturn:
     A caller's mistake, a full stage and a cancelled request keep their own words.
     """
     if SHUTTING_DOWN in message:
-        raise UnavailableError(f"{name}: the server is shutting down")
+        raise StageUnavailableError(f"{name}: the server is shutting down")
     code, _, words = message.partition(": ")
     for kind, kind_code in _CODES:
         if code == kind_code:

@@ -11,24 +11,6 @@ ROOT = Path(__file__).parents[1]
 ROOMS = sorted({file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"})
 ENTRY_POINTS = {"main", "run", "TritonPythonModel"}
 """Names that Python, the `reelserve` command and Triton look for in many modules."""
-# To be emptied by renaming one of each: what server/, client/, loadtest/ and tools/ still share.
-PENDING = {
-    "Arrays",
-    "Clip",
-    "Event",
-    "Outcome",
-    "Run",
-    "UnavailableError",
-    "as_json",
-    "described",
-    "draw",
-    "encode_mp4",
-    "follow",
-    "measure",
-    "serve",
-    "stage_seconds",
-    "temporal_attention",
-}
 
 
 def public_names(source: str) -> Iterator[str]:
@@ -55,7 +37,7 @@ def shared_names(root: Path) -> dict[str, list[str]]:
 
 def test_no_name_is_defined_twice():
     shared = shared_names(ROOT)
-    assert {name: shared[name] for name in shared.keys() - ENTRY_POINTS - PENDING} == {}
+    assert {name: shared[name] for name in shared.keys() - ENTRY_POINTS} == {}
 
 
 def test_shared_name_is_found_when_one_is_an_alias(tmp_path):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reelserve.pipeline.contract import ENSEMBLE_STAGES, INFO, VIDEO
 from reelserve.server.frontend.admission import Place
-from reelserve.server.frontend.errors import CallError, cancelled
+from reelserve.server.frontend.call_errors import CallError, cancelled
 from reelserve.server.frontend.messages import (
     Tensors,
     infer_message,
@@ -122,7 +122,7 @@ class Clip:
         try:
             reply = await self._upstream.infer(upstream_request(tensors, self.key))
             outputs = {name: array.item() for name, array in output_arrays(reply).items()}
-            seconds = stage_seconds(self.entries(), self.accepted, time.monotonic())
+            seconds = elapsed_by_stage(self.entries(), self.accepted, time.monotonic())
             info = with_seconds(outputs[INFO.name], seconds)
             if not self.result.done():
                 self.result.set_result({VIDEO.name: outputs[VIDEO.name], INFO.name: info})
@@ -137,7 +137,7 @@ class Clip:
             self._on_end(self)
 
 
-def stage_seconds(entries: list[Entry], accepted: float, done: float) -> dict[str, float]:
+def elapsed_by_stage(entries: list[Entry], accepted: float, done: float) -> dict[str, float]:
     """Seconds of every stage, waiting included, and `total`.
 
     Stages that tell nothing, as NVIDIA's own backends do, are one block, their names joined by

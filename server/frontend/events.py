@@ -14,7 +14,7 @@ SECONDS_DECIMALS = 3
 
 
 @dataclass(frozen=True)
-class Event:
+class ClipEvent:
     """One event.
 
     Args:

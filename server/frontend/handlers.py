@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import PUBLIC_MODEL
-from reelserve.server.frontend.errors import CallError, invalid
+from reelserve.server.frontend.call_errors import CallError, invalid
 from reelserve.server.frontend.messages import answer, shown
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.statistics import added_up

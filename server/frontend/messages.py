@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import INFO, PROGRESS, PUBLIC_MODEL, REQUEST_INPUTS, VIDEO
-from reelserve.server.frontend.errors import CallError, invalid
+from reelserve.server.frontend.call_errors import CallError, invalid
 
 MODEL_VERSION = "1"
 MICROSECONDS_PER_SECOND = 1_000_000

@@ -62,13 +62,13 @@ class ProbeServer:
     def _page(self, environ: dict[str, Any]) -> Page:
         page = self._pages.get(environ.get("PATH_INFO", ""))
         if page is None:
-            return as_json(NOT_FOUND, {"error": self._elsewhere})
+            return json_page(NOT_FOUND, {"error": self._elsewhere})
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return as_json(NOT_ALLOWED, {"error": "only GET and HEAD are answered"})
+            return json_page(NOT_ALLOWED, {"error": "only GET and HEAD are answered"})
         return page()
 
 
-def as_json(status: str, content: object) -> Page:
+def json_page(status: str, content: object) -> Page:
     """A page of JSON."""
     return status, "application/json", json.dumps(content).encode()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.request import VideoRequest
 from reelserve.server.frontend.admission import Admission, Line, clip_units
-from reelserve.server.frontend.clip import Answer, Clip, stage_seconds
-from reelserve.server.frontend.errors import CallError, deadline_passed, invalid, unavailable
+from reelserve.server.frontend.call_errors import CallError, deadline_passed, invalid, unavailable
+from reelserve.server.frontend.clip import Answer, Clip, elapsed_by_stage
 from reelserve.server.frontend.messages import InferRequest
 from reelserve.server.frontend.metrics import Recorder
 from reelserve.server.frontend.response_cache import ResponseCache
@@ -191,7 +191,7 @@ class Service:
         self._clips.discard(clip)
         finished = clip.result.done() and clip.result.exception() is None
         self._admission.free(clip.place, finished=finished)
-        self.recorder.stages(stage_seconds(clip.entries(), clip.accepted, time.monotonic()))
+        self.recorder.stages(elapsed_by_stage(clip.entries(), clip.accepted, time.monotonic()))
         if finished:
             self.recorder.drawn(clip.result.result())
         else:

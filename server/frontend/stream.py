@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import zip_longest
 
 from reelserve.pipeline.contract import EVENT, PREVIEW
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.clip import Clip
-from reelserve.server.frontend.errors import CallError
-from reelserve.server.frontend.events import Event
+from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.progress import Entry, PreviewLeft, StageEnded, Stepped
 
 TICK_S = 0.05
@@ -21,7 +21,7 @@ _drawn: set[asyncio.Task[bytes | None]] = set()
 """Previews on their way; Triton is not told when nobody wants one any more."""
 
 
-async def follow(
+async def clip_events(
     clip: Clip, remaining_s: Callable[[Clip], float | None]
 ) -> AsyncGenerator[dict[str, bytes], None]:
     """What happens to a clip, as outputs of a response, until it has ended.
@@ -43,10 +43,10 @@ async def follow(
             preview = _begin_preview(clip)
         if preview is not None and preview.done():
             png, preview = preview.result(), None
-            event = Event("preview", clip.stage(), clip.seconds, remaining_s(clip))
+            event = ClipEvent("preview", clip.stage(), clip.seconds, remaining_s(clip))
             messages.append({EVENT.name: event.to_json(), PREVIEW.name: png} if png else None)
         if not ended and time.monotonic() - heard >= QUIET_S:
-            event = Event("waiting", clip.stage(), clip.seconds, remaining_s(clip))
+            event = ClipEvent("waiting", clip.stage(), clip.seconds, remaining_s(clip))
             messages.append({EVENT.name: event.to_json()})
         for message in messages:
             if message is not None:
@@ -69,9 +69,9 @@ def _outputs(
     seconds, left_s = clip.seconds, remaining_s(clip)
     match entry:
         case StageEnded(stage=stage):
-            event = Event("stage", stage, seconds, left_s)
+            event = ClipEvent("stage", stage, seconds, left_s)
         case Stepped(step=step, steps=steps):
-            event = Event("step", "video_diffusion", seconds, left_s, step, steps)
+            event = ClipEvent("step", "video_diffusion", seconds, left_s, step, steps)
         case _:
             return None
     return {EVENT.name: event.to_json()}

@@ -12,12 +12,12 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import EVENT
+from reelserve.server.frontend.call_errors import CallError, deadline_passed
 from reelserve.server.frontend.clip import Clip
-from reelserve.server.frontend.errors import CallError, deadline_passed
-from reelserve.server.frontend.events import Event
+from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
 from reelserve.server.frontend.service import Service
-from reelserve.server.frontend.stream import follow
+from reelserve.server.frontend.stream import clip_events
 
 ERROR_STATUS = ("triton_grpc_error", "true")
 """Header that asks a stream to end with an error's own status instead of telling it."""
@@ -104,7 +104,7 @@ class StreamCall:
         """Tells the events of a clip until it has ended, or its deadline passes."""
 
         async def tell() -> None:
-            async with contextlib.aclosing(follow(clip, self._service.remaining_s)) as events:
+            async with contextlib.aclosing(clip_events(clip, self._service.remaining_s)) as events:
                 async for outputs in events:
                     message = answer(outputs, request.id, last=False)
                     await self._write(service_pb2.ModelStreamInferResponse(infer_response=message))
@@ -147,6 +147,6 @@ def _last(clip: Clip, request: InferRequest, outputs: dict[str, bytes]) -> Any:
     """The last response; that of a stream with progress has an event, too."""
     if not request.progress:
         return answer(outputs, request.id, request.outputs)
-    event = Event("clip", clip.stage(), clip.seconds, 0.0)
+    event = ClipEvent("clip", clip.stage(), clip.seconds, 0.0)
     wanted = (EVENT.name, *request.outputs) if request.outputs else ()
     return answer({EVENT.name: event.to_json(), **outputs}, request.id, wanted)

@@ -13,7 +13,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from reelserve.server.frontend.admission import Line
-from reelserve.server.frontend.errors import CallError, from_triton, unavailable
+from reelserve.server.frontend.call_errors import CallError, from_triton, unavailable
 
 SERVICE = "inference.GRPCInferenceService"
 RESTRICTED = (

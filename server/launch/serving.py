@@ -19,7 +19,7 @@ from reelserve.runtimes.export_lock import ExportLock
 from reelserve.server.frontend.frontend import FrontEnd, Ports, address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
-from reelserve.server.launch.repository import RepositoryError, check_repository
+from reelserve.server.launch.repository_check import RepositoryError, check_repository
 from reelserve.server.launch.run_folder import (
     SHARED_MEMORY,
     region_prefix,

@@ -13,7 +13,7 @@ from reelserve.runtimes.export_lock import ExportLock
 from reelserve.server.frontend.upstream import Secret
 from reelserve.server.launch.allocator import allocator_environment
 from reelserve.server.launch.installation import native_installation, pip_installation
-from reelserve.server.launch.repository import is_for_gpu
+from reelserve.server.launch.repository_check import is_for_gpu
 from reelserve.server.launch.run_folder import SHARED_MEMORY, region_prefix
 from reelserve.server.launch.triton_process import ServerError, TritonOptions, TritonProcess
 from reelserve.server.progress import VARIABLE

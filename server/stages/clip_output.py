@@ -103,4 +103,4 @@ def _frames_and_encoder(frames: AnyTensor) -> tuple[Any, Callable[[Any, int, int
         return frames[0], encode_mp4
     # Needs torch, which a server whose stages compute on a CPU does without.
     device_video = importlib.import_module("reelserve.server.stages.device_video")
-    return device_video.frames_of(frames), device_video.encode_mp4
+    return device_video.frames_of(frames), device_video.encode_device_mp4

@@ -32,7 +32,7 @@ def frames_of(tensor: DeviceTensor) -> Tensor:
     return frames
 
 
-def encode_mp4(frames: Tensor, fps: int, threads: int) -> bytes:
+def encode_device_mp4(frames: Tensor, fps: int, threads: int) -> bytes:
     """As `video.encode_mp4`, for a tensor `[F, H, W, 3]`, uint8."""
     check_frames(tuple(frames.shape))
     return encode_yuv(_yuv_frames(frames), frames.shape[1], frames.shape[2], fps, threads)
@@ -48,7 +48,7 @@ def warm_up(threads: int) -> None:
     """
     if torch.cuda.is_available():
         frames = torch.zeros(WARM_UP_SHAPE, dtype=torch.uint8, device="cuda")
-        encode_mp4(frames, WARM_UP_FPS, threads)
+        encode_device_mp4(frames, WARM_UP_FPS, threads)
 
 
 def _yuv_frames(frames: Tensor) -> Iterator[av.VideoFrame]:

@@ -23,7 +23,7 @@ RANKS = IntRange(0, len(PRIORITIES) - 1, 0)
 
 
 @dataclass
-class Clip:
+class DiffusionClip:
     """One request on its way from noise to latents.
 
     Args:
@@ -54,7 +54,7 @@ class Clip:
         return {"LATENTS": self.sampler.latents[None]}
 
 
-def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -> Clip:
+def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -> DiffusionClip:
     """Starts a clip from the inputs of the `video_diffusion` stage.
 
     `prompt_processor` has checked them; whoever calls this stage by itself gets no further.
@@ -77,7 +77,7 @@ def clip_from_inputs(inputs: Mapping[str, NDArray[Any]], spec: CheckpointSpec) -
             for name in ("NUM_INFERENCE_STEPS", "NUM_FRAMES", "HEIGHT", "WIDTH")
         },
     )
-    return Clip(
+    return DiffusionClip(
         sampler=Sampler(spec.latents, spec.scheduler, settings),
         prompt_embeds=inputs["PROMPT_EMBEDS"][0].copy(),
         attention_mask=spec.denoiser_mask(inputs["ATTENTION_MASK"][0].copy()),

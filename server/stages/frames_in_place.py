@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reelserve.pipeline.contract import STAGES
 from reelserve.server.device_tensor import AnyTensor, AnyTensors
-from reelserve.server.errors import CancelledError
+from reelserve.server.errors import ClipCancelledError
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.triton_io import call_model_in_place
 
@@ -24,7 +24,7 @@ def frames_in_place(inputs: AnyTensors, key: str, progress: ProgressFolder) -> A
 
     Raises:
         ValueError: If there are no latents.
-        CancelledError: If nobody waits for the clip any more.
+        ClipCancelledError: If nobody waits for the clip any more.
         StageError: If a stage fails.
     """
     if "LATENTS" not in inputs:
@@ -32,7 +32,7 @@ def frames_in_place(inputs: AnyTensors, key: str, progress: ProgressFolder) -> A
     tensor = inputs["LATENTS"]
     for name in FRAME_STAGES:
         if progress.is_cancelled(key):
-            raise CancelledError("the request was cancelled")
+            raise ClipCancelledError("the request was cancelled")
         (source,), (result,) = STAGES[name].inputs, STAGES[name].outputs
         # The frames of the stage before are freed here.
         tensor = call_model_in_place(name, {source.name: tensor}, [result.name], key=key)[

@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 from reelserve.server.device_tensor import AnyTensors
 from reelserve.server.progress import ProgressFolder
-from reelserve.server.stages.diffusion import Clip
+from reelserve.server.stages.diffusion import DiffusionClip
 from reelserve.server.triton_io import clip_key, error_response, response
 
 PREVIEW_FRAMES = 4
@@ -34,7 +34,7 @@ class LateAnswer:
         """Whether nobody waits any more. Triton does not tell a step of an ensemble."""
         return bool(self._sender.is_cancelled()) or self._progress.is_cancelled(self._key)
 
-    def stepped(self, clip: Clip) -> None:
+    def stepped(self, clip: DiffusionClip) -> None:
         """Tells how far the clip is, and leaves a first look at it half-way."""
         sampler = clip.sampler
         self._progress.stepped(self._key, sampler.step, sampler.num_steps)

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from reelserve.server.batching import Arrays, run_batched
-from reelserve.server.errors import CancelledError, UnavailableError
-from reelserve.server.stages.diffusion import Clip
+from reelserve.server.errors import ClipCancelledError, StageUnavailableError
+from reelserve.server.stages.diffusion import DiffusionClip
 
 KEPT_FOR_BATCH = 1
 """Places that interactive requests leave to the others, so that those finish too."""
 
 Denoise = Callable[[Arrays], Arrays]
 """Inputs of the `denoiser` stage to its outputs, both by name, batch dimension first."""
-Outcome = Exception | None
+StepFailure = Exception | None
 """None, or why a step failed."""
 
 
-class StepListener(Protocol):
+class StepObserver(Protocol):
     """Is told of steps, from any thread."""
 
     def step(self, clips: int, seconds: float) -> None:
@@ -38,7 +38,7 @@ class Waiter(Protocol):
     def cancelled(self) -> bool:
         """Whether nobody waits any more."""
 
-    def stepped(self, clip: Clip) -> None:
+    def stepped(self, clip: DiffusionClip) -> None:
         """A step has ended."""
 
     def finish(self, outputs: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Waiter(Protocol):
 
 @dataclass(eq=False)
 class _Member:
-    clip: Clip
+    clip: DiffusionClip
     waiter: Waiter
     stepping: bool = False
 
@@ -79,29 +79,29 @@ class DenoisingLoop:
     Args:
         denoise: The denoiser; called from many threads where clips do not join.
         settings: Bounds.
-        listener: Told of the steps.
+        observer: Told of the steps.
     """
 
-    def __init__(self, denoise: Denoise, settings: LoopSettings, listener: StepListener) -> None:
-        self._denoise, self._settings, self._listener = denoise, settings, listener
+    def __init__(self, denoise: Denoise, settings: LoopSettings, observer: StepObserver) -> None:
+        self._denoise, self._settings, self._observer = denoise, settings, observer
         self._members: list[_Member] = []
         self._lock = threading.Lock()
         self._closed = False
         self._pool = ThreadPoolExecutor(1 if settings.join else settings.max_active)
 
-    def admit(self, make: Callable[[], Clip], waiter: Waiter) -> None:
+    def admit(self, make: Callable[[], DiffusionClip], waiter: Waiter) -> None:
         """Adds a clip; `waiter` will be told its latents, or an error.
 
         Raises:
-            UnavailableError: If the loop is full, or closed.
+            StageUnavailableError: If the loop is full, or closed.
             ValueError: If `make` refuses the request.
         """
         with self._lock:
             if self._closed:
-                raise UnavailableError("the server is shutting down")
+                raise StageUnavailableError("the server is shutting down")
             limit = self._settings.max_in_flight
             if len(self._members) >= limit:
-                raise UnavailableError(f"{limit} requests are in flight, as many as the limit")
+                raise StageUnavailableError(f"{limit} requests are in flight, as many as the limit")
             self._members.append(_Member(make(), waiter))
         self._go_on()
 
@@ -112,7 +112,7 @@ class DenoisingLoop:
             waiting = [member for member in self._members if not member.stepping]
             self._members = [member for member in self._members if member.stepping]
         for member in waiting:
-            member.waiter.fail(UnavailableError("the server is shutting down"))
+            member.waiter.fail(StageUnavailableError("the server is shutting down"))
         self._pool.shutdown(wait=True)
 
     def _go_on(self) -> None:
@@ -124,12 +124,12 @@ class DenoisingLoop:
             groups = self._groups(active)
             for member in (member for group in groups for member in group):
                 member.stepping = True
-            self._listener.held(len(active), len(self._members))
+            self._observer.held(len(active), len(self._members))
             if not self._closed:
                 for group in groups:
                     self._pool.submit(self._step, group)
         for member in left:
-            member.waiter.fail(CancelledError("the request was cancelled"))
+            member.waiter.fail(ClipCancelledError("the request was cancelled"))
 
     def _groups(self, active: Sequence[_Member]) -> list[list[_Member]]:
         """Those of `active` that can take a step now, by who takes it together."""
@@ -147,7 +147,7 @@ class DenoisingLoop:
         except Exception as error:
             # A mistake in here must not leave its clips waiting for ever.
             outcomes = [error] * len(clips)
-        self._listener.step(len(group), time.monotonic() - started)
+        self._observer.step(len(group), time.monotonic() - started)
         ended = []
         for member, failure in zip(group, outcomes, strict=True):
             if failure is None:
@@ -165,13 +165,13 @@ class DenoisingLoop:
             _tell(member, failure)
 
 
-def _tell(member: _Member, failure: Outcome) -> None:
+def _tell(member: _Member, failure: StepFailure) -> None:
     if failure is not None:
         member.waiter.fail(failure)
     elif member.clip.sampler.done:
         member.waiter.finish(member.clip.outputs())
     else:
-        member.waiter.fail(UnavailableError("the server is shutting down"))
+        member.waiter.fail(StageUnavailableError("the server is shutting down"))
 
 
 def _active(members: Sequence[_Member], most: int) -> list[_Member]:
@@ -186,7 +186,9 @@ def _active(members: Sequence[_Member], most: int) -> list[_Member]:
     return [*chosen, *others[: most - len(chosen)]]
 
 
-def denoise_step(clips: Sequence[Clip], denoise: Denoise, max_rows: int) -> list[Outcome]:
+def denoise_step(
+    clips: Sequence[DiffusionClip], denoise: Denoise, max_rows: int
+) -> list[StepFailure]:
     """Takes one step of every clip, those of equal shapes together.
 
     Args:
@@ -201,7 +203,7 @@ def denoise_step(clips: Sequence[Clip], denoise: Denoise, max_rows: int) -> list
     return [_advance(clip, result) for clip, result in zip(clips, results, strict=True)]
 
 
-def _advance(clip: Clip, result: Arrays | Exception) -> Outcome:
+def _advance(clip: DiffusionClip, result: Arrays | Exception) -> StepFailure:
     if isinstance(result, Exception):
         return result
     try:

@@ -17,7 +17,7 @@ from reelserve.export.repository import RECORD_FILE, ExportFolderError, ModelRep
 from reelserve.export.resources import ResourceError
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
-from reelserve.server.launch.repository import check_repository
+from reelserve.server.launch.repository_check import check_repository
 from tests.export.stubs import SHORT_CLIP, StubEngine, StubFamily, export
 
 ROOT = Path(__file__).parents[2]

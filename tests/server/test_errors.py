@@ -1,6 +1,6 @@
 import pytest
 
-from reelserve.server.errors import StageError, described
+from reelserve.server.errors import StageError, public_message
 
 ONNX = (
     "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Reshape node. "
@@ -23,9 +23,9 @@ ONNX = (
     ],
 )
 def test_described_names_no_file(error, text):
-    assert described(error).startswith(text)
-    assert "/tmp" not in described(error) and "/srv" not in described(error)
+    assert public_message(error).startswith(text)
+    assert "/tmp" not in public_message(error) and "/srv" not in public_message(error)
 
 
 def test_described_keeps_what_the_engine_says_and_not_where():
-    assert described(RuntimeError(ONNX)).endswith("Status Message: input_shape_size == 3")
+    assert public_message(RuntimeError(ONNX)).endswith("Status Message: input_shape_size == 3")

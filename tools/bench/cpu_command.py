@@ -32,7 +32,7 @@ DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Clip:
+class TimedClip:
     """One measured clip."""
 
     seconds: float
@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     console = error_console()
     try:
-        results = measure(arguments, console)
+        results = measure_cpu(arguments, console)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     except (InstallationError, ServerError, ReelserveError, OSError) as error:
@@ -61,7 +61,7 @@ def run(argv: list[str]) -> int:
     return OK
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def measure_cpu(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Starts a server, measures it and stops it.
 
     Returns:
@@ -79,10 +79,10 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         Client(server.grpc_url) as client,
     ):
         console.print(f"ready after {server.ready_s:.1f} s; warming up")
-        draw(client, arguments.prompt, request)
+        draw_timed(client, arguments.prompt, request)
         clips = []
         for number in range(1, arguments.clips + 1):
-            clips.append(draw(client, arguments.prompt, request))
+            clips.append(draw_timed(client, arguments.prompt, request))
             console.print(f"clip {number} of {arguments.clips}: {clips[-1].seconds:.2f} s")
         videos_per_s_at_4 = asyncio.run(
             throughput(server.grpc_url, arguments.prompt, request, arguments.rounds)
@@ -105,7 +105,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def draw(client: Client, prompt: str, request: GenerateOptions) -> Clip:
+def draw_timed(client: Client, prompt: str, request: GenerateOptions) -> TimedClip:
     """Draws one clip and takes its times; nothing else may use the server."""
     before = client.statistics()
     started = time.monotonic()
@@ -113,7 +113,7 @@ def draw(client: Client, prompt: str, request: GenerateOptions) -> Clip:
     seconds = time.monotonic() - started
     after = settled_statistics(client, before)
     stages_s = stage_seconds(before, after, video.info.seconds["video_diffusion"])
-    return Clip(seconds, stages_s, video)
+    return TimedClip(seconds, stages_s, video)
 
 
 async def throughput(

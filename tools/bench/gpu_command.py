@@ -90,9 +90,9 @@ def _write(results: dict[str, Any], output: Path, plot: Path | None) -> None:
     if plot is not None:
         # Here, because matplotlib takes a second to import, which `--help` need not wait for.
         from reelserve.loadtest.plots import save_png
-        from reelserve.tools.bench.gpu.plots import draw
+        from reelserve.tools.bench.gpu.plots import draw_bench
 
-        save_png(draw(results), plot)
+        save_png(draw_bench(results), plot)
 
 
 def _options(arguments: argparse.Namespace) -> Options:

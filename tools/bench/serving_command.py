@@ -61,7 +61,7 @@ def run(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     console = error_console()
     try:
-        results = measure(arguments, console)
+        results = measure_serving(arguments, console)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     except (InstallationError, ServerError, ReelserveError, OSError) as error:
@@ -71,7 +71,7 @@ def run(argv: list[str]) -> int:
     return OK
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def measure_serving(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Starts a server, measures it and stops it.
 
     Returns:

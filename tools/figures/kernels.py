@@ -11,7 +11,7 @@ OURS = "reelserve"
 SHAPE = ("B", "F", "S", "N", "D", "dtype", "qk_norm", "rope")
 
 
-def temporal_attention(rows: Sequence[Row]) -> str:
+def temporal_attention_table(rows: Sequence[Row]) -> str:
     """`temporal_attention_<gpu>.csv`: our share of copy bandwidth and the best of the others."""
     titles = ("GPU", "B F S N D", "Norm, RoPE", "Ours, ms", "Share of copy", "Best other", "Faster")
     lines = []
@@ -52,7 +52,7 @@ def denoiser_step(rows: Sequence[Row]) -> str:
 
 
 KERNEL_WRITERS: dict[str, Callable[[Sequence[Row]], str]] = {
-    "temporal_attention": temporal_attention,
+    "temporal_attention": temporal_attention_table,
     "denoiser_step": denoiser_step,
 }
 

@@ -8,7 +8,7 @@ from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.stages.diffusion import clip_from_inputs
 from reelserve.server.stages.late_answer import LateAnswer
-from reelserve.server.stages.metrics import StepRecorder
+from reelserve.server.stages.step_metrics import StepRecorder
 from reelserve.server.stages.steps import DenoisingLoop, LoopSettings
 from reelserve.server.triton_io import call_model, input_arrays
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reelserve.server.frontend.admission import Line
-from reelserve.server.frontend.errors import unavailable
+from reelserve.server.frontend.call_errors import unavailable
 from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.messages import InferRequest, answer
 from reelserve.server.frontend.service import Service, ServiceSettings

@@ -8,8 +8,8 @@ from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
 from reelserve.server.frontend.admission import Place
-from reelserve.server.frontend.clip import Clip, stage_seconds
-from reelserve.server.frontend.errors import CallError, invalid, unavailable
+from reelserve.server.frontend.call_errors import CallError, invalid, unavailable
+from reelserve.server.frontend.clip import Clip, elapsed_by_stage
 from reelserve.server.frontend.messages import output_arrays
 from reelserve.server.progress import KEY, ProgressFolder, StageEnded
 from tests.server.frontend.fakes import VIDEO, FakeUpstream, asynchronous, request, until
@@ -24,11 +24,11 @@ def test_stage_seconds_are_those_from_stage_to_stage():
         StageEnded(stage, ACCEPTED + index + 0.5, ACCEPTED + index + 1)
         for index, stage in enumerate(ENSEMBLE_STAGES)
     ]
-    seconds = stage_seconds(entries, ACCEPTED, ACCEPTED + 8)
+    seconds = elapsed_by_stage(entries, ACCEPTED, ACCEPTED + 8)
 
     assert seconds == {**dict.fromkeys(ENSEMBLE_STAGES, 1.0), "total": 8.0}
     assert list(seconds) == [*ENSEMBLE_STAGES, "total"]
-    assert stage_seconds(entries[::-1], ACCEPTED, ACCEPTED + 8) == seconds
+    assert elapsed_by_stage(entries[::-1], ACCEPTED, ACCEPTED + 8) == seconds
 
 
 def test_stage_seconds_join_stages_that_tell_nothing():
@@ -38,7 +38,7 @@ def test_stage_seconds_join_stages_that_tell_nothing():
         StageEnded("video_diffusion", 103.0, 110.0),
         StageEnded("video_encoder", 114.0, 115.0),
     ]
-    assert stage_seconds(ended, ACCEPTED, 115.5) == {
+    assert elapsed_by_stage(ended, ACCEPTED, 115.5) == {
         "prompt_processor": 1.0,
         "text_encoder": 2.0,
         "video_diffusion": 7.0,
@@ -57,7 +57,7 @@ def test_stage_seconds_of_a_stage_that_leads_others_are_its_own():
         StageEnded("upsampler", 106.0, 108.0),
         StageEnded("video_encoder", 104.2, 109.0),
     ]
-    found = stage_seconds(ended, ACCEPTED, 109.0)
+    found = elapsed_by_stage(ended, ACCEPTED, 109.0)
 
     assert (found["vae_decoder"], found["upsampler"], found["video_encoder"]) == (1.0, 2.0, 1.0)
 
@@ -65,13 +65,13 @@ def test_stage_seconds_of_a_stage_that_leads_others_are_its_own():
 def test_stage_seconds_of_a_clip_that_ended_early_are_those_of_its_stages():
     ended = [StageEnded("prompt_processor", 100.0, 101.0)]
 
-    assert stage_seconds(ended, ACCEPTED, 103.0) == {"prompt_processor": 1.0, "total": 3.0}
-    assert stage_seconds([], ACCEPTED, 103.0) == {"total": 3.0}
+    assert elapsed_by_stage(ended, ACCEPTED, 103.0) == {"prompt_processor": 1.0, "total": 3.0}
+    assert elapsed_by_stage([], ACCEPTED, 103.0) == {"total": 3.0}
 
 
 def test_stage_seconds_are_never_below_zero_and_know_no_other_stages():
     ended = [StageEnded("prompt_processor", 9.0, 9.5), StageEnded("somebody", 1.0, 2.0)]
-    assert stage_seconds(ended, ACCEPTED, 101.0) == {"prompt_processor": 0.0, "total": 1.0}
+    assert elapsed_by_stage(ended, ACCEPTED, 101.0) == {"prompt_processor": 0.0, "total": 1.0}
 
 
 class Drawn:

@@ -8,7 +8,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import STAGES
-from reelserve.server.frontend.errors import CallError
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.messages import output_arrays
 from tests.server.frontend.callers import request, serving, status
 from tests.server.frontend.fakes import VIDEO, asynchronous, until

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from reelserve.server.frontend.errors import CallError
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.messages import (
     MAX_ID_CHARACTERS,
     answer,

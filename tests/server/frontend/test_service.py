@@ -6,7 +6,7 @@ import json
 import grpc
 import pytest
 
-from reelserve.server.frontend.errors import CallError
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.upstream import Secret, Upstream
 from tests.server.frontend.fakes import VIDEO, FakeUpstream, Rig, asynchronous, request, until
 

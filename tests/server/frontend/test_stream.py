@@ -6,7 +6,7 @@ import pytest
 
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
 from reelserve.server.frontend import stream
-from reelserve.server.frontend.stream import follow
+from reelserve.server.frontend.stream import clip_events
 from reelserve.server.progress import PreviewLeft, StageEnded, Stepped
 from tests.server.frontend.fakes import Rig, asynchronous, request, until
 from tests.server.frontend.test_clip import _reply
@@ -22,7 +22,7 @@ class Followed:
         self.task = asyncio.create_task(self._follow())
 
     async def _follow(self):
-        async for outputs in follow(self.clip, self.rig.service.remaining_s):
+        async for outputs in clip_events(self.clip, self.rig.service.remaining_s):
             self.told.append(outputs)
 
     @property

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from reelserve.server.frontend.admission import Line
-from reelserve.server.frontend.errors import CallError
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.launch import supervisor as supervisor_module
 from reelserve.server.launch.supervisor import MAX_RESTARTS, RESTARTS_WITHIN_S, Supervisor
 from reelserve.server.launch.triton_process import ServerError

@@ -11,7 +11,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from reelserve.server.stages.clip_output import finish_clip
-from reelserve.server.stages.device_video import FRAMES_AT_ONCE, encode_mp4, warm_up, yuv420
+from reelserve.server.stages.device_video import FRAMES_AT_ONCE, encode_device_mp4, warm_up, yuv420
 from reelserve.server.stages.video import _yuv_frame
 from tests.server.stages.test_clip_output import inputs
 from tests.server.stages.test_video import moving_square
@@ -49,16 +49,16 @@ def test_yuv420_is_swscales_within_a_level(frames):
 
 
 @pytest.mark.parametrize("num_frames", [1, FRAMES_AT_ONCE, 2 * FRAMES_AT_ONCE + 3])
-def test_encode_mp4_keeps_every_frame_in_order(num_frames):
+def test_encode_device_mp4_keeps_every_frame_in_order(num_frames):
     frames = moving_square(num_frames)
-    found = decoded(encode_mp4(torch.from_numpy(frames), fps=8, threads=1)).astype(int)
+    found = decoded(encode_device_mp4(torch.from_numpy(frames), fps=8, threads=1)).astype(int)
     assert found.shape == frames.shape
     assert np.abs(found - frames).mean() < 4
 
 
-def test_encode_mp4_refuses_when_rows_are_odd():
+def test_encode_device_mp4_refuses_when_rows_are_odd():
     with pytest.raises(ValueError, match="FRAMES has 63 rows and 64 columns; both must be even"):
-        encode_mp4(torch.zeros(2, 63, 64, 3, dtype=torch.uint8), fps=8, threads=1)
+        encode_device_mp4(torch.zeros(2, 63, 64, 3, dtype=torch.uint8), fps=8, threads=1)
 
 
 def test_finish_clip_takes_frames_by_dlpack():
@@ -70,5 +70,5 @@ def test_finish_clip_takes_frames_by_dlpack():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch that finds no GPU")
 def test_warm_up_does_nothing_where_pytorch_finds_no_gpu(monkeypatch):
-    monkeypatch.setattr("reelserve.server.stages.device_video.encode_mp4", pytest.fail)
+    monkeypatch.setattr("reelserve.server.stages.device_video.encode_device_mp4", pytest.fail)
     warm_up(threads=1)

@@ -4,14 +4,14 @@ import time
 import numpy as np
 import pytest
 
-from reelserve.server.errors import CancelledError, StageError, UnavailableError
+from reelserve.server.errors import ClipCancelledError, StageError, StageUnavailableError
 from reelserve.server.stages.steps import DenoisingLoop, LoopSettings, denoise_step
 from tests.server.clips import clip
 
 LONG_S = 30.0
 
 
-class Listener:
+class Observer:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.holds: list[tuple[int, int]] = []
@@ -148,9 +148,9 @@ class Loop:
     """A loop and its clips."""
 
     def __init__(self, denoise, *, join=True, max_active=2, max_in_flight=10, max_rows=16):
-        self.listener = Listener()
+        self.observer = Observer()
         settings = LoopSettings(max_active, max_in_flight, max_rows, join)
-        self.loop = DenoisingLoop(denoise, settings, self.listener)
+        self.loop = DenoisingLoop(denoise, settings, self.observer)
 
     def admit(self, make=clip, **changes):
         waiter = Waiter()
@@ -191,8 +191,8 @@ def test_loop_gives_the_latents_of_each_clip(start, join):
         waiter.wait()
         assert waiter.error is None and waiter.steps == list(range(1, request["steps"] + 1))
         np.testing.assert_array_equal(waiter.latents, alone(**request))
-    assert loop.listener.holds[-1] == (0, 0)
-    assert max(active for active, _ in loop.listener.holds) <= 2
+    assert loop.observer.holds[-1] == (0, 0)
+    assert max(active for active, _ in loop.observer.holds) <= 2
 
 
 def test_joined_clips_take_their_steps_together(start):
@@ -208,7 +208,7 @@ def test_joined_clips_take_their_steps_together(start):
 
     # Two rows a clip, for its two prompts.
     assert [len(latents) for latents in gate.began] == [2, 4, 4, 2]
-    assert loop.listener.steps == [1, 2, 2, 1]
+    assert loop.observer.steps == [1, 2, 2, 1]
 
 
 def test_free_clips_do_not_wait_for_the_slowest_one(start):
@@ -227,7 +227,7 @@ def test_free_clips_do_not_wait_for_the_slowest_one(start):
     released.set()
 
     assert slow.wait().latents is not None
-    assert loop.listener.steps == [1] * 5
+    assert loop.observer.steps == [1] * 5
 
 
 @pytest.mark.parametrize("join", [True, False], ids=["joined", "free"])
@@ -241,7 +241,7 @@ def test_a_clip_that_nobody_waits_for_leaves_between_two_steps(start, join):
     leaving.wait()
     staying.wait()
 
-    assert isinstance(leaving.error, CancelledError)
+    assert isinstance(leaving.error, ClipCancelledError)
     assert len(leaving.steps) <= 1 and staying.latents is not None
 
 
@@ -253,7 +253,7 @@ def test_a_clip_that_waits_for_its_turn_can_leave(start):
     waiting.left = True
     gate.let(1)
 
-    assert isinstance(waiting.wait().error, CancelledError) and waiting.steps == []
+    assert isinstance(waiting.wait().error, ClipCancelledError) and waiting.steps == []
     gate.let()
     assert active.wait().latents is not None
 
@@ -282,14 +282,16 @@ def test_a_mistake_in_a_step_leaves_nobody_waiting(start, join):
     loop = start(Denoiser(), join=join, max_active=1)
     assert isinstance(loop.admit(broken).wait().error, ZeroDivisionError)
     assert loop.admit(seed=1).wait().latents is not None, "the loop goes on"
-    assert loop.listener.holds[-1] == (0, 0)
+    assert loop.observer.holds[-1] == (0, 0)
 
 
 def test_loop_refuses_when_full_and_takes_the_next_when_one_has_ended(start):
     gate = Gate()
     loop = start(gate, max_in_flight=2)
     first, _ = loop.admit(seed=1), loop.admit(seed=2)
-    with pytest.raises(UnavailableError, match="2 requests are in flight, as many as the limit"):
+    with pytest.raises(
+        StageUnavailableError, match="2 requests are in flight, as many as the limit"
+    ):
         loop.admit(seed=3)
     gate.let()
     first.wait()
@@ -315,7 +317,7 @@ def test_loop_takes_as_many_as_it_may_oldest_first(start):
     loop = start(gate, join=False, max_active=2)
     waiters = [loop.admit(seed=seed, steps=1) for seed in range(4)]
     gate.wait_began(2)
-    assert loop.listener.holds[-1] == (2, 4)
+    assert loop.observer.holds[-1] == (2, 4)
     gate.let()
     for waiter in waiters:
         waiter.wait()
@@ -360,14 +362,14 @@ def test_close_answers_everybody_and_takes_no_more(start, join):
     gate.wait_began(1)
     closing = threading.Thread(target=loop.loop.close)
     closing.start()
-    assert isinstance(waiting.wait().error, UnavailableError)
+    assert isinstance(waiting.wait().error, StageUnavailableError)
     assert not stepping.ended.is_set(), "its step is waited for"
     gate.let()
     closing.join(LONG_S)
 
     assert not closing.is_alive()
     assert str(stepping.wait().error) == "the server is shutting down" and stepping.steps == [1]
-    with pytest.raises(UnavailableError, match="shutting down"):
+    with pytest.raises(StageUnavailableError, match="shutting down"):
         loop.admit(seed=3)
 
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from reelserve.client import InternalError, UnavailableError
-from reelserve.server.frontend.errors import CallError
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.messages import parse, read_request
 from reelserve.tools.faults import deaths
 from reelserve.tools.faults.calls import (

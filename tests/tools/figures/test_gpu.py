@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reelserve.loadtest.plots import save_png
-from reelserve.tools.bench.gpu.plots import draw
+from reelserve.tools.bench.gpu.plots import draw_bench
 from reelserve.tools.figures import command as docs_command
 from reelserve.tools.figures.gpu import GPU_WRITERS, bench_gpu, bench_gpu_curves
 from tests.tools.bench.gpu.samples import sample, unfinished
@@ -60,5 +60,5 @@ def test_docs_fills_the_page_of_every_gpu_and_says_where_none_was_measured(name,
 
 @pytest.mark.parametrize("results", [sample(), unfinished()], ids=["all", "unfinished"])
 def test_plot_is_drawn_of_what_there_is(results, tmp_path):
-    save_png(draw(results), tmp_path / "plot.png")
+    save_png(draw_bench(results), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5_000

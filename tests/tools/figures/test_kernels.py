@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 
 from reelserve.tools.figures import command as docs_command
-from reelserve.tools.figures.kernels import denoiser_step, temporal_attention
+from reelserve.tools.figures.kernels import denoiser_step, temporal_attention_table
 
 WHERE = {
     "git_sha": "0123456789abcdef",
@@ -28,7 +28,7 @@ def step_row(attention: str, compiled: bool, p50_ms: float) -> dict[str, str]:
 
 def test_temporal_attention_names_the_best_of_the_others():
     rows = [attention_row("reelserve", 0.1), attention_row("compiled", 0.25)]
-    text = temporal_attention([*rows, attention_row("sdpa_strided", 0.3)])
+    text = temporal_attention_table([*rows, attention_row("sdpa_strided", 0.3)])
     assert (
         "| Some GPU | 1 31 384 20 128 bf16 | yes | 0.100 | 91.4% | compiled, 0.250 ms | 2.50× |"
         in text
@@ -37,7 +37,9 @@ def test_temporal_attention_names_the_best_of_the_others():
 
 
 def test_temporal_attention_stands_alone_where_nothing_else_ran():
-    text = temporal_attention([attention_row("reelserve", 0.1, qk_norm="False", rope="False")])
+    text = temporal_attention_table(
+        [attention_row("reelserve", 0.1, qk_norm="False", rope="False")]
+    )
     assert "| no | 0.100 | 91.4% | – | – |" in text
 
 

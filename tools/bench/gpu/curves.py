@@ -154,7 +154,7 @@ def latents_of(size: Size, device: torch.device) -> Tensor:
     return torch.randn(shape, device=device)
 
 
-def measure(case: Case, *, tiny: bool) -> list[dict[str, Any]]:
+def measure_curves(case: Case, *, tiny: bool) -> list[dict[str, Any]]:
     """Curves of a case's denoiser; LTX-Video's case gives those of the decoder too."""
     sizes = DRY_SIZES if tiny else SIZES
     with torch.no_grad():
@@ -172,7 +172,7 @@ def main() -> None:
     """Measures what the first file says and writes the second."""
     job_file, result_file = map(Path, sys.argv[1:])
     job = json.loads(job_file.read_text())
-    write_json(result_file, {"curves": measure(Case(**job["case"]), tiny=job["tiny"])})
+    write_json(result_file, {"curves": measure_curves(Case(**job["case"]), tiny=job["tiny"])})
 
 
 if __name__ == "__main__":

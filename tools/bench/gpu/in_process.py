@@ -41,10 +41,10 @@ FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5
 ENCODER_THREADS = re.compile(r'key: "encoder_threads" value \{ string_value: "(\d+)" \}')
 """In the config of the stage that encodes."""
-Arrays = Any
+AnyArray = Any
 """NumPy arrays, or torch tensors on the GPU."""
 HostArray = NDArray[Any]
-Run = Callable[[Mapping[str, Arrays]], Arrays]
+RunStage = Callable[[Mapping[str, AnyArray]], AnyArray]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Clips:
         return sampler.latents
 
 
-def open_stage(engine: str, folder: Path) -> Run:
+def open_stage(engine: str, folder: Path) -> RunStage:
     """Loads an exported stage, which stays loaded.
 
     Args:
@@ -165,17 +165,17 @@ def open_stage(engine: str, folder: Path) -> Run:
         session = open_graph(path, chosen.provider)
         names = [output.name for output in session.get_outputs()]
 
-        def graph_run(inputs: Mapping[str, Arrays]) -> dict[str, HostArray]:
+        def graph_run(inputs: Mapping[str, AnyArray]) -> dict[str, HostArray]:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
         return lambda inputs: run_in_slices(dict(inputs), graph_run, 1)[names[0]]
     return lambda inputs: chosen.run(path, dict(inputs))[0]
 
 
-def package_run(package: Package) -> Run:
+def package_run(package: Package) -> RunStage:
     """Gives the only output of a package of a batch of one, row by row."""
 
-    def run(inputs: Mapping[str, Arrays]) -> Arrays:
+    def run(inputs: Mapping[str, AnyArray]) -> AnyArray:
         tensors = {
             key: torch.as_tensor(value, device=package.device) for key, value in inputs.items()
         }
@@ -189,10 +189,10 @@ def package_run(package: Package) -> Run:
     return run
 
 
-def encoded(frames: Arrays, fps: int, threads: int) -> bytes:
+def encoded(frames: AnyArray, fps: int, threads: int) -> bytes:
     """The MP4 of a batch of one, made as the server makes it."""
     if isinstance(frames, torch.Tensor):
-        return device_video.encode_mp4(frames[0], fps, threads)
+        return device_video.encode_device_mp4(frames[0], fps, threads)
     return encode_mp4(frames[0], fps, threads)
 
 
@@ -209,7 +209,7 @@ def encoder_threads(stage: Path, config_name: str) -> int:
     return int(found[1]) if found else 1
 
 
-def to_numpy(values: Arrays) -> HostArray:
+def to_numpy(values: AnyArray) -> HostArray:
     """An array in the host's memory."""
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
@@ -220,7 +220,7 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure_in_process(job: Job) -> dict[str, Any]:
     """Draws the clips of a job.
 
     Returns:
@@ -262,7 +262,7 @@ def write_job(job: Job, path: Path) -> None:
 def main() -> None:
     """Draws what the first file says and writes the second."""
     job_file, result_file = map(Path, sys.argv[1:])
-    write_json(result_file, measure(Job(**json.loads(job_file.read_text()))))
+    write_json(result_file, measure_in_process(Job(**json.loads(job_file.read_text()))))
 
 
 if __name__ == "__main__":

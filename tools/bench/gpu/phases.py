@@ -26,7 +26,7 @@ from reelserve.tools.bench.gpu.exporting import (
 )
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.in_process import Job
-from reelserve.tools.bench.gpu.serving import PROMPT, level_clips, levels, serve
+from reelserve.tools.bench.gpu.serving import PROMPT, level_clips, levels, served_case
 from reelserve.tools.bench.gpu.state import Budget, Result, State
 
 EXPORT, IN_PROCESS, SERVE, CURVES = "export", "in_process", "serve", "curves"
@@ -203,7 +203,9 @@ class Runner:
         left_s = self._budget.left_s
         timeout_s = min(options.ready_timeout_s, left_s or options.ready_timeout_s)
         repository = repository_of(case, options.work)
-        with serve(case, repository, folder / "triton.log", timeout_s, options.gpus) as served:
+        with served_case(
+            case, repository, folder / "triton.log", timeout_s, options.gpus
+        ) as served:
             video, first_s = served.first_clip()
             video.save(folder / "served.mp4")
             self._save(

@@ -20,7 +20,7 @@ ROW_INCHES = 3.7
 MARKERS = {"step": "o", "decode": "s"}
 
 
-def draw(results: Result) -> Figure:
+def draw_bench(results: Result) -> Figure:
     """Throughput and 95th percentile against load; below, seconds against frames and pixels.
 
     Args:

@@ -107,7 +107,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(
+def served_case(
     case: Case, repository: Path, log: Path, ready_timeout_s: float, gpus: tuple[str, ...] = ()
 ) -> Iterator[Served]:
     """Starts a server, and ends it whatever happens.

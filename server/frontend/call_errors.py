@@ -6,7 +6,7 @@ import re
 
 import grpc
 
-from reelserve.server.errors import described, without_source
+from reelserve.server.errors import public_message, without_source
 
 IN_ENSEMBLE = re.compile(r"in ensemble '[^']*', ")
 
@@ -26,7 +26,7 @@ class CallError(Exception):
     @classmethod
     def internal(cls, error: Exception) -> CallError:
         """A mistake of ours; what is said of it shows no path and no source."""
-        return cls(grpc.StatusCode.INTERNAL, described(error))
+        return cls(grpc.StatusCode.INTERNAL, public_message(error))
 
 
 def invalid(message: str) -> CallError:

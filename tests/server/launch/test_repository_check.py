@@ -11,7 +11,7 @@ import pytest
 
 from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
 from reelserve.server.launch import repository as repository_module
-from reelserve.server.launch.repository import (
+from reelserve.server.launch.repository_check import (
     RepositoryError,
     check_repository,
     gpu_architectures,
