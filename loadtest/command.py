@@ -77,7 +77,7 @@ def measure(arguments: argparse.Namespace, command: str) -> Outcome:
     """Runs a load test on the server of `--url`, or on one that it starts and stops.
 
     Args:
-        arguments: Of `parse_arguments`.
+        arguments: What `parse_arguments` gave.
         command: As it was typed, for the report.
 
     Raises:

@@ -30,7 +30,7 @@ class ServerTime:
     Args:
         requests: To the model; a denoising step is one.
         queue_s: Waiting for a run. Steps wait for each other, so this may exceed the window.
-        compute_s: Of the runs; clips that share a run share its seconds.
+        compute_s: Seconds of the runs; clips that share a run share its seconds.
     """
 
     requests: float
@@ -110,7 +110,7 @@ class Scale:
 
     Args:
         clip_s: Seconds that a measured clip plays.
-        gpus: That drew them; 0 is a machine without, whose figures are those of the machine.
+        gpus: How many drew them; 0 is a machine without, whose figures are those of the machine.
     """
 
     clip_s: float
@@ -140,7 +140,7 @@ def level_figures(window: Window, requests: Sequence[RequestRecord], loop: str) 
 
     Args:
         window: Its window.
-        requests: Of the whole test.
+        requests: Requests of the whole test.
         loop: Says which requests count, see `Window.holds`.
     """
     counted = [request for request in requests if window.holds(request, loop)]
@@ -176,7 +176,7 @@ def server_times(
 
     Args:
         statistics: What a window added to Triton's counters.
-        clips: That ended in the window.
+        clips: How many ended in the window.
         diffusion_s: Seconds that each clip was in `video_diffusion`.
     """
     times = {

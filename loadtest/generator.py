@@ -36,7 +36,7 @@ class Load:
 
     Args:
         plan: What to do.
-        client: Of the server; shared by all callers.
+        client: Client of the server; shared by all callers.
         tell: Takes lines about how far the test is.
     """
 

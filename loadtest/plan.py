@@ -27,12 +27,12 @@ class Plan:
 
     Args:
         url: `host:port` of the server's gRPC endpoint.
-        name: Of the requests in every statistic; holds their shape.
+        name: Name of the requests in every statistic; holds their shape.
         loop: `closed` or `open`.
         levels: Callers, or requests per second; rising.
         prompts: Sentences; each request takes one.
         request: Other fields of every request but its seed.
-        seed: Of prompts, noise and arrivals.
+        seed: Seed of prompts, noise and arrivals.
         warm_up_clips: At least so many clips of each level end before any counts.
         warm_up_s: At least so many seconds pass before any counts.
         clips: At least so many clips are counted at each level.

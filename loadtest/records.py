@@ -25,7 +25,7 @@ class RequestRecord:
         sent_s: When it was sent.
         ended_s: When its answer was there.
         outcome: `ok`, `refused` (the server had no place) or `error`.
-        message: Of the failure.
+        message: Message of the failure.
         diffusion_s: Seconds that its clip was in `video_diffusion`, waiting included; 0 if the
             server does not say.
     """

@@ -26,7 +26,7 @@ class Outcome:
         plan: What was done.
         measurement: What was written down.
         goals: What was to be met.
-        info: Of a clip like those measured.
+        info: INFO of a clip like those measured.
         scale: To videos of 10 s and one GPU.
         levels: Figures of every level.
         verdict: The judgement.

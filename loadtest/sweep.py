@@ -63,7 +63,7 @@ class Sweep:
 
     @property
     def number(self) -> int:
-        """Of the present level, from 0."""
+        """Number of the present level, from 0."""
         return len(self._levels) - 1
 
     @property

@@ -80,7 +80,7 @@ def judge(
     Args:
         levels: At least one level, rising.
         goals: To meet.
-        scale: Of the clips and the machine.
+        scale: Scale of the clips and the machine.
         loop: Closed or open.
         unfinished: Why the test ended early, or empty.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 SOURCE_PLACE = re.compile(r"/\S+:\d+ \S+\([^)]*\)(?: const)? ?")
-"""Of the engine's own code: file, line, function and arguments."""
+"""File, line, function and arguments in the source of an engine."""
 SOURCE_LINE = re.compile(r"(?<![\w./+-])[\w./+-]+\.(?:cc|cpp|cu|h|hpp|py):\d+:? ?")
 PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
 

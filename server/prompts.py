@@ -21,7 +21,7 @@ from reelserve.pipeline.request import (
 
 FILE_NAME = "tokenizer.json"
 PAD_TOKENS = ("[PAD]", "<pad>")
-"""Of BERT and T5."""
+"""Padding tokens of BERT and of T5."""
 RANDOM_SEEDS = 2**32
 """Seeds drawn for requests without one; short enough to copy by hand."""
 
@@ -88,9 +88,9 @@ def check_request(
     """Checks a public request, before any work.
 
     Args:
-        inputs: Of `text_to_video`, by name.
-        limits: Of the served checkpoint.
-        tokenizer: Of its text encoder.
+        inputs: Inputs of `text_to_video`, by name.
+        limits: Request limits of the served checkpoint.
+        tokenizer: Tokenizer of its text encoder.
 
     Returns:
         The request with its defaults; token ids and mask, both `[2, L]`.

@@ -27,10 +27,10 @@ _CODES = (
 )
 """Names of gRPC statuses."""
 _TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
-"""Of `TritonError`'s members, where they differ."""
+"""Names of `TritonError`'s members, where they differ from those of gRPC."""
 
 CALL_ID_PREFIX = "reelserve-call:"
-"""Of the ids of requests that one stage sends to another; the clip's key may follow."""
+"""Beginning of the id of a request from stage to stage; the clip's key may follow."""
 
 INTERNAL = "INTERNAL"
 SHUTTING_DOWN = "Server not ready"
@@ -78,8 +78,8 @@ def error_response(error: Exception, request: Any, stage: str) -> Any:
 
     Args:
         error: What went wrong.
-        request: That it answers. Triton tells another stage no code, so it is put before the
-            message for one.
+        request: Request that it answers. Triton hands no code on to a stage that calls, so for
+            one the code stands before the message.
         stage: Named in what the caller did not cause.
     """
     message, code = public_message(error), INTERNAL
@@ -105,8 +105,8 @@ def answer_each(
     """Answers every request by itself, with its outputs or its error.
 
     Args:
-        requests: Of Triton.
-        stage: That answers.
+        requests: Requests as Triton hands them over.
+        stage: Stage that answers.
         progress: Told that the stage has ended.
         compute: Gives the outputs of a request.
     """
@@ -147,7 +147,7 @@ def call_model(
         name: The model.
         inputs: By name.
         outputs: Names of those that are wanted.
-        key: Of the clip that the call is for.
+        key: Key of the clip that the call is for.
 
     Returns:
         By name, in the host's memory, wherever the model has computed.

@@ -30,14 +30,14 @@ class AotiSettings:
     """How one model instance runs its package, from the `parameters` of its config.
 
     Args:
-        device: Of the instance.
+        device: Where the instance computes.
         intra_op_threads: Threads inside an operator on a CPU, `intra_op_thread_count`.
         cuda_graphs: Whether the usual shapes are recorded as a CUDA graph, `cuda_graphs`. Its
             memory is kept for as long as the server runs.
         output_on_device: Whether outputs stay on the GPU, `output_device` is `gpu`.
         release_memory: Whether what a run took is given back to a GPU that gets full,
             `release_memory`.
-        memory_limit_bytes: Of the GPU's memory that torch may take in this instance,
+        memory_limit_bytes: Bound on the GPU's memory that torch takes in this instance,
             `gpu_memory_limit_bytes`; 0 is all of it. Weights inside a package do not count.
     """
 
@@ -137,7 +137,7 @@ class AotiSession:
         """Outputs as the caller may keep them.
 
         Args:
-            outputs: Of a run.
+            outputs: What a run has returned.
             copy: Whether the next run writes over them.
         """
         settings = self._settings

@@ -28,10 +28,10 @@ class Instance:
     """A model instance, as Triton describes it.
 
     Args:
-        config: Of the model, parsed from the JSON that Triton hands to a stage.
-        folder: Of the model's version.
+        config: Model config, parsed from the JSON that Triton hands to a stage.
+        folder: Folder of the model's version.
         kind: `CPU` or `GPU`.
-        device_id: Of its GPU.
+        device_id: Number of its GPU.
     """
 
     config: Mapping[str, Any]

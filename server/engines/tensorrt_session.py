@@ -35,7 +35,7 @@ class TensorRTSettings:
 
         Args:
             config: Triton's model config, parsed from the JSON that it hands to a stage.
-            kind: Of this instance.
+            kind: `CPU` or `GPU`, of this instance.
             device_id: GPU of this instance.
 
         Raises:

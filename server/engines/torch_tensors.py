@@ -49,7 +49,7 @@ def read_tensor(inputs: AnyTensors, spec: GraphInput) -> Tensor:
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Copies tensors from a GPU, by memory that it writes to itself."""
+    """Copies tensors from a GPU through pinned host memory."""
     pinned = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
     for target, tensor in zip(pinned, tensors, strict=True):
         target.copy_(tensor, non_blocking=True)

@@ -12,7 +12,7 @@ DECODE_STEPS = 9
 MEMORY = 0.3
 """Weight of the newest clip in the average cost."""
 LEAST_SHARE_LEFT = 0.05
-"""Of a clip that has taken longer than expected."""
+"""Share of its cost that a clip still has to take once it has taken longer than expected."""
 
 
 def clip_units(num_frames: int, height: int, width: int, num_inference_steps: int) -> float:
@@ -25,7 +25,7 @@ class Line:
     """The clips of one Triton, which share its machine evenly.
 
     Args:
-        name: Of the Triton.
+        name: Name of the Triton.
         ready: Whether it takes clips.
     """
 

@@ -23,7 +23,7 @@ class ClipEvent:
         seconds: Since the request was accepted.
         remaining_s: Estimate of the seconds until the clip; None while nothing is known.
         step: Denoising steps taken; of kind `step` alone.
-        steps: Of how many.
+        steps: Denoising steps of the clip; of kind `step` alone.
     """
 
     kind: str

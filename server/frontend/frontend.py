@@ -19,9 +19,9 @@ from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import SERVICE, UNLIMITED
 
 MOST_BYTES_PER_CHARACTER = 4
-"""Of UTF-8."""
+"""Longest code of a character in UTF-8."""
 REQUEST_OVERHEAD_BYTES = 64 * 1024
-"""Of a message beside its two prompts: names, shapes, an id, parameters."""
+"""Room for what a message holds beside its two prompts: names, shapes, an id, parameters."""
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 10_000
 """Between two questions whether a silent caller is still there, and how long it may take; without
 them a link that was cut is never noticed."""

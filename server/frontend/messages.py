@@ -47,7 +47,7 @@ class InferRequest:
         id: The caller's own, which comes back.
         tensors: Public inputs by name, one element each.
         outputs: Names of those that are wanted; empty for all.
-        timeout_s: Of the parameter `timeout`; None waits for ever.
+        timeout_s: Value of the parameter `timeout`; None waits for ever.
         progress: Whether a stream tells events on the way.
     """
 

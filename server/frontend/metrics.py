@@ -120,8 +120,8 @@ def exposition(registry: CollectorRegistry, urls: Mapping[str, str]) -> bytes:
     """Our metrics and those of every Triton, in Prometheus' text format.
 
     Args:
-        registry: Of our own.
-        urls: Of the metrics of each Triton by its name; empty while it does not run.
+        registry: Metrics of the front end.
+        urls: Where each Triton shows its metrics, by its name; empty while it does not run.
     """
     texts = {name: _read(url) for name, url in urls.items() if url}
     # By how many there are, not by how many answer: a series keeps its labels.

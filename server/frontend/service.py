@@ -110,7 +110,7 @@ class Service:
         """Waits for a clip; whoever stops waiting leaves it.
 
         Args:
-            clip: That was begun.
+            clip: Clip that `begin` gave.
             left_s: Seconds until the deadline.
             began: When the request came; the clip may be older.
 

@@ -26,7 +26,7 @@ MAX_AT_ONCE = 256
 MAX_MESSAGE_CHARACTERS = 1000
 
 Context = Any
-"""Of grpc.aio."""
+"""Context of a call, from grpc.aio."""
 
 
 class StreamCall:
@@ -34,7 +34,7 @@ class StreamCall:
 
     Args:
         service: The clips.
-        context: Of the call.
+        context: Context of the call.
     """
 
     def __init__(self, service: Service, context: Context) -> None:

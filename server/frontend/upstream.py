@@ -57,7 +57,7 @@ class Secret:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Of every call."""
+        """Headers of every call."""
         return ((f"triton-grpc-protocol-{self.name}", self.value),)
 
 
@@ -67,8 +67,8 @@ class Upstream:
     Deadlines and cancels of callers never reach it: a storm of them ends Triton 2.51 by SIGSEGV.
 
     Args:
-        name: Of the Triton, for logs and metrics.
-        secret: Of its start.
+        name: Name of the Triton, for logs and metrics.
+        secret: Header that this start of Triton wants.
         lost: Says why it cannot answer any more, or None; asked when a call has failed.
     """
 

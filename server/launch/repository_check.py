@@ -74,7 +74,7 @@ def is_for_gpu(lock: ExportLock) -> bool:
 
 
 def gpu_architectures() -> list[str]:
-    """Of the GPUs that the driver sees, for example `sm_90`; empty where there is none."""
+    """Architectures of the GPUs that the driver sees, as `sm_90`; empty where there is none."""
     try:
         found = subprocess.run(
             NVIDIA_SMI, capture_output=True, text=True, check=True, timeout=NVIDIA_SMI_TIMEOUT_S

@@ -15,7 +15,7 @@ from pathlib import Path
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "reelserve-"
 REGION_PREFIX = "reelserve_"
-"""Of Triton's shared-memory regions, files too; the start's token follows."""
+"""Beginning of the names of Triton's shared-memory regions; the start's token follows."""
 TOKEN_BYTES = 16
 NAME = re.compile(PREFIX + r"(?P<token>[0-9a-f]{32})")
 

@@ -47,7 +47,7 @@ class Running:
         grpc_port: TCP port.
         http_port: TCP port.
         metrics_port: TCP port.
-        region_prefix: Of the names of the shared-memory regions.
+        region_prefix: Beginning of the names of the shared-memory regions.
     """
 
     ready_s: float
@@ -59,7 +59,7 @@ class Running:
 
     @classmethod
     def of(cls, ports: Ports, ready_s: float, region_prefix: str) -> Running:
-        """Of a front end that listens."""
+        """Describes a front end that listens."""
         return cls(ready_s, ports.host, ports.grpc, ports.http, ports.metrics, region_prefix)
 
     def described(self) -> str:

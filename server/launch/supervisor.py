@@ -20,7 +20,7 @@ RESTARTS_WITHIN_S = 600.0
 """After so many restarts within so long it is given up, unless another Triton serves."""
 MAX_BACKOFF_S = 60.0
 KEPT_RESTARTS = 16
-"""Of which the back-off is made; more are as long as it can be."""
+"""Restarts that are remembered: with so many, the back-off is as long as it can be."""
 
 _log = logging.getLogger(__name__)
 

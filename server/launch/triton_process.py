@@ -51,9 +51,9 @@ class TritonOptions:
     Args:
         installation: The binary, its backends and its environment.
         repository: Model repository, under a path without white space.
-        config_name: Of the configs in `configs/` that serve it; empty: `config.pbtxt`.
+        config_name: Which of the configs in `configs/` serve it; empty: `config.pbtxt`.
         secret: Header without which Triton answers nothing.
-        region_prefix: Of the names of its shared-memory regions.
+        region_prefix: Beginning of the names of its shared-memory regions.
         run_dir: Its working folder.
         log_file: Where its log goes.
         environment: Variables on top of those of the installation.

@@ -30,9 +30,9 @@ class ServeOptions:
     Args:
         model_repository: Folder with one folder a model.
         host: Address to listen on.
-        grpc_port: TCP port; 0 takes a free one. So for the next two.
-        http_port: Of the probes.
-        metrics_port: Of the metrics.
+        grpc_port: TCP port of gRPC; 0 takes a free one.
+        http_port: TCP port of the probes; 0 takes a free one.
+        metrics_port: TCP port of the metrics; 0 takes a free one.
         gpus: One Triton for each, by the names that CUDA has for them; empty: one Triton.
         tritonserver: NVIDIA's own binary; None uses the pip-installed one.
         log_file: Where Triton's log goes; None keeps it until the end.

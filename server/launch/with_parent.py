@@ -16,7 +16,7 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 5
-"""Of the command: on busy cores its parent, which answers in milliseconds, comes first."""
+"""Niceness of the command: its parent answers in milliseconds, so on busy cores it comes first."""
 
 
 def kill_group_after(pids: list[int], group: int) -> None:

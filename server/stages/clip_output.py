@@ -55,11 +55,11 @@ def finish_clip(
     """Encodes a clip.
 
     Args:
-        inputs: Of the `video_encoder` stage by name, first dimension 1; its frames in the host's
-            memory or on a GPU.
+        inputs: Inputs of the `video_encoder` stage by name, first dimension 1; its frames in the
+            host's memory or on a GPU.
         spec: The served checkpoint.
         versions: Shown in INFO.
-        threads: Of the encoder.
+        threads: Threads of the encoder.
 
     Returns:
         VIDEO and INFO, `[1]`; the front end fills in the seconds of INFO.

@@ -22,7 +22,7 @@ LUMA_RANGE, CHROMA_RANGE, WHITE = 219.0, 224.0, 255.0
 """Levels between black and white, between the ends of a colour difference, and of RGB."""
 BLACK, NEUTRAL = 16.0, 128.0
 ROWS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
-"""Of four rows of a colour difference, for one row of half as many, as swscale takes them."""
+"""Weights of four rows of a colour difference in one row of half as many, as in swscale."""
 
 
 def frames_of(tensor: DeviceTensor) -> Tensor:
@@ -44,7 +44,7 @@ def warm_up(threads: int) -> None:
     Does nothing where PyTorch finds none: it may be a build for CPUs, or the GPU hidden from it.
 
     Args:
-        threads: Of the encoder.
+        threads: Threads of the encoder.
     """
     if torch.cuda.is_available():
         frames = torch.zeros(WARM_UP_SHAPE, dtype=torch.uint8, device="cuda")

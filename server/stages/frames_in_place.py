@@ -16,7 +16,7 @@ def frames_in_place(inputs: AnyTensors, key: str, progress: ProgressFolder) -> A
 
     Args:
         inputs: With LATENTS `[1, C, F, H, W]`.
-        key: Of the clip.
+        key: Key of the clip.
         progress: Looked at before every stage.
 
     Returns:

@@ -20,8 +20,8 @@ class LateAnswer:
     """The answer to one request of `video_diffusion`.
 
     Args:
-        request: Of Triton.
-        stage: That answers.
+        request: Request as Triton hands it over.
+        stage: Stage that answers.
         progress: Told of steps and of the end.
     """
 

@@ -42,7 +42,7 @@ def encode_mp4(frames: NDArray[np.uint8], fps: int, threads: int = 1) -> bytes:
     Args:
         frames: `[F, H, W, 3]`, RGB, F ≥ 1, H and W even.
         fps: Frames per second.
-        threads: Of the encoder. The bytes depend on their number.
+        threads: Threads of the encoder. The bytes depend on their number.
 
     Raises:
         ValueError: If `frames` has another shape.

@@ -27,7 +27,7 @@ class Reference:
 
     Args:
         metric: Its name on the endpoint, such as `x_seconds_bucket`.
-        labels: That the expression matches or groups by, without those of Prometheus.
+        labels: What the expression matches or groups by, without the labels of Prometheus.
         matchers: Label, operator and value.
     """
 

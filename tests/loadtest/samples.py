@@ -91,5 +91,5 @@ def measurement() -> Measurement:
 
 
 def ended(**goals: float) -> Outcome:
-    """That load test with its judgement."""
+    """The same load test with its judgement."""
     return outcome(plan(), measurement(), Goals(**goals), INFO, 0, ORIGIN)

@@ -81,7 +81,7 @@ def write_lock(folder: Path, **changes: object) -> None:
 
     Args:
         folder: The repository.
-        changes: Of the lock.
+        changes: Fields of the lock.
     """
     lock = ExportLock(
         checkpoint="tiny",

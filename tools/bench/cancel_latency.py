@@ -23,10 +23,10 @@ from reelserve.tools.bench.metrics_poll import MetricsPoll
 ALLOWED_S = 0.1
 """Over one denoising step."""
 LEFT_WITHIN = 0.75
-"""Of the steps, so that a clip is still denoised when it is left."""
+"""Share of the steps within which a clip is left, so that it is still denoised then."""
 PACE_STEPS = 2
 ATTEMPTS = 5
-"""Of a run whose clip had ended its steps when its client left."""
+"""Tries of a run, since a clip may have ended its steps when its client leaves."""
 DIGITS = 4
 UNARY, STREAMED = PUBLIC_MODEL, f"{PUBLIC_MODEL}, stream"
 METHODS = {UNARY: "generate", STREAMED: "stream"}
@@ -79,7 +79,7 @@ class Departure:
 
     Args:
         seconds: From leaving until the slot was free.
-        step_s: Of the denoising step that the clip was left in.
+        step_s: Seconds of the denoising step that the clip was left in.
     """
 
     seconds: float
@@ -165,10 +165,10 @@ def measure_way(
     Args:
         way: How.
         url: `host:port` of the server, which nobody else uses.
-        poll: Of its metrics.
-        options: Of the clip, its steps among them.
+        poll: Readings of its metrics.
+        options: Fields of the request, the number of steps among them.
         runs: Times.
-        pace: Of such a clip.
+        pace: How fast such a clip is drawn.
 
     Returns:
         Seconds until the slot was free, those of the step that each clip was left in, and how

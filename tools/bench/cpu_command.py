@@ -123,7 +123,7 @@ async def throughput(
 
     Args:
         url: `host:port` of the server.
-        prompt: Of every clip; seeds differ.
+        prompt: Prompt of every clip; seeds differ.
         request: Other fields.
         rounds: Clips of each caller.
         callers: At once.

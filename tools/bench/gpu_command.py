@@ -147,7 +147,7 @@ def _versions() -> dict[str, str]:
 
 
 def _output(options: Options, gpu: str) -> Path:
-    """Of one engine: figures of another one must not take their place."""
+    """Results of one engine: figures of another one must not take their place."""
     if options.tiny:
         return Path("build/bench_gpu_dry.json")
     engine = "" if options.engine == ENGINE else f"_{options.engine.replace('-', '_')}"

@@ -29,7 +29,7 @@ class Reading:
     Args:
         at: When the answer was there, on the monotonic clock.
         in_flight: Clips accepted and not ended.
-        limit: Over which requests are refused.
+        limit: Clips in flight from which on requests are refused.
         active: Clips in the denoising batch.
         steps: Denoising steps since the server's start.
         steps_s: Their seconds.
@@ -62,7 +62,7 @@ class MetricsPoll:
     """Readings of one server; a context manager.
 
     Args:
-        url: Of its metrics.
+        url: Where it shows its metrics.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,7 +70,7 @@ class MetricsPoll:
         self._path = parts.path
         self._connection = http.client.HTTPConnection(parts.netloc, timeout=UNTIL_TIMEOUT_S)
         self.gaps_s: list[float] = []
-        """Between two readings of one `until`."""
+        """Seconds between two readings of one `until`."""
 
     def read(self) -> Reading:
         """Asks once.

@@ -163,10 +163,10 @@ def measure_refusals(
     """Seconds until a server refuses that is full and denoises, `number` times for each call.
 
     Args:
-        client: Of the server, which nobody else uses.
-        poll: Of its metrics.
+        client: Client of the server, which nobody else uses.
+        poll: Readings of its metrics.
         request: Fills the places: of so many steps that no clip ends during a round.
-        number: Of refusals.
+        number: How many refusals.
     """
     found = []
     for model, method in METHODS.items():

@@ -23,7 +23,7 @@ def settled_statistics(
     when the clip is here.
 
     Args:
-        client: Of the server.
+        client: Client of the server.
         before: Reading from before the request.
     """
     idle = StageStatistics()

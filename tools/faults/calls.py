@@ -25,7 +25,7 @@ INVALID = ("input missing", "wrong dtype", "value out of range", "bad text", "un
 VARIANTS = 50
 """Different requests of each kind."""
 STEPS = 4
-"""Of a valid request: it is in the denoiser for a while."""
+"""Denoising steps of a valid request: it is in the denoiser for a while."""
 NO_SERVER = "no server"
 
 ResultT = TypeVar("ResultT")
@@ -39,8 +39,8 @@ def in_own_process(work: Callable[..., Coroutine[Any, Any, ResultT]], *arguments
     What gRPC's asyncio has left of cancelled calls would disturb the next event loop of a process.
 
     Args:
-        work: Of a module's top level.
-        arguments: Of `work`; they are pickled.
+        work: Function at a module's top level.
+        arguments: Arguments of `work`; they are pickled.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_run, work, arguments).result()

@@ -36,7 +36,7 @@ from reelserve.tools.faults.load import (
 FILE_LIMIT_BYTES = 1000
 """Less than any MP4."""
 RAISING_STEPS = STEPS + 1
-"""Of the one request that fails; no other has its timesteps."""
+"""Denoising steps of the one request that fails; no other has its timesteps."""
 TIMESTEP_WIDTH = 1e-2
 
 

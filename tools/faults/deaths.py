@@ -29,7 +29,7 @@ from reelserve.tools.faults.load import (
 )
 
 HANG_S = 3.0
-"""Of a server whose stages are stopped: after so long they count as hung."""
+"""After so long a stopped stage counts as hung, in the trials that stop one."""
 MAX_GONE_S = 2.0
 """Triton dies with the front end."""
 GONE_TIMEOUT_S = 30.0
@@ -78,7 +78,7 @@ def _break(
 
     Args:
         fault: What is broken.
-        options: Of the server.
+        options: How to run the server.
         break_it: Breaks it.
         noticed_s: Seconds until it counts as broken.
     """

@@ -17,7 +17,7 @@ from reelserve.tools.faults.load import draw, recovery
 from reelserve.tools.faults.memory import MAX_GROWTH, growth
 
 SAMPLES = 50
-"""Of memory."""
+"""Samples of memory over all calls."""
 
 
 def fuzz(calls: int, seed: int = 0) -> Trial:

@@ -25,7 +25,7 @@ REVEALING = re.compile(
     r"Traceback|File \"|\.(py|cc|cpp|h|hpp|onnx|so)\b|\bAt:\n|"
     r"(?<![\w.])/(tmp|home|usr|work|opt|root|var|dev|proc|onnxruntime_src)\b|0x[0-9a-f]{8,}"
 )
-"""Of what no caller should read: stack traces, source files, paths, addresses."""
+"""What no caller should read: stack traces, source files, paths, addresses."""
 EXPECTED = (
     *("OK", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNIMPLEMENTED"),
     # Full, or slower than the request's own time; too large a message is gRPC's to refuse.
@@ -92,7 +92,7 @@ class Fuzzer:
     Args:
         url: `host:port` of the server's gRPC endpoint.
         spec: The served checkpoint.
-        seed: Of the calls.
+        seed: Seed of the calls.
     """
 
     def __init__(self, url: str, spec: CheckpointSpec, seed: int) -> None:

@@ -19,7 +19,7 @@ CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": STE
 """Short, with many steps: there is time to break something while it is denoised."""
 OTHERS = 3
 BREAK_AT_STEP = 3
-"""Of a stream beside the requests: they are in the denoiser then."""
+"""Step of a stream at which something is broken: the requests beside it are denoised then."""
 ANSWER_TIMEOUT_S = 300.0
 """Clips in every place take minutes on a slow machine."""
 FILL_ATTEMPTS = 20
@@ -60,8 +60,8 @@ def filled(client: Client, poll: MetricsPoll) -> Iterator[list[Future[bytes]]]:
     """A clip of `MANY_STEPS` in every place while the block runs.
 
     Args:
-        client: Of an idle server, which nobody else uses.
-        poll: Of its metrics.
+        client: Client of an idle server, which nobody else uses.
+        poll: Readings of its metrics.
 
     Raises:
         TimeoutError: If the places do not fill.
@@ -128,7 +128,7 @@ def recovery(
     """Seconds from `since` until a request is sent that gives the clip again; None if none does.
 
     Args:
-        client: Of the server.
+        client: Client of the server.
         since: When it broke, on the monotonic clock.
         reference: The right clip.
         meanwhile: Takes what the requests before got.

@@ -20,11 +20,11 @@ Mutation = Callable[[Request, random.Random], None]
 
 UNARY, STREAM = "ModelInfer", "ModelStreamInfer"
 STREAM_SHARE, PROGRESS_SHARE, STAGE_SHARE, BYTES_SHARE, OTHER_SHARE = 0.4, 0.5, 0.1, 0.15, 0.03
-"""Of the calls: by the streaming method, with progress, to a stage, broken as bytes, to other
-methods."""
+"""Shares of the calls: by the streaming method, with progress, to a stage, broken as bytes, to
+other methods."""
 MAX_MUTATIONS = 3
 MAX_CONTENT_BYTES = 2**21
-"""Of what is sent; what is claimed may be far larger."""
+"""Longest content that is sent; what a message claims to hold may be far longer."""
 DTYPES = (
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
     *("FP16", "FP32", "FP64", "BF16", "BYTES", "", "FP128", "int32", "STRING", "TYPE_INT32"),
@@ -48,7 +48,7 @@ class Call:
 
     Args:
         fault: What is wrong.
-        method: Of Triton's gRPC service.
+        method: Method of Triton's gRPC service.
         messages: What is sent; one for every method but the streaming one.
     """
 
@@ -61,8 +61,8 @@ def malformed_call(seed: int, number: int, spec: CheckpointSpec) -> Call:
     """Draws a call.
 
     Args:
-        seed: Of the whole run.
-        number: Of the call.
+        seed: Seed of the whole run.
+        number: Number of the call.
         spec: The served checkpoint.
     """
     rng = random.Random(f"{seed}/{number}")

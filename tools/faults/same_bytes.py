@@ -25,7 +25,7 @@ def same_bytes(clips: int, options: GenerateOptions | None = None) -> Trial:
 
     Args:
         clips: Different ones.
-        options: Of each request, without a seed.
+        options: Fields of each request, without a seed.
     """
     return Trial("same-bytes", lambda repository: _compare(repository, clips, options or {}))
 
@@ -52,10 +52,10 @@ def drawn(client: Client, clips: int, callers: int, options: GenerateOptions) ->
     """Hash of each clip's MP4, in order.
 
     Args:
-        client: Of the server.
+        client: Client of the server.
         clips: Seeds 0 to this.
         callers: Requests at once.
-        options: Of each request.
+        options: Fields of each request.
     """
 
     def draw(seed: int) -> str:

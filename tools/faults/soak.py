@@ -21,7 +21,7 @@ from reelserve.tools.faults.memory import MAX_GROWTH, growth
 CLIENTS = 6
 """More than are denoised together: some always wait."""
 SAMPLES = 900
-"""Of memory, over the whole time."""
+"""Samples of memory over the whole time."""
 SECONDS_PER_MINUTE = 60.0
 PROMPTS = ("a red star", "a blue circle moves", "a small green square spins on the sea", "⭐" * 40)
 CLIP_TIMEOUT_S = 300.0

@@ -23,7 +23,7 @@ nv_cpu_utilization 0.5
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Of an endpoint that says one clip less in flight every time, from 3 on."""
+    """Answers of an endpoint that says one clip less in flight every time, from 3 on."""
     left = [3, 2, 1]
 
     class Handler(http.server.BaseHTTPRequestHandler):

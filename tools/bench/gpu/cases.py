@@ -9,7 +9,7 @@ from typing import Any, Literal
 BUNDLED = "bundled"
 """The committed checkpoint, the only one with trained weights."""
 UPSCALING = 2
-"""Of the upsampler of the sized checkpoints."""
+"""Factor by which the upsampler of the sized checkpoints enlarges."""
 Layout = Literal["ltx", "sized", "bundled"]
 
 
@@ -24,8 +24,8 @@ class Case:
             `DenoiserConfig`; empty: the committed weights.
         steps: Denoising steps.
         guidance: Guidance scale; 1 denoises once a step.
-        num_frames: Of the clip.
-        fps: Of the clip.
+        num_frames: Frames of the clip.
+        fps: Frames per second of the clip.
         height: Rows of the MP4.
         width: Columns of the MP4.
     """

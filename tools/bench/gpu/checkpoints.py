@@ -88,7 +88,7 @@ LTX_SCHEDULER = {
     "max_image_seq_len": 4096,
     "shift_terminal": 0.1,
 }
-"""Of LTX-Video 0.9. Source: diffusers `scripts/convert_ltx_to_diffusers.py`."""
+"""Configuration of LTX-Video 0.9. Source: diffusers `scripts/convert_ltx_to_diffusers.py`."""
 
 
 def write_checkpoint(case: Case, work: Path, *, tiny: bool) -> Path:

@@ -17,7 +17,7 @@ from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, Result, wr
 LEFT_OVER_S = 10.0
 """Kept of the budget, so that what is interrupted ends in time."""
 END_S = 8.0
-"""That an interrupted process has before it is killed."""
+"""How long an interrupted process has before it is killed."""
 TAIL_LINES = 5
 
 
@@ -68,7 +68,7 @@ def run_module(module: str, job: object, folder: Path, budget: Budget) -> Result
     """Runs `python -m module JOB RESULT`, two JSON files.
 
     Args:
-        module: Of this package.
+        module: Module of this package.
         job: Content of the first file.
         folder: For the files and the log.
         budget: As in `run_child`.

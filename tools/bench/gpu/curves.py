@@ -69,7 +69,7 @@ def curve(
 
     Args:
         model: Name of the case.
-        what: That is timed.
+        what: What is timed, in words.
         against: `frames` or `pixels`.
         sizes: Rising.
         call: Runs it once.

@@ -26,8 +26,8 @@ class Sample:
         at_s: When, on the machine's monotonic clock.
         utilisation: Share of the last moments in which a kernel ran.
         memory_bytes: In use on the whole GPU.
-        clock_mhz: Of its multiprocessors; None where it does not tell.
-        power_w: That it draws; None where it does not tell.
+        clock_mhz: Clock of its multiprocessors; None where it does not tell.
+        power_w: Power that it draws; None where it does not tell.
     """
 
     at_s: float

@@ -53,11 +53,11 @@ class Job:
 
     Args:
         repository: Model repository that was exported.
-        engine: That it was exported for.
-        prompt: Of every clip.
-        settings: Of the sampler, see `SamplingSettings`; `seed` is that of the first clip.
-        fps: Of the MP4.
-        clips: That are timed, after one that is not.
+        engine: Engine that it was exported for.
+        prompt: Prompt of every clip.
+        settings: Fields of `SamplingSettings`; `seed` is that of the first clip.
+        fps: Frames per second of the MP4.
+        clips: How many are timed, after one that is not.
         mp4: Where the last clip goes.
     """
 
@@ -151,8 +151,8 @@ def open_stage(engine: str, folder: Path) -> RunStage:
     """Loads an exported stage, which stays loaded.
 
     Args:
-        engine: That it was exported for.
-        folder: Of its version.
+        engine: Engine that it was exported for.
+        folder: Folder of its version.
 
     Returns:
         Gives the stage's only output; row by row, as the server computes a batch.
@@ -201,7 +201,7 @@ def encoder_threads(stage: Path, config_name: str) -> int:
 
     Args:
         stage: Folder of the stage.
-        config_name: Of the configs that the engine is served with, see `Engine.config_name`.
+        config_name: Which configs the engine is served with, see `Engine.config_name`.
     """
     chosen = stage / "configs" / f"{config_name}.pbtxt"
     config = chosen if config_name and chosen.is_file() else stage / "config.pbtxt"

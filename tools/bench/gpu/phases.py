@@ -32,11 +32,11 @@ from reelserve.tools.bench.gpu.state import Budget, Result, State
 EXPORT, IN_PROCESS, SERVE, CURVES = "export", "in_process", "serve", "curves"
 PHASES = (EXPORT, IN_PROCESS, SERVE, CURVES)
 ESTIMATES_S = {"checkpoint": 60.0, EXPORT: 60.0, IN_PROCESS: 60.0, SERVE: 90.0, CURVES: 60.0}
-"""That must be left for a phase to be begun. An export goes on where it was interrupted, so it is
-begun with less than it takes."""
+"""Seconds that must be left for a phase to begin. An export goes on where it was interrupted, so it
+begins with less than it takes."""
 IN_PROCESS_CLIPS = 3
 LEVEL_OVERHEAD_S = 15.0
-"""Of the load generator's start, and of what it waits for between two levels."""
+"""Seconds of the load generator's start, and of its waits between two levels."""
 SERVED_FACTOR = 2.0
 """How much longer a clip may take in the server than in one process, for the estimate."""
 FAILURES = (ChildError, LoadError, ReelserveError, InstallationError, ServerError, ValueError)
@@ -49,8 +49,8 @@ class Options:
     Args:
         work: Folder for repositories, logs and results of phases.
         checkpoints: Folder for checkpoints.
-        engine: That is exported for.
-        precision: Of the stages.
+        engine: Engine that is exported for.
+        precision: Precision of the stages.
         jobs: Stages that are built at once.
         tiny: Whether models are tiny.
         ready_timeout_s: Bound on the server's start.

@@ -26,7 +26,7 @@ LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
 95th percentile of so few is the slowest one."""
 LEVEL_S = 5.0
-"""Of a level, if callers did not get in each other's way: clips that take less are more."""
+"""Length that a level should have: where clips take less than that allows, more of them count."""
 SETTLE_S = 3.0
 """Between two levels, for clips that the last one has cancelled to leave the server."""
 PROMPT = "a large yellow star spins on a starry night"
@@ -60,8 +60,8 @@ class Served:
 
         Args:
             callers: Each sends a request when its last one has ended.
-            clips: That are counted.
-            video: Of the first clip, for the name of the requests.
+            clips: How many are counted.
+            video: The first clip, for the name of the requests.
             most_s: The level ends after so long, unfinished.
 
         Returns:
@@ -115,7 +115,7 @@ def served_case(
     Args:
         case: What it draws.
         repository: Exported.
-        log: Of the server.
+        log: File for the server's log.
         ready_timeout_s: Bound on the start.
         gpus: One Triton on each of these; empty: one Triton.
 

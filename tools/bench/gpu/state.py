@@ -24,7 +24,7 @@ class Budget:
     """Seconds that a run may take.
 
     Args:
-        seconds: Of the whole run; None is no limit.
+        seconds: Limit of the whole run; None is no limit.
         clock: Monotonic, seconds.
     """
 
@@ -53,7 +53,7 @@ class State:
 
     Args:
         file: Created with its folder where missing.
-        settings: Of the run that shape every result: engine, precision and their like.
+        settings: What shapes every result of the run: engine, precision and their like.
         machine: GPU, driver and versions, kept with every result beside its provenance.
     """
 
@@ -87,7 +87,7 @@ class State:
         """Adds what another run has measured, of phases that this one has not.
 
         Args:
-            file: Of the other run's state.
+            file: State of the other run.
 
         Raises:
             ValueError: If there is no such file.
