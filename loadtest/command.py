@@ -23,6 +23,7 @@ from reelserve.loadtest.plan import Plan, request_name
 from reelserve.loadtest.records import Measurement
 from reelserve.loadtest.results import Outcome, as_json, outcome, write_csv
 from reelserve.loadtest.verdict import Goals
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.running_server import Server
@@ -177,8 +178,8 @@ def _write(found: Outcome, arguments: argparse.Namespace) -> None:
     for file in (folder / "loadtest.json", arguments.json):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(results, encoding="utf-8")
+            write_file(file, results)
     for file in (folder / "sweep.png", arguments.plot):
         if file is not None:
             save_png(sweep_figure(found), file)
-    (folder / "report.html").write_text(html(found), encoding="utf-8")
+    write_file(folder / "report.html", html(found))

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reelserve.pipeline.atomic_file import replaced_file
+
 VARIABLE = "REELSERVE_PROGRESS"
 KEY = re.compile(r"[0-9a-f]{32}")
 """What a clip's key looks like; any other request id is somebody else's."""
@@ -85,11 +87,9 @@ class ProgressFolder:
         log, path = self._file(key, "log"), self._file(key, "npy")
         if log is None or path is None or not log.exists():
             return
-        partial = path.with_suffix(".partial")
         with contextlib.suppress(OSError):
-            with partial.open("wb") as file:
-                np.save(file, latents)
-            partial.replace(path)
+            with replaced_file(path) as partial:
+                np.save(partial, latents)
             self._append(key, "preview\n")
 
     def cancel(self, key: str) -> None:
@@ -124,11 +124,12 @@ class ProgressFolder:
         return latents
 
     def forget(self, key: str) -> None:
-        """Removes what is left of a clip."""
-        for ending in ("log", "npy", "partial", "cancel"):
-            if (path := self._file(key, ending)) is not None:
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+        """Removes what is left of a clip: all files that bear its key."""
+        if self._path is None or not KEY.fullmatch(key):
+            return
+        with contextlib.suppress(OSError):
+            for path in self._path.glob(f"*{key}.*"):
+                path.unlink(missing_ok=True)
 
     def _append(self, key: str, line: str) -> None:
         path = self._file(key, "log")

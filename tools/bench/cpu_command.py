@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import time
@@ -12,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from reelserve.client import AsyncClient, Client, GenerateOptions, ReelserveError, Video
+from reelserve.client import AsyncClient, Client, GenerateOptions, Video
 from reelserve.client.argument_types import whole_number
-from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.pipeline.provenance import provenance
-from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.running_server import Server
-from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
+from reelserve.tools.bench.measurement import Results, run_measurement
 from reelserve.tools.bench.process_memory import MemoryTrace
 from reelserve.tools.bench.stage_times import settled_statistics, stage_seconds, stage_table
 
@@ -42,23 +39,17 @@ class TimedClip:
 
 def run(argv: list[str]) -> int:
     """Runs `reelserve bench-cpu` and returns its exit status."""
-    arguments = _parser().parse_args(argv)
-    console = error_console()
-    try:
-        results = measure_cpu(arguments, console)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    except (InstallationError, ServerError, ReelserveError, OSError) as error:
-        console.print(f"reelserve bench-cpu: {error}")
-        return FAILURE
-    console.print(stage_table(results["stages_s"], results["seconds_per_clip"]))
-    console.print(
+    return run_measurement("bench-cpu", _parser().parse_args(argv), measure_cpu, _summary)
+
+
+def _summary(results: Results) -> list[RenderableType]:
+    return [
+        stage_table(results["stages_s"], results["seconds_per_clip"]),
         f"{results['videos_per_s']:.3f} video/s one at a time, "
         f"{results['videos_per_s_at_4']:.3f} with {CONCURRENCY} at once, "
         f"ready in {results['ready_s']:.1f} s, "
-        f"peak {results['peak_memory_bytes'] / 2**30:.2f} GiB; {arguments.output}",
-    )
-    return OK
+        f"peak {results['peak_memory_bytes'] / 2**30:.2f} GiB",
+    ]
 
 
 def measure_cpu(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from reelserve.tools.bench.gpu.cases import CASES, DRY_CASES, Case, chosen
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
 from reelserve.tools.bench.gpu.phases import PHASES, Options, Runner
 from reelserve.tools.bench.gpu.results import collect, missing, newest_origin
-from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State, write_json
+from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
+from reelserve.tools.results_file import write_json
 
 INCOMPLETE = 3
 """Exit status: what was measured is kept, and the same command goes on."""

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import statistics
 import time
@@ -20,18 +19,14 @@ from reelserve.client import (
     Client,
     GenerateOptions,
     InternalError,
-    ReelserveError,
     UnavailableError,
 )
 from reelserve.client.argument_types import whole_number
-from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.loadtest.figures import percentile
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.provenance import provenance
-from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.running_server import Server
-from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.bench.cancel_latency import (
     DIGITS,
@@ -46,6 +41,7 @@ from reelserve.tools.bench.cpu_command import (
     described_request,
     throughput,
 )
+from reelserve.tools.bench.measurement import run_measurement
 from reelserve.tools.bench.metrics_poll import MetricsPoll
 from reelserve.tools.figures.tables import serving
 
@@ -59,16 +55,9 @@ REFUSAL_PAUSE_S = 0.1
 def run(argv: list[str]) -> int:
     """Runs `reelserve bench-serving` and returns its exit status."""
     arguments = _parser().parse_args(argv)
-    console = error_console()
-    try:
-        results = measure_serving(arguments, console)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    except (InstallationError, ServerError, ReelserveError, OSError) as error:
-        console.print(f"reelserve bench-serving: {error}")
-        return FAILURE
-    console.print(f"{serving(results)}\n\n{arguments.output}")
-    return OK
+    return run_measurement(
+        "bench-serving", arguments, measure_serving, lambda results: [f"{serving(results)}\n"]
+    )
 
 
 def measure_serving(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -8,6 +8,10 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from reelserve.client import Client, ReelserveError
@@ -39,29 +43,66 @@ def drains() -> list[Trial]:
     return [Trial("sigterm", _drain), Trial("sigterm-twice", _end_at_once)]
 
 
-def _drain(repository: Path) -> Fault:
+@dataclass
+class _Draining:
+    """A server that was told to end while it had a clip in every place."""
+
+    server: Server
+    pids: list[int]
+    futures: list[Future[bytes]]
+    reference: bytes
+    told: str = ""
+    """What the server says about itself meanwhile."""
+    unfinished: int = 0
+    """Clips that were in flight when it had said so."""
+    signalled: float = 0.0
+    """When it was told to end, the last time."""
+
+    def send_sigterm(self) -> None:
+        """Tells it to end."""
+        self.signalled = time.monotonic()
+        os.kill(self.server.pid, signal.SIGTERM)
+
+    def wait(self) -> tuple[int, float]:
+        """Its exit status, and how long it took since it was told the last time."""
+        return self.server.wait(ANSWER_TIMEOUT_S), time.monotonic() - self.signalled
+
+    def outcomes(self) -> Counter[str]:
+        """What its clips became."""
+        return outcomes(self.futures, self.reference)
+
+
+@contextmanager
+def _told_to_end(repository: Path) -> Iterator[_Draining]:
+    """Fills a server, sends it SIGTERM and asks what it says then."""
     with (
         Server(ServeOptions(repository)) as server,
         Client(server.grpc_url) as client,
         MetricsPoll(server.metrics_url) as poll,
     ):
-        reference = draw(client, MANY_STEPS)
+        reference, pids = draw(client, MANY_STEPS), processes_of_triton(server)
         with filled(client, poll) as futures:
-            started = time.monotonic()
-            os.kill(server.pid, signal.SIGTERM)
-            told = _told(server, client)
-            unfinished = sum(not future.done() for future in futures)
-            seen = outcomes(futures, reference)
-            status, took_s = server.wait(ANSWER_TIMEOUT_S), time.monotonic() - started
+            trial = _Draining(server, pids, futures, reference)
+            trial.send_sigterm()
+            trial.told = _told(server, client)
+            trial.unfinished = sum(not future.done() for future in futures)
+            yield trial
+
+
+def _drain(repository: Path) -> Fault:
+    with _told_to_end(repository) as trial:
+        seen = trial.outcomes()
+        status, took_s = trial.wait()
+    clips, unfinished, told = len(trial.futures), trial.unfinished, trial.told
     return Fault(
         "SIGTERM with a clip in every place",
-        f"every one of the {len(futures)} clips is drawn to its end; meanwhile {NOT_READY}; then "
+        f"every one of the {clips} clips is drawn to its end; meanwhile {NOT_READY}; then "
         "the server ends with status 0",
         f"{counted(seen)}; meanwhile, with {unfinished} in flight, {told}; status {status} after "
         f"{took_s:.1f} s",
         None,
         seen[NOTHING],
-        seen == Counter({CLIP_OUTCOME: len(futures)})
+        seen == Counter({CLIP_OUTCOME: clips})
         and unfinished > 0
         and told == NOT_READY
         and status == 0,
@@ -69,21 +110,11 @@ def _drain(repository: Path) -> Fault:
 
 
 def _end_at_once(repository: Path) -> Fault:
-    with (
-        Server(ServeOptions(repository)) as server,
-        Client(server.grpc_url) as client,
-        MetricsPoll(server.metrics_url) as poll,
-    ):
-        reference = draw(client, MANY_STEPS)
-        pids = processes_of_triton(server)
-        with filled(client, poll) as futures:
-            os.kill(server.pid, signal.SIGTERM)
-            _told(server, client)
-            started = time.monotonic()
-            os.kill(server.pid, signal.SIGTERM)
-            status, took_s = server.wait(ANSWER_TIMEOUT_S), time.monotonic() - started
-            gone_s = seconds_until_gone(pids)
-            seen = outcomes(futures, reference)
+    with _told_to_end(repository) as trial:
+        trial.send_sigterm()
+        status, took_s = trial.wait()
+        gone_s = seconds_until_gone(trial.pids)
+        seen = trial.outcomes()
     return Fault(
         "SIGTERM twice with a clip in every place",
         "every request gets its clip or UnavailableError with a hint; the server ends with status "

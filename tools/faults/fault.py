@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reelserve.tools.results_file import write_json
+
 MAX_RECOVERY_S = 10.0
 
 
@@ -67,8 +69,7 @@ def write_fault(path: Path, fault: Fault, provenance: Mapping[str, Any]) -> None
     """
     rows = read_faults(path)
     rows[fault.fault] = {**asdict(fault), **provenance}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(rows.values()), indent=2) + "\n")
+    write_json(path, list(rows.values()))
 
 
 def counted(outcomes: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, error_console
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
 from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS
@@ -60,7 +61,7 @@ def fill_pages(root: Path, *, write: bool) -> list[Path]:
         if filled != text:
             stale.append(page)
             if write:
-                page.write_text(filled, encoding="utf-8")
+                write_file(page, filled)
     return stale
 
 

@@ -28,7 +28,7 @@ from torch import nn
 from reelserve.models.denoiser import SIZE_3B, SIZE_10B, DenoiserConfig, SpaceTimeDenoiser
 from reelserve.models.loading import save_component
 from reelserve.tools.bench.gpu.cases import UPSCALING, Case
-from reelserve.tools.bench.gpu.state import write_json
+from reelserve.tools.results_file import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

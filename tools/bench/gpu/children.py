@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, Result, write_json
+from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, Result
+from reelserve.tools.results_file import write_json
 
 LEFT_OVER_S = 10.0
 """Kept of the budget, so that what is interrupted ends in time."""

@@ -30,7 +30,7 @@ from reelserve.tools.bench.gpu.checkpoints import (
     random_ltx_denoiser,
 )
 from reelserve.tools.bench.gpu.in_process import synchronise
-from reelserve.tools.bench.gpu.state import write_json
+from reelserve.tools.results_file import write_json
 
 REPEATS = 3
 TEXT_TOKENS = 128

@@ -98,8 +98,10 @@ class GpuMonitor:
     ) -> None:
         if self._process is not None and self._thread is not None:
             self._process.terminate()
-            self._process.wait()
             self._thread.join()
+            # Waits, and closes the pipe.
+            with self._process:
+                pass
 
     @property
     def runs(self) -> bool:

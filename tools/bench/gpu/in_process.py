@@ -35,7 +35,7 @@ from reelserve.server.prompts import FILE_NAME as TOKENIZER_FILE
 from reelserve.server.prompts import PromptTokenizer
 from reelserve.server.stages import device_video
 from reelserve.server.stages.video import encode_mp4
-from reelserve.tools.bench.gpu.state import write_json
+from reelserve.tools.results_file import write_json
 
 FRAME_STAGES = ("frame_consistency", "upsampler")
 DIGITS = 5

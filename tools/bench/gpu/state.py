@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 
 from reelserve.pipeline.provenance import provenance
 from reelserve.tools.bench.gpu.cases import Case
+from reelserve.tools.results_file import write_json
 
 Result = dict[str, Any]
 
@@ -110,11 +110,3 @@ class State:
 
     def _write(self) -> None:
         write_json(self._file, self._entries)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replaces a JSON file at once: who reads it sees the old content or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -41,7 +41,7 @@ class Bench:
             "exported_stages": lambda repository: {"denoiser": stage(1)},
             "is_exported": lambda repository: repository.name in self.exported,
             "release_stages": lambda repository, stages: self.exported.discard(repository.name),
-            "serve": self._serve,
+            "served_case": self._serve,
         }
         for name, fake in fakes.items():
             monkeypatch.setattr(phases, name, fake)
