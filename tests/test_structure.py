@@ -16,7 +16,7 @@ from reelserve.tools.figures.command import fill_pages
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "reelserve"
-PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("kernels/*.md")))
 BUILT = ("build/", ".venv")
 """Named in pages, made by commands."""
 CODE = re.compile(r"`([^`\s]+)`")
@@ -47,7 +47,7 @@ def exists(name: str) -> bool:
     return any(any(folder.rglob(pattern)) for folder in FOLDERS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_named_in_a_page_exists(page):
     text = page.read_text(encoding="utf-8")
     assert [name for name in sorted(named_in_code(text)) if not exists(name)] == []
@@ -56,8 +56,8 @@ def test_every_path_named_in_a_page_exists(page):
 
 def test_paths_are_found_in_the_readme():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {"CONTRIBUTING.md", "pipeline/contract.py"} <= named_in_code(text)
-    assert "docs/images/demo.png" in LINK.findall(text)
+    assert {"docs/notes/", "pipeline/contract.py"} <= named_in_code(text)
+    assert "docs/images/demo.gif" in LINK.findall(text)
 
 
 def test_tables_agree_with_results():

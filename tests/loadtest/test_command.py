@@ -216,5 +216,5 @@ def test_loadtest_cpu_table_marks_the_knee_and_shows_the_plot():
     assert "| 2, the knee | 0.200 | 9.0 |" in shown
     assert "| 1 | 0.100 |" in shown
     assert "Verdict: **pass**. All is well. The lower end." in shown
-    assert "](docs/images/loadtest_cpu.png)" in shown
+    assert "](images/loadtest_cpu.png)" in shown
     assert "make loadtest" in shown

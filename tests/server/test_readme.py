@@ -1,4 +1,4 @@
-"""The README's lines for a stock client draw a clip."""
+"""The programs of the README, and the one for a stock client, draw the clip that they ask for."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,23 @@ import pytest
 
 from tests.server.grpc_requests import generate
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/serving.md")
 PROGRAMS = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+def programs() -> list[str]:
+    return [text for page in PAGES for text in PROGRAMS.findall((ROOT / page).read_text("utf-8"))]
+
+
+def test_pages_show_our_client_its_stream_and_a_stock_client():
+    used = ("client.generate(", "client.stream(", "tritonclient")
+    assert [sum(name in text for text in programs()) for name in used] == [1, 1, 1]
+
+
 @pytest.mark.server
-def test_stock_client_of_the_readme_draws_a_clip(tiny_server, tmp_path, monkeypatch):
-    programs = PROGRAMS.findall(README.read_text(encoding="utf-8"))
-    (program,) = [text for text in programs if "tritonclient" in text]
+@pytest.mark.parametrize("program", programs(), ids=["generate", "stream", "stock"])
+def test_program_of_a_page_draws_a_clip(program, tiny_server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     exec(program.replace("localhost:8001", tiny_server.grpc_url), {})

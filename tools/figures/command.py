@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 from pathlib import Path
@@ -12,10 +11,13 @@ from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
 from reelserve.tools.figures.gpu import GPU_WRITERS
-from reelserve.tools.figures.kernels import KERNEL_WRITERS
+from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
+from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.tables import WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
+SUMMARY = "summary"
+"""Block with figures of many files."""
 BLOCK = re.compile(
     r"(?P<start><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
 )
@@ -55,7 +57,9 @@ def fill_pages(root: Path, *, write: bool) -> list[Path]:
         ValueError: If a page asks for figures that nothing writes.
     """
     stale = []
-    for page in sorted((*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("kernels/*.md"))):
+    for page in sorted(
+        (*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("kernels/*.md"))
+    ):
         text = page.read_text(encoding="utf-8")
         filled = fill(text, root / "docs" / "results")
         if filled != text:
@@ -83,12 +87,14 @@ def fill(text: str, results: Path) -> str:
 
 
 def _figures(name: str, results: Path) -> str:
+    if name == SUMMARY:
+        return summary(results)
     if name in WRITERS:
         file = results / f"{name}.json"
         return WRITERS[name](json.loads(file.read_text())) if file.exists() else NOT_MEASURED
     if name in KERNEL_WRITERS:
         # One file for each GPU.
-        rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in _rows(file)]
+        rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in csv_rows(file)]
         return KERNEL_WRITERS[name](rows) if rows else NOT_MEASURED
     if name in GPU_WRITERS:
         found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
@@ -96,10 +102,5 @@ def _figures(name: str, results: Path) -> str:
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    names = ", ".join(sorted({*WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS}))
+    names = ", ".join(sorted({SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))

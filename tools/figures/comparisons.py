@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reelserve.tools.figures.tables import COMMIT_DIGITS, table
+from reelserve.tools.figures.tables import short_commit, table
 
 COMPARISONS = ("front_end",)
 """Blocks, and folders of results, of before and after."""
@@ -27,7 +27,7 @@ def comparison(folder: Path) -> str:
                 f"`{name}`, {model['weights']}",
                 number,
                 which,
-                last["commit"][:COMMIT_DIGITS],
+                short_commit(last["commit"]),
                 f"{loaded['videos_per_s']:.3f}",
                 f"{loaded['p95_s']:.2f}",
                 f"{model['seconds_at_1']:.2f}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reelserve.tools.figures.tables import COMMIT_DIGITS, Results, table
+from reelserve.tools.figures.tables import Results, short_commit, table
 
 NONE = "–"
 BILLION = 10**9
@@ -35,7 +35,7 @@ def bench_gpu(files: Sequence[Results]) -> str:
             (
                 f"`{model['model']}`, {model['weights']}",
                 _parameters(model["parameters"]),
-                _clip(model),
+                clip_shape(model),
                 str(model["steps"]),
                 _number(model["videos_per_s"], 3),
                 _number(model["concurrency"], 0),
@@ -158,7 +158,8 @@ GPU_WRITERS: dict[str, Callable[[Sequence[Results]], str]] = {
 """Name of a block to what writes it, from all files `bench_gpu_<gpu>.json`."""
 
 
-def _clip(model: Results) -> str:
+def clip_shape(model: Results) -> str:
+    """Frames, frame rate and size of a model's clips."""
     size = f"{model['width']}×{model['height']}"
     if model["decoded_height"] != model["height"]:
         size += f" from {model['decoded_width']}×{model['decoded_height']}"
@@ -208,10 +209,5 @@ def _measured(results: Results) -> str:
 
 
 def _commits(models: Sequence[Results]) -> str:
-    found = {_short(commit) for model in models for commit in model["commits"]}
+    found = {short_commit(commit) for model in models for commit in model["commits"]}
     return ", ".join(sorted(found)) or NONE
-
-
-def _short(commit: str) -> str:
-    name, dirty, _ = commit.partition("-")
-    return f"{name[:COMMIT_DIGITS]}{dirty and '-dirty'}"

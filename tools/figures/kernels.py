@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
-from reelserve.tools.figures.tables import COMMIT_DIGITS, table
+from reelserve.tools.figures.tables import short_commit, table
 
 Row = Mapping[str, str]
 OURS = "reelserve"
 SHAPE = ("B", "F", "S", "N", "D", "dtype", "qk_norm", "rope")
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file by the names of their columns."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
 
 
 def temporal_attention_table(rows: Sequence[Row]) -> str:
@@ -18,16 +26,16 @@ def temporal_attention_table(rows: Sequence[Row]) -> str:
     for (gpu, *shape), found in _grouped(rows, ("gpu", *SHAPE)):
         ours = next(row for row in found if row["provider"] == OURS)
         others = [row for row in found if row["provider"] != OURS]
-        best = min(others, key=_median, default=None)
+        best = min(others, key=median_ms, default=None)
         lines.append(
             (
                 gpu,
                 " ".join((*shape[:5], shape[5])),
                 "yes" if shape[6] == "True" else "no",
-                f"{_median(ours):.3f}",
+                f"{median_ms(ours):.3f}",
                 f"{100 * float(ours['share_of_copy']):.1f}%",
-                "–" if best is None else f"{best['provider']}, {_median(best):.3f} ms",
-                "–" if best is None else f"{_median(best) / _median(ours):.2f}×",
+                "–" if best is None else f"{best['provider']}, {median_ms(best):.3f} ms",
+                "–" if best is None else f"{median_ms(best) / median_ms(ours):.2f}×",
             )
         )
     command = "python -m reelserve.kernels.benchmarks.bench_temporal_attention"
@@ -41,7 +49,7 @@ def denoiser_step(rows: Sequence[Row]) -> str:
     for (gpu, model, *shape, compiled), found in _grouped(
         rows, ("gpu", "model", "B", "F", "H", "W", "compiled")
     ):
-        by = {row["attention"]: _median(row) for row in found}
+        by = {row["attention"]: median_ms(row) for row in found}
         if by.keys() >= {"fused", "sdpa"}:
             yes = "yes" if compiled == "True" else "no"
             gain = f"{by['sdpa'] / by['fused']:.2f}×"
@@ -66,14 +74,15 @@ def _grouped(
     return groups.items()
 
 
-def _median(row: Row) -> float:
+def median_ms(row: Row) -> float:
+    """Median of a row's calls."""
     return float(row["p50_ms"])
 
 
 def _measured(rows: Sequence[Row], command: str) -> str:
     places = {
         f"{row['gpu']}, driver {row['driver']}, torch {row['torch']}, triton {row['triton']}, "
-        f"commit {row['git_sha'][:COMMIT_DIGITS]}"
+        f"commit {short_commit(row['git_sha'])}"
         for row in rows
     }
     return f"Measured by `{command}` on {'; '.join(sorted(places))}."

@@ -32,13 +32,13 @@ def bench_cpu(results: Results) -> str:
             table(("Figure", "Measured"), figures),
             table(("Stage", "Seconds of that clip"), stages),
             f"Measured by `make bench-cpu` on {results['cpu']}, {results['cores']} cores, "
-            f"{_when(results)}.",
+            f"{when(results)}.",
         )
     )
 
 
 def loadtest_cpu(results: Results) -> str:
-    """`loadtest_cpu.json`: the sweep, the verdict and the plot, which stands beside the README."""
+    """`loadtest_cpu.json`: the sweep, the verdict and the plot, for a page in docs/."""
     normalised, request = results["normalised_to"], results["request"]
     rows = [
         (
@@ -64,11 +64,11 @@ def loadtest_cpu(results: Results) -> str:
         (
             table(titles, rows),
             f"Verdict: **{results['verdict']}**. {findings} {' '.join(results['reached'])}",
-            "![Throughput and latency against requests at once](docs/images/loadtest_cpu.png)",
+            "![Throughput and latency against requests at once](images/loadtest_cpu.png)",
             f"Measured by `make loadtest` on {results['hardware']}: "
             f"{request['num_frames'] / request['fps']:g} s clips, "
             f"{request['width']}×{request['height']}, {request['num_inference_steps']} steps, "
-            f"closed loop, figures per {normalised['clip_s']:g} s of video; {_when(results)}.",
+            f"closed loop, figures per {normalised['clip_s']:g} s of video; {when(results)}.",
         )
     )
 
@@ -92,21 +92,21 @@ def evaluation(results: Results) -> str:
                 title,
                 str(part["num_prompts"]),
                 _sampler(part),
-                f"{_percent(part['all_right'])} ({_percent(low)} to {_percent(high)})",
-                ", ".join(f"{key} {_percent(v)}" for key, v in part["per_attribute"].items()),
+                f"{percent(part['all_right'])} ({percent(low)} to {percent(high)})",
+                ", ".join(f"{key} {percent(v)}" for key, v in part["per_attribute"].items()),
             )
         )
     vae, consistency = results["autoencoder"], results["frame_consistency"]
     figures = [
         (
             "Recogniser on real clips, worst attribute",
-            _percent(results["recogniser"]["real_accuracy"]),
+            percent(results["recogniser"]["real_accuracy"]),
         ),
-        ("All right on the autoencoder's reconstructions", _percent(vae["recogniser_all_right"])),
+        ("All right on the autoencoder's reconstructions", percent(vae["recogniser_all_right"])),
         ("Autoencoder, PSNR", f"{vae['psnr_db']:.2f} dB"),
         ("Autoencoder, PSNR of the first frame", f"{vae['first_frame_psnr_db']:.2f} dB"),
         ("Autoencoder, PSNR of the other frames", f"{vae['rest_psnr_db']:.2f} dB"),
-        ("Flicker energy removed", _percent(consistency["flicker_reduction"])),
+        ("Flicker energy removed", percent(consistency["flicker_reduction"])),
         ("Its PSNR change, disturbed clips", f"{consistency['psnr_change_db']:+.2f} dB"),
         (
             "Its PSNR change, undisturbed clips",
@@ -125,8 +125,8 @@ def evaluation(results: Results) -> str:
             table(titles, rows),
             table(("Figure", "Measured"), figures),
             f"Measured by `python -m reelserve.training.evaluate` on {results['hardware']}, "
-            f"{_when(results)}; flicker by `python -m reelserve.training.measure_consistency` on "
-            f"{consistency['hardware']}, {consistency['num_clips']} clips, {_when(consistency)}.",
+            f"{when(results)}; flicker by `python -m reelserve.training.measure_consistency` on "
+            f"{consistency['hardware']}, {consistency['num_clips']} clips, {when(consistency)}.",
         )
     )
 
@@ -142,7 +142,7 @@ def parity(results: Results) -> str:
             table(("Stage", "Largest error", "Largest value"), rows),
             f"Finished frames: {results['frames_psnr_db']:.1f} dB PSNR against torch.",
             "Measured by `reelserve export --force --parity-report docs/results/parity.json` on "
-            f"{results['cpu']}, {_when(results)}.",
+            f"{results['cpu']}, {when(results)}.",
         )
     )
 
@@ -178,7 +178,7 @@ def serving(results: Results) -> str:
             _cancels(results),
             table(("Figure", "Measured"), figures),
             f"Measured by `make bench-serving` on {results['cpu']}, {results['cores']} cores, "
-            f"{_when(results)}.",
+            f"{when(results)}.",
         )
     )
 
@@ -223,7 +223,7 @@ def faults(results: Sequence[Results]) -> str:
         for row in results
     ]
     titles = ("Broken", "Expected", "Seen", "Recovered, s", "Lost", "As expected")
-    places = {f"{row['cpu']}, {row['cores']} cores, {_when(row)}" for row in results}
+    places = {f"{row['cpu']}, {row['cores']} cores, {when(row)}" for row in results}
     return f"{table(titles, rows)}\n\nMeasured by `make faults` on {'; '.join(sorted(places))}."
 
 
@@ -250,10 +250,17 @@ def _sampler(part: Results) -> str:
     return f"{part['num_inference_steps']}, {part['guidance_scale']:g}, {part['shift']:g}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal."""
     return f"{100 * share:.1f}%"
 
 
-def _when(results: Results) -> str:
-    commit, dirty, _ = results["commit"].partition("-")
-    return f"commit {commit[:COMMIT_DIGITS]}{dirty and '-dirty'}, {results['date']}"
+def when(results: Results) -> str:
+    """Commit and date of a results file."""
+    return f"commit {short_commit(results['commit'])}, {results['date']}"
+
+
+def short_commit(commit: str) -> str:
+    """The first digits of a commit's hash, and whether its tree had changes."""
+    name, dirty, _ = commit.partition("-")
+    return f"{name[:COMMIT_DIGITS]}{dirty and '-dirty'}"
