@@ -21,6 +21,8 @@ BUILT = ("build/", ".venv")
 """Named in pages, made by commands."""
 CODE = re.compile(r"`([^`\s]+)`")
 LINK = re.compile(r"\]\(([^)#:]+)\)")
+ROW = re.compile(r"^\| (`.+) \|$", re.MULTILINE)
+"""A row of a table that begins with a file."""
 SUFFIXES = (".md", ".py", ".txt", ".toml", ".json", ".yaml", ".pbtxt", ".png", ".csv")
 MAX_LINES = 400
 FOLDERS = [
@@ -52,6 +54,35 @@ def test_every_path_named_in_a_page_exists(page):
     text = page.read_text(encoding="utf-8")
     assert [name for name in sorted(named_in_code(text)) if not exists(name)] == []
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def tasks() -> dict[str, tuple[int, set[str]]]:
+    """Each task of "Where to go": how many files it may touch, and the files of its table."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _, _, part = text.partition("## Where to go\n")
+    part, _, _ = part.partition("\n## ")
+    parts = re.split(r"^### (.+) \((\d+)\)$", part, flags=re.MULTILINE)[1:]
+    return {
+        name: (int(limit), {path for row in ROW.findall(rows) for path in named_in_code(row)})
+        for name, limit, rows in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    }
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_task_of_a_newcomer_touches_few_files_that_exist(task):
+    limit, files = tasks()[task]
+    assert 0 < len(files) <= limit
+    assert [file for file in sorted(files) if not exists(file)] == []
+
+
+def test_four_tasks_say_where_to_go():
+    limits = {name: limit for name, (limit, _) in tasks().items()}
+    assert limits == {
+        "Add a family": 8,
+        "Add a metric": 6,
+        "Change the upsampler": 8,
+        "Mend a cancel bug": 8,
+    }
 
 
 def test_paths_are_found_in_the_readme():
