@@ -3,7 +3,11 @@
 `Client("localhost:8001").generate("a red circle moves across").save("clip.mp4")`
 """
 
-from reelserve.client._client import AsyncClient, Client
+from reelserve.client._async_client import AsyncClient
+from reelserve.client._capabilities import Capabilities
+from reelserve.client._channel import TlsOptions
+from reelserve.client._client import Client
+from reelserve.client._events import Event
 from reelserve.client._exceptions import (
     AccessDeniedError,
     DeadlineExceededError,
@@ -15,15 +19,16 @@ from reelserve.client._exceptions import (
     RequestCancelledError,
     UnavailableError,
 )
-from reelserve.client._request import GenerateOptions
+from reelserve.client._options import GenerateOptions
 from reelserve.client._statistics import StageStatistics
-from reelserve.client._stream import AsyncStream, Event, Stream
+from reelserve.client._stream import AsyncStream, Stream
 from reelserve.client._video import Video, VideoInfo
 
 __all__ = [
     "AccessDeniedError",
     "AsyncClient",
     "AsyncStream",
+    "Capabilities",
     "Client",
     "DeadlineExceededError",
     "Event",
@@ -36,6 +41,7 @@ __all__ = [
     "RequestCancelledError",
     "StageStatistics",
     "Stream",
+    "TlsOptions",
     "UnavailableError",
     "Video",
     "VideoInfo",

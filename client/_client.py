@@ -1,126 +1,80 @@
-"""The two clients: blocking and asynchronous."""
+"""The blocking client."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
-from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import grpc
-import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2_grpc
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from reelserve.client._exceptions import (
-    InternalError,
-    ReelserveError,
-    RequestCancelledError,
-    described,
-    error_from_status,
-)
-from reelserve.client._request import GenerateOptions, request_tensors
-from reelserve.client._retries import Retries
-from reelserve.client._statistics import StageStatistics, read_statistics
-from reelserve.client._stream import (
-    MICROSECONDS_PER_SECOND,
-    AsyncStream,
-    Stream,
-    read_video,
-    stream_request,
-)
+from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
+from reelserve.client._capabilities import Capabilities, capabilities_call
+from reelserve.client._exceptions import ReelserveError
+from reelserve.client._messages import Call, clip_call, model_ready_call, server_ready_call
+from reelserve.client._options import ClipRequest, clip_request, takes_options
+from reelserve.client._statistics import StageStatistics, statistics_call
+from reelserve.client._stream import Stream
 from reelserve.client._video import Video
-from reelserve.pipeline.contract import PUBLIC_MODEL
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-DEFAULT_URL = "localhost:8001"
-MODEL = PUBLIC_MODEL
-DEFAULT_TIMEOUT_S = 600.0
-"""A bound on waiting for a clip, so that nothing waits forever."""
-STATUS_TIMEOUT_S = 10.0
-"""A bound on calls that ask for state; a live server answers them at once."""
-
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-
-_STATUS_BY_TEXT = {str(status): status for status in grpc.StatusCode}
+ResultT = TypeVar("ResultT")
 
 
-class Client:
-    """A connection to a server; a context manager. Threads may share it.
+class Client(BaseClient):
+    """A connection to a server; a context manager. Threads may share it."""
 
-    Args:
-        url: `host:port` of the server's gRPC endpoint. Nothing is sent yet.
-        timeout_s: Bound on every `generate` and `stream` that sets none of its own.
-        max_retries: How often a request is sent again that the server has refused for want of a
-            place, where the call does not say. The waits grow, with jitter, are never shorter
-            than the server asks for, and end within `timeout_s`. What may have been accepted is
-            never sent again.
-        model: That is asked.
-    """
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        max_retries: int = 0,
-        model: str = MODEL,
-    ) -> None:
-        self.url, self.timeout_s, self.max_retries = url, timeout_s, max_retries
-        self.model = model
+    def _prepare(self) -> None:
         self._closed = threading.Event()
-        self._channel = grpc.insecure_channel(url, options=channel_arguments(url))
-        self._triton = triton.InferenceServerClient(url, channel_args=channel_arguments(url))
+        # A call that starts on a channel that is just being closed ends the process.
+        self._starting = threading.Lock()
+        self._channel = self._connection.open(grpc)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Video:
+    @takes_options(clip_request)
+    def generate(self, request: ClipRequest) -> Video:
         """Draws a clip and waits for it.
 
-        Args:
-            prompt: What it should show.
-            options: See `GenerateOptions`.
-
         Raises:
-            ReelserveError: One of its subclasses, see there.
-            TypeError: If there is no such option.
+            ReelserveError: One of its other subclasses, see there.
         """
-        inputs, retries = _inputs(prompt, options), _retries(self, options)
+        retries = self._retries(request)
         while True:
+            timeout_s = retries.remaining_s()
             try:
-                result = self._triton.infer(self.model, inputs, **_timeouts(retries))
-            except InferenceServerException as error:
-                self._pause(retries.next_wait_s(_failure(error, self.url)))
-            else:
-                return _video(result, self.url)
+                return self._ask(clip_call(self.model, request.tensors, timeout_s), timeout_s)
+            except ReelserveError as error:
+                self._pause(retries.next_wait_s(error))
 
-    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Stream:
+    @takes_options(clip_request)
+    def stream(self, request: ClipRequest) -> Stream:
         """Draws a clip and tells how far it is; the last event holds it.
 
-        `for event in client.stream("a red circle"): …`. Leaving the loop cancels the request.
-
-        Args:
-            prompt: What it should show.
-            options: See `GenerateOptions`.
-
-        Raises:
-            InvalidArgumentError: If a value does not fit; other errors come with the events.
-            TypeError: If there is no such option.
+        `for event in client.stream("a red circle"): …`. Closing the stream, or leaving the last
+        reference to it, cancels the request; errors of the server come with the events.
         """
-        send, retries = _sender(self, self._channel, prompt, options), _retries(self, options)
-        return Stream(send, retries, self.url, self._pause)
+
+        def send(timeout_s: float) -> Any:
+            with self._starting:
+                self._check_open()
+                return self._stub.ModelStreamInfer(
+                    iter([self._stream_message(request, timeout_s)]),
+                    timeout=timeout_s,
+                    metadata=self._connection.metadata,
+                )
+
+        return Stream(send, self._retries(request), self.url, self._failure, self._pause)
 
     def is_ready(self) -> bool:
-        """Whether the server answers and serves the model."""
+        """Whether the server answers and serves the model.
+
+        Raises:
+            ReelserveError: If the client is closed.
+        """
+        self._check_open()
         try:
-            return bool(
-                self._triton.is_server_ready(client_timeout=STATUS_TIMEOUT_S)
-                and self._triton.is_model_ready(self.model, client_timeout=STATUS_TIMEOUT_S)
-            )
-        except InferenceServerException:
+            return self._ask(server_ready_call()) and self._ask(model_ready_call(self.model))
+        except ReelserveError:
             return False
 
     def statistics(self) -> dict[str, StageStatistics]:
@@ -129,22 +83,43 @@ class Client:
         Raises:
             ReelserveError: If the server does not answer.
         """
-        try:
-            response = self._triton.get_inference_statistics(client_timeout=STATUS_TIMEOUT_S)
-        except InferenceServerException as error:
-            raise _failure(error, self.url) from None
-        return read_statistics(response)
+        return self._ask(statistics_call())
+
+    def capabilities(self) -> Capabilities:
+        """The served checkpoint with the limits and defaults of its requests.
+
+        Raises:
+            ReelserveError: If the server does not answer, or is a Triton without reelserve's
+                front end, which does not know them.
+        """
+        return self._ask(capabilities_call(self.model))
 
     def close(self) -> None:
         """Closes the connection; requests in flight are cancelled."""
-        self._closed.set()
-        self._channel.close()
-        self._triton.close()
+        with self._starting:
+            self._closed.set()
+            self._channel.close()
+
+    def _ask(self, call: Call[ResultT], timeout_s: float = STATUS_TIMEOUT_S) -> ResultT:
+        self._check_open()
+        send = getattr(self._stub, call.method)
+        try:
+            answer = send(call.message, timeout=timeout_s, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise self._failure(error) from None
+        except ValueError:
+            # gRPC's own, where the channel was closed meanwhile.
+            self._check_open()
+            raise
+        return self._read(call, answer)
+
+    def _is_closed(self) -> bool:
+        return self._closed.is_set()
 
     def _pause(self, seconds: float) -> None:
         """Waits between two attempts; closing the client ends it."""
-        if self._closed.wait(seconds):
-            raise _closed_error(self.url) from None
+        self._closed.wait(seconds)
+        self._check_open()
 
     def __enter__(self) -> Client:
         return self
@@ -156,127 +131,3 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class AsyncClient:
-    """`Client` for asyncio; an asynchronous context manager. Arguments are the same."""
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        max_retries: int = 0,
-        model: str = MODEL,
-    ) -> None:
-        self.url, self.timeout_s, self.max_retries = url, timeout_s, max_retries
-        self.model = model
-        self._closed = asyncio.Event()
-        self._channel = grpc.aio.insecure_channel(url, options=channel_arguments(url))
-        self._triton = triton_aio.InferenceServerClient(url, channel_args=channel_arguments(url))
-
-    async def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Video:
-        """As `Client.generate`; cancelling the task cancels the request."""
-        inputs, retries = _inputs(prompt, options), _retries(self, options)
-        while True:
-            try:
-                result = await self._triton.infer(self.model, inputs, **_timeouts(retries))
-            except InferenceServerException as error:
-                await self._pause(retries.next_wait_s(_failure(error, self.url)))
-            else:
-                return _video(result, self.url)
-
-    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncStream:
-        """As `Client.stream`: `async for event in client.stream("a red circle"): …`."""
-        send, retries = _sender(self, self._channel, prompt, options), _retries(self, options)
-        return AsyncStream(send, retries, self.url, self._pause)
-
-    async def close(self) -> None:
-        """Closes the connection; requests in flight are cancelled."""
-        self._closed.set()
-        await self._channel.close()
-        await self._triton.close()
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), seconds)
-            raise _closed_error(self.url) from None
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-
-def channel_arguments(url: str) -> list[tuple[str, int]]:
-    """Options of the gRPC channel to `url`."""
-    unlimited = -1
-    arguments = [
-        # A clip is larger than gRPC's default of 4 MiB.
-        ("grpc.max_send_message_length", unlimited),
-        ("grpc.max_receive_message_length", unlimited),
-    ]
-    if url.rpartition(":")[0] in LOOPBACK_HOSTS:
-        # gRPC takes https_proxy for this machine's own addresses too, unless no_proxy lists them.
-        arguments.append(("grpc.enable_http_proxy", 0))
-    return arguments
-
-
-def _inputs(prompt: str, options: GenerateOptions) -> list[triton.InferInput]:
-    """Inputs of Triton's `infer`."""
-    inputs = []
-    for name, tensor in request_tensors(prompt, options).items():
-        inputs.append(triton.InferInput(name, tensor.shape, np_to_triton_dtype(tensor.dtype)))
-        inputs[-1].set_data_from_numpy(tensor)
-    return inputs
-
-
-def _timeouts(retries: Retries) -> dict[str, float]:
-    """Bounds of the next attempt, for Triton's `infer`: gRPC's and what the server is told."""
-    timeout_s = retries.remaining_s()
-    return {"client_timeout": timeout_s, "timeout": int(timeout_s * MICROSECONDS_PER_SECOND)}
-
-
-def _sender(
-    client: Client | AsyncClient, channel: Any, prompt: str, options: GenerateOptions
-) -> Callable[[float], Any]:
-    """Sends the request of a stream; `channel` is of the kind that the client needs."""
-    tensors = request_tensors(prompt, options)
-    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-    def send(timeout_s: float) -> Any:
-        request = stream_request(client.model, tensors, timeout_s)
-        return stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
-
-    return send
-
-
-def _retries(client: Client | AsyncClient, options: GenerateOptions) -> Retries:
-    max_retries, timeout_s = options.get("max_retries"), options.get("timeout_s")
-    return Retries(
-        client.max_retries if max_retries is None else max_retries,
-        client.timeout_s if timeout_s is None else timeout_s,
-    )
-
-
-def _failure(error: InferenceServerException, url: str) -> ReelserveError:
-    status = _STATUS_BY_TEXT.get(error.status() or "")
-    return error_from_status(status, error.message() or "no message", url)
-
-
-def _closed_error(url: str) -> ReelserveError:
-    return described(RequestCancelledError, "the client was closed", url)
-
-
-def _video(result: triton.InferResult, url: str) -> Video:
-    try:
-        return read_video(result)
-    except (ValueError, IndexError) as problem:
-        error: ReelserveError = described(InternalError, str(problem), url)
-    raise error

@@ -84,7 +84,10 @@ ERROR_BY_STATUS: dict[grpc.StatusCode, type[ReelserveError]] = {
 }
 
 ADVICE: dict[type[ReelserveError], str] = {
-    NoServerError: "check the address, and start a server with `make serve`",
+    NoServerError: (
+        "check the address, and whether it wants TLS (grpcs://), or start a server with "
+        "`make serve`"
+    ),
     NotReadyError: "wait until the server is ready, and see its log for models that did not load",
     InvalidArgumentError: "change the request",
     UnavailableError: "try again later, or with fewer requests at a time",
@@ -108,6 +111,13 @@ _TRANSPORT_FAILURES = (
 """gRPC reports a missing server with the status that a full queue has, UNAVAILABLE. These are
 its own words in that case; Triton uses none of them."""
 
+_TLS_FAILURES = ("handshake", "certificate", "hostname verification")
+"""gRPC's own words where the two sides do not agree on TLS."""
+_TLS_ADVICE = (
+    "check whether it speaks TLS, who signed its certificate (ca_file) and for which name "
+    "(server_name)"
+)
+
 _MODEL_FAILURES = ("unknown model", "no available versions", "is not ready")
 """Triton's words for a model that it does not serve, whatever their status."""
 
@@ -123,7 +133,7 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
     """Turns what gRPC says into an error of this client.
 
     Args:
-        status: Of the call; None if it failed before it was sent.
+        status: Status of the call; None if it failed before it was sent.
         details: The server's or gRPC's own message.
         url: `host:port` of the server.
     """
@@ -137,6 +147,8 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
         words in text for words in _TRANSPORT_FAILURES
     ):
         kind = NoServerError
+    if kind is NoServerError and any(words in text for words in _TLS_FAILURES):
+        return described(kind, details, url, _TLS_ADVICE)
     error = described(kind, details, url)
     hint = _RETRY_AFTER.search(details) if status is grpc.StatusCode.UNAVAILABLE else None
     if hint and isinstance(error, UnavailableError):
@@ -148,7 +160,7 @@ def error_from_text(text: str, url: str) -> ReelserveError:
     """Turns an error inside a stream, which begins with its status, into one of this client.
 
     Args:
-        text: Of the server.
+        text: Message of the server.
         url: `host:port` of the server.
     """
     name, colon, details = text.partition(": ")
@@ -156,9 +168,11 @@ def error_from_text(text: str, url: str) -> ReelserveError:
     return error_from_status(status, details if status else text, url)
 
 
-def described(kind: type[ReelserveError], details: str, url: str) -> ReelserveError:
+def described(
+    kind: type[ReelserveError], details: str, url: str, advice: str | None = None
+) -> ReelserveError:
     """An error whose message holds `details`, the server and what to do."""
     # A refusal is the caller's to read: what matters comes first, where it stays in sight.
     if kind is InvalidArgumentError:
         return kind(details)
-    return kind(f"{url}: {details.rstrip('. ')}; {ADVICE[kind]}")
+    return kind(f"{url}: {details.rstrip('. ')}; {advice or ADVICE[kind]}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 
-from reelserve.client._exceptions import InvalidArgumentError, ReelserveError, UnavailableError
+from reelserve.client._exceptions import ReelserveError, UnavailableError
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
@@ -22,16 +22,9 @@ class Retries:
     Args:
         max_retries: Attempts after the first one.
         timeout_s: Bound on all attempts and the waits between them.
-
-    Raises:
-        InvalidArgumentError: If `max_retries` is not a whole number of at least 0.
     """
 
     def __init__(self, max_retries: int, timeout_s: float) -> None:
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-            raise InvalidArgumentError(
-                f"max_retries is {max_retries!r}; it must be a whole number of at least 0"
-            )
         self._left, self._taken = max_retries, 0
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tritonclient.grpc import service_pb2
 
+from reelserve.client._messages import Call
+
 NANOSECONDS_PER_S = 1e9
 
 
@@ -38,13 +40,18 @@ class StageStatistics:
         )
 
 
-def read_statistics(response: service_pb2.ModelStatisticsResponse) -> dict[str, StageStatistics]:
+def statistics_call() -> Call[dict[str, StageStatistics]]:
+    """Asks for the counters of every model."""
+    return Call("ModelStatistics", service_pb2.ModelStatisticsRequest(), _read)
+
+
+def _read(response: service_pb2.ModelStatisticsResponse) -> dict[str, StageStatistics]:
     """Model name to its counters."""
     return {model.name: _stage(model) for model in response.model_stats}
 
 
 def _stage(model: service_pb2.ModelStatistics) -> StageStatistics:
-    # Of batch_stats, because inference_stats counts a run once for every request in its batch.
+    # From batch_stats, because inference_stats counts a run once for every request in its batch.
     compute_ns = sum(
         batch.compute_input.ns + batch.compute_infer.ns + batch.compute_output.ns
         for batch in model.batch_stats

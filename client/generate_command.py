@@ -11,9 +11,10 @@ from typing import cast
 from rich.console import Console
 from rich.table import Table
 
-from reelserve.client._client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
+from reelserve.client._base import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from reelserve.client._client import Client
 from reelserve.client._exceptions import ReelserveError
-from reelserve.client._request import GenerateOptions
+from reelserve.client._options import GenerateOptions
 from reelserve.client._video import Video
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.progress import follow

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.status import Status
 
+from reelserve.client._events import Event
 from reelserve.client._exceptions import InternalError
-from reelserve.client._stream import Event
 from reelserve.client._video import Video
 
 

@@ -83,6 +83,9 @@ REQUEST_INPUTS = (
 
 PROGRESS = "progress"
 """Request parameter of a stream: true asks for EVENT and PREVIEW on the way to the clip."""
+CAPABILITIES = "reelserve_capabilities"
+"""Parameter that the front end adds to the configuration of `PUBLIC_MODEL`: JSON with `checkpoint`,
+`engine` and `limits`."""
 EVENT = TensorSpec("EVENT", "STRING", (1,))
 """JSON: what has happened, see `server/frontend/events.py`."""
 PREVIEW = TensorSpec("PREVIEW", "STRING", (1,))

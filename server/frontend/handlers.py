@@ -12,15 +12,15 @@ import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from reelserve.pipeline.contract import PUBLIC_MODEL
+from reelserve.pipeline.contract import CAPABILITIES, PUBLIC_MODEL
 from reelserve.server.frontend.call_errors import CallError, invalid
-from reelserve.server.frontend.messages import answer, shown
+from reelserve.server.frontend.messages import answer, capabilities, shown
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.statistics import added_up
 from reelserve.server.frontend.stream_call import Context, StreamCall, abort, read_call
 from reelserve.server.frontend.upstream import SERVICE
 
-READ_ONLY = ("ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex")
+READ_ONLY = ("ServerMetadata", "ModelMetadata", "RepositoryIndex")
 
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 
@@ -39,6 +39,7 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             "ServerLive": self._live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
+            "ModelConfig": self._model_config,
             "ModelStatistics": self._statistics,
             **{method: partial(self._pass_on, method) for method in READ_ONLY},
         }
@@ -84,6 +85,17 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise self._service.upstreams[0].starting()
         calls = (upstream.pass_on("ModelStatistics", raw) for upstream in ready)
         return added_up(await asyncio.gather(*calls))
+
+    async def _model_config(self, raw: bytes, context: Context) -> bytes:
+        request = _read_message(service_pb2.ModelConfigRequest, raw)
+        reply = await self._pass_on("ModelConfig", raw, context)
+        if request.name != PUBLIC_MODEL:
+            return reply
+        message = service_pb2.ModelConfigResponse.FromString(reply)
+        message.config.parameters[CAPABILITIES].string_value = capabilities(
+            self._service.checkpoint
+        )
+        return bytes(message.SerializeToString())
 
     async def _pass_on(self, method: str, raw: bytes, context: Context) -> bytes:
         upstreams = self._service.upstreams

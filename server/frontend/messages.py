@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import grpc
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import INFO, PROGRESS, PUBLIC_MODEL, REQUEST_INPUTS, VIDEO
 from reelserve.server.frontend.call_errors import CallError, invalid
 
@@ -153,6 +154,12 @@ def answer(
             message.outputs.add(name=name, datatype="BYTES", shape=[1])
             message.raw_output_contents.append(_text(content))
     return message
+
+
+def capabilities(checkpoint: CheckpointSpec) -> str:
+    """What a caller may know of the served checkpoint, as JSON."""
+    known = {"checkpoint": checkpoint.name, "engine": checkpoint.engine}
+    return json.dumps({**known, "limits": asdict(checkpoint.limits)})
 
 
 def with_seconds(info: bytes, seconds: Mapping[str, float]) -> bytes:

@@ -57,7 +57,8 @@ class Service:
         upstreams: Sequence[Upstream],
         progress: ProgressFolder,
     ) -> None:
-        self.limits = CheckpointSpec.load(prompt_processor).limits
+        self.checkpoint = CheckpointSpec.load(prompt_processor)
+        self.limits = self.checkpoint.limits
         self._tokenizer = PromptTokenizer(
             prompt_processor / FILE_NAME, self.limits.max_prompt_tokens
         )

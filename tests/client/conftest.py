@@ -46,7 +46,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         hold: Waits for this event before it answers.
         events: Outputs of a stream's responses before the last one.
         requests: Received so far.
-        metadata: Of the last stream.
+        metadata: Headers of the last call.
+        config_parameters: Parameters in the model's configuration.
         cancelled: Set when a caller went away.
     """
 
@@ -61,6 +62,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     hold: threading.Event | None = None
     events: list[dict[str, bytes]] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    config_parameters: dict[str, str] = field(default_factory=dict)
     requests: list[service_pb2.ModelInferRequest] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     statistics: list[service_pb2.ModelStatistics] = field(default_factory=list)
@@ -68,6 +70,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
         self._refuse(context)
         if self.hold is not None:
             context.add_callback(self.cancelled.set)
@@ -107,7 +110,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=self.ready)
 
     def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.metadata = dict(context.invocation_metadata())
         return service_pb2.ModelStatisticsResponse(model_stats=self.statistics)
+
+    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        response = service_pb2.ModelConfigResponse()
+        for name, text in self.config_parameters.items():
+            response.config.parameters[name].string_value = text
+        return response
 
     def _refuse(self, context: grpc.ServicerContext) -> None:
         if self.refusals:

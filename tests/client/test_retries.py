@@ -164,7 +164,7 @@ def test_closing_the_client_ends_the_wait(fake_triton, method):
     client = Client(fake_triton.url)
     closer = threading.Timer(0.2, client.close)
     closer.start()
-    with pytest.raises(RequestCancelledError, match="the client was closed"):
+    with pytest.raises(RequestCancelledError, match="the client is closed"):
         list(getattr(client, method)("a circle", max_retries=5))
     closer.join()
     assert len(fake_triton.requests) == 1
@@ -178,7 +178,7 @@ def test_closing_the_async_client_ends_the_wait(fake_triton):
         asyncio.get_running_loop().call_later(0.2, lambda: asyncio.create_task(client.close()))
         await client.generate("a circle", max_retries=5)
 
-    with pytest.raises(RequestCancelledError, match="the client was closed"):
+    with pytest.raises(RequestCancelledError, match="the client is closed"):
         asyncio.run(one())
     assert len(fake_triton.requests) == 1
 

@@ -122,7 +122,7 @@ def passed_deadline(method: str) -> Start:
     def start(url: str, options: GenerateOptions) -> Iterator[Leave]:
         timeout_s = options["timeout_s"]
         assert timeout_s is not None, "the caller sets it"
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + float(timeout_s)
 
         def leave() -> float:
             time.sleep(max(0.0, deadline - time.monotonic()))
@@ -239,8 +239,7 @@ def _calling(url: str, method: str, options: GenerateOptions) -> Iterator[Client
     """A client in whose thread a call runs; how that ends is of no interest."""
 
     def call(client: Client) -> None:
-        # ValueError is gRPC's for a channel that was closed meanwhile.
-        with contextlib.suppress(ReelserveError, ValueError):
+        with contextlib.suppress(ReelserveError):
             answer = getattr(client, method)(PROMPT, **options)
             if method == "stream":
                 list(answer)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from reelserve.client._client import channel_arguments
+from reelserve.client._channel import channel_arguments
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import PROGRESS
 from reelserve.tools.faults.fuzzing import GONE, SERVICE

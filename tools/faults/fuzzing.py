@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import grpc
 from tritonclient.grpc import service_pb2
 
-from reelserve.client._client import channel_arguments
+from reelserve.client._channel import channel_arguments
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.tools.faults.malformed import STREAM, Call, malformed_call
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.contract import CAPABILITIES, PUBLIC_MODEL, STAGES
 from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.messages import output_arrays
 from tests.server.frontend.callers import request, serving, status
@@ -236,12 +236,30 @@ async def test_methods_refuse_bytes_that_are_no_message(tmp_path, method):
     async with serving(tmp_path) as caller:
         caller.rig.upstream.replies[method] = b"passed on"
         call = caller.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
-        if method in ("ModelInfer", "ModelReady", "ModelStatistics"):
+        if method in ("ModelConfig", "ModelInfer", "ModelReady", "ModelStatistics"):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(b"\xff\xff")
             assert status(caught)[0] is grpc.StatusCode.INVALID_ARGUMENT
         else:
             assert await call(b"\xff\xff") == b"passed on", "Triton's to judge"
+
+
+@asynchronous
+async def test_configuration_of_the_public_model_tells_the_checkpoint(tmp_path):
+    async with serving(tmp_path) as caller:
+        reply = service_pb2.ModelConfigResponse()
+        reply.config.name = PUBLIC_MODEL
+        reply.config.parameters["other"].string_value = "1"
+        caller.rig.upstream.replies["ModelConfig"] = reply.SerializeToString()
+        ask = caller.stub.ModelConfig
+        found = (await ask(service_pb2.ModelConfigRequest(name=PUBLIC_MODEL))).config
+        other = (await ask(service_pb2.ModelConfigRequest(name="denoiser"))).config
+
+    told = json.loads(found.parameters[CAPABILITIES].string_value)
+    assert (found.name, found.parameters["other"].string_value) == (PUBLIC_MODEL, "1")
+    assert set(told) == {"checkpoint", "engine", "limits"}
+    assert told["limits"]["num_frames"].keys() >= {"low", "high", "default"}
+    assert CAPABILITIES not in other.parameters
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "", "nothing"])

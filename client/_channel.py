@@ -1,0 +1,274 @@
+"""Where a server is and how it is reached: address, TLS, headers, the gRPC channel."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from reelserve.client._exceptions import InvalidArgumentError
+
+SECURE_BY_SCHEME = {"grpc": False, "http": False, "grpcs": True, "https": True}
+DEFAULT_PORTS = {"https": 443}
+"""Other schemes name no port of their own that a server would listen on."""
+ADDRESS = "it must be host:port, grpc://host:port, grpcs://host:port or https://host[:port]"
+MAX_PORT = 65535
+HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
+VISIBLE = re.compile(r"[\x20-\x7e]+")
+KEY = re.compile(r"[\x21-\x7e]+")
+AUTHORIZATION = "authorization"
+ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+"""Where Linux distributions keep what an OpenSSL that was built elsewhere does not find."""
+UNLIMITED = -1
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TlsOptions:
+    """How a server is known to be the right one, and this client to it.
+
+    Args:
+        ca_file: PEM file of the authorities that may have signed the server's certificate; the
+            system's if left out.
+        cert_file: PEM file of this client's certificate, for servers that ask for one.
+        key_file: PEM file of its private key, without a passphrase.
+        server_name: Name in the server's certificate, where it is not the host of the url.
+
+    Raises:
+        InvalidArgumentError: If a file cannot be used.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            given, missing = ("cert_file", "key_file")
+            if self.cert_file is None:
+                given, missing = missing, given
+            raise InvalidArgumentError(f"{missing} is missing; {given} needs it beside it")
+        if self.server_name is not None and not _is_host(self.server_name):
+            raise InvalidArgumentError(
+                f"server_name is {self.server_name!r}; it must be the name of a host"
+            )
+        # Broken files otherwise show as a server that nobody reaches.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca_file is not None:
+            _use("ca_file", self.ca_file, lambda file: context.load_verify_locations(file))
+        if self.cert_file is not None and self.key_file is not None:
+            key = os.fspath(self.key_file)
+            _read("key_file", key)
+            # An empty password, so that nobody is asked for one on the terminal.
+            _use("cert_file", self.cert_file, lambda file: context.load_cert_chain(file, key, ""))
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What gRPC takes."""
+        roots = system_roots() if self.ca_file is None else _read("ca_file", self.ca_file)
+        key = None if self.key_file is None else _read("key_file", self.key_file)
+        chain = None if self.cert_file is None else _read("cert_file", self.cert_file)
+        return grpc.ssl_channel_credentials(roots, key, chain)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A server's address and what every call to it carries.
+
+    Args:
+        target: `host:port`.
+        tls: None for plain text.
+        metadata: Headers of every call; their values may be secrets.
+    """
+
+    target: str
+    tls: TlsOptions | None
+    metadata: Metadata = field(repr=False)
+
+    @property
+    def arguments(self) -> list[tuple[str, Any]]:
+        """Options of the gRPC channel."""
+        arguments: list[tuple[str, Any]] = [*channel_arguments(self.target)]
+        if self.tls is not None and self.tls.server_name is not None:
+            arguments.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return arguments
+
+    def open(self, channels: Any) -> Any:
+        """Opens a channel; nothing is sent yet.
+
+        Args:
+            channels: `grpc` or `grpc.aio`, which make channels of their own kind.
+        """
+        if self.tls is None:
+            return channels.insecure_channel(self.target, options=self.arguments)
+        return channels.secure_channel(self.target, self.tls.credentials(), options=self.arguments)
+
+
+def connection(
+    url: str,
+    tls: TlsOptions | None = None,
+    headers: Mapping[str, str] | None = None,
+    api_key: str | None = None,
+) -> Connection:
+    """Reads an address and what goes with it.
+
+    Raises:
+        InvalidArgumentError: If anything is not what it must be, or the key would be sent in
+            plain text over a network.
+    """
+    scheme, target = _read_url(url)
+    if tls is not None and not isinstance(tls, TlsOptions):
+        raise InvalidArgumentError(f"tls is {tls!r}; it must be a TlsOptions")
+    if tls is not None and scheme and not SECURE_BY_SCHEME[scheme]:
+        raise InvalidArgumentError(
+            f"url is {url!r}, which is plain text, and tls is given; it must begin with grpcs://"
+        )
+    if tls is None and scheme and SECURE_BY_SCHEME[scheme]:
+        tls = TlsOptions()
+    if api_key is not None and tls is None and not _is_loopback(target):
+        raise InvalidArgumentError(
+            f"api_key would be sent in plain text to {target}; use grpcs:// or tls=TlsOptions()"
+        )
+    return Connection(target, tls, _metadata(headers, api_key))
+
+
+def channel_arguments(target: str) -> list[tuple[str, int]]:
+    """Options of every gRPC channel to `host:port`."""
+    arguments = [
+        # A clip is larger than gRPC's default of 4 MiB.
+        ("grpc.max_send_message_length", UNLIMITED),
+        ("grpc.max_receive_message_length", UNLIMITED),
+    ]
+    if _is_loopback(target):
+        # gRPC takes https_proxy for this machine's own addresses too, unless no_proxy lists them.
+        arguments.append(("grpc.enable_http_proxy", 0))
+    return arguments
+
+
+def system_roots() -> bytes | None:
+    """Certificates of the authorities that this machine trusts; None for gRPC's own list."""
+    for file in (ssl.get_default_verify_paths().cafile, *ROOTS):
+        if file is not None and os.path.isfile(file):
+            return Path(file).read_bytes()
+    return None
+
+
+def _read_url(url: Any) -> tuple[str, str]:
+    """Scheme, empty if there is none, and `host:port`."""
+    if not isinstance(url, str):
+        raise InvalidArgumentError(f"url is {url!r}; {ADDRESS}")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    elif scheme.lower() not in SECURE_BY_SCHEME:
+        known = ", ".join(f"{name}://" for name in SECURE_BY_SCHEME)
+        raise InvalidArgumentError(f"url has the scheme {scheme!r}; it must be one of {known}")
+    scheme = scheme.lower()
+    if "@" in rest:
+        # Not shown: what stands before the sign may be a password.
+        raise InvalidArgumentError(f"url holds a user or a password; {ADDRESS}, with api_key=…")
+    address = rest.removesuffix("/") if scheme else rest
+    host, port = _split(address, DEFAULT_PORTS.get(scheme))
+    if not _is_host(host):
+        raise InvalidArgumentError(f"url is {url!r}; {ADDRESS}")
+    if port is None or not re.fullmatch("[0-9]+", port) or not 1 <= int(port) <= MAX_PORT:
+        raise InvalidArgumentError(
+            f"url is {url!r}; its port must be a number from 1 to {MAX_PORT}: {ADDRESS}"
+        )
+    return scheme, f"{host}:{int(port)}"
+
+
+def _split(address: str, default_port: int | None) -> tuple[str, str | None]:
+    """Host and port, an IPv6 address in brackets."""
+    default = None if default_port is None else str(default_port)
+    if address.startswith("[") and "]" in address:
+        host, _, rest = address.partition("]")
+        return f"{host}]", rest.removeprefix(":") if rest.startswith(":") else rest or default
+    host, colon, port = address.partition(":")
+    return host, port if colon else default
+
+
+def _is_host(host: Any) -> bool:
+    if not isinstance(host, str):
+        return False
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            return False
+        return True
+    return HOST.fullmatch(host) is not None
+
+
+def _is_loopback(target: str) -> bool:
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _metadata(headers: Mapping[str, str] | None, api_key: str | None) -> Metadata:
+    pairs: dict[str, str] = {}
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidArgumentError("headers must be a dictionary of names and values")
+    for name, value in (headers or {}).items():
+        key = name.lower() if isinstance(name, str) else ""
+        if not HEADER_NAME.fullmatch(key) or key.startswith("grpc-") or key.endswith("-bin"):
+            raise InvalidArgumentError(
+                f"headers holds the name {name!r}; it must be of letters, digits, '-', '_' and "
+                "'.', and neither begin with grpc- nor end with -bin"
+            )
+        if not isinstance(value, str) or not VISIBLE.fullmatch(value):
+            # Not shown: it may be a secret.
+            raise InvalidArgumentError(
+                f"headers[{name!r}] has a value that is not visible ASCII characters"
+            )
+        pairs[key] = value
+    if api_key is not None:
+        if not isinstance(api_key, str) or not KEY.fullmatch(api_key):
+            raise InvalidArgumentError(
+                "api_key must be visible ASCII characters without spaces, at least 1"
+            )
+        if AUTHORIZATION in pairs:
+            raise InvalidArgumentError(
+                "headers holds 'authorization' and api_key is given; it must be one of them"
+            )
+        pairs[AUTHORIZATION] = f"Bearer {api_key}"
+    return tuple(pairs.items())
+
+
+def _read(name: str, file: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"{name} is {os.fspath(file)!r}, which cannot be read: {error.strerror}"
+        ) from None
+
+
+def _use(name: str, file: str | os.PathLike[str], load: Any) -> None:
+    _read(name, file)
+    try:
+        load(os.fspath(file))
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        beside = " with its key_file" if name == "cert_file" else ""
+        raise InvalidArgumentError(
+            f"{name} is {os.fspath(file)!r}, which cannot be used{beside}: {reason}; it must be "
+            "a PEM file"
+        ) from None
+
+
+def described_headers(metadata: Sequence[tuple[str, str]]) -> str:
+    """Names of headers; their values may be secrets."""
+    return "{" + ", ".join(f"{name!r}: '***'" for name, _ in metadata) + "}"

@@ -1,0 +1,72 @@
+"""What happens to a clip on its way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from tritonclient.grpc import service_pb2
+
+from reelserve.client._exceptions import InternalError, ReelserveError, described, error_from_text
+from reelserve.client._messages import read_video, texts
+from reelserve.client._video import Video
+from reelserve.pipeline import contract
+
+EventKind = Literal["stage", "step", "preview", "waiting", "clip"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a clip on its way.
+
+    Args:
+        kind: `stage`, that stage has ended; `step`, a denoising step has ended; `preview`, there
+            is a first picture; `waiting`, nothing new; `clip`, the last one.
+        stage: The stage that it is about, or the one that runs.
+        seconds: Since the server accepted the request.
+        remaining_s: The server's estimate of the seconds until the clip, if it has one.
+        step: Denoising steps taken, in events of kind `step`.
+        steps: Denoising steps that there will be.
+        preview: A PNG file, in events of kind `preview`.
+        video: The clip, in the event of kind `clip`.
+    """
+
+    kind: EventKind
+    stage: str
+    seconds: float
+    remaining_s: float | None
+    step: int | None
+    steps: int | None
+    preview: bytes | None = None
+    video: Video | None = None
+
+
+def read_event(response: service_pb2.ModelStreamInferResponse, url: str) -> Event | None:
+    """The event in a response.
+
+    Returns:
+        None if it only ends the stream, or tells what only a newer client knows.
+
+    Raises:
+        ReelserveError: If it is an error, or cannot be read.
+    """
+    if response.error_message:
+        raise error_from_text(response.error_message, url)
+    try:
+        outputs = texts(response.infer_response)
+        return _event(outputs) if contract.EVENT.name in outputs else None
+    except (ValueError, TypeError) as problem:
+        error: ReelserveError = described(InternalError, f"an event: {problem}", url)
+    raise error
+
+
+def _event(outputs: dict[str, bytes]) -> Event | None:
+    raw: dict[str, Any] = json.loads(outputs[contract.EVENT.name])
+    if not isinstance(raw, dict):
+        raise ValueError("EVENT is not a JSON object")
+    if raw.get("kind") not in get_args(EventKind):
+        return None
+    told = {field.name: raw[field.name] for field in fields(Event) if field.name in raw}
+    video = read_video(outputs) if contract.VIDEO.name in outputs else None
+    return Event(**{**told, "preview": outputs.get(contract.PREVIEW.name), "video": video})
