@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROOMS = sorted({file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"})
-ENTRY_POINTS = {"main", "run", "TritonPythonModel"}
-"""Names that Python, the `reelserve` command and Triton look for in many modules."""
+ENTRY_POINTS = {"main", "run", "TritonPythonModel", "ResultT"}
+"""Names that Python, the `reelserve` command and Triton look for, and a variable of types."""
 
 
 def public_names(source: str) -> Iterator[str]:

@@ -14,14 +14,14 @@ from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.tools.results_file import write_json
 
-Results = dict[str, Any]
+Figures = dict[str, Any]
 
 
 def run_measurement(
     command: str,
     arguments: argparse.Namespace,
-    measure: Callable[[argparse.Namespace, Console], Results],
-    summary: Callable[[Results], Iterable[RenderableType]],
+    measure: Callable[[argparse.Namespace, Console], Figures],
+    summary: Callable[[Figures], Iterable[RenderableType]],
 ) -> int:
     """Measures, writes `arguments.output` and shows a summary.
 

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from reelserve.client._channel import channel_arguments
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.tools.faults.malformed import STREAM, Call, malformed_call
+from reelserve.tools.faults.malformed import STREAM, MalformedCall, malformed_call
 
 SERVICE = "/inference.GRPCInferenceService/"
 THREADS = 6
@@ -61,7 +61,7 @@ class Tally:
     unexpected: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, call: Call, status: str, message: str) -> None:
+    def add(self, call: MalformedCall, status: str, message: str) -> None:
         """Counts one answer."""
         example = f"{call.fault} ({call.method}): {status}: {message}"
         with self._lock:
@@ -116,7 +116,7 @@ class Fuzzer:
             status, message = self._answer(call)
             self.tally.add(call, status, message)
 
-    def _answer(self, call: Call) -> tuple[str, str]:
+    def _answer(self, call: MalformedCall) -> tuple[str, str]:
         try:
             if call.method == STREAM:
                 return self._stream(call)
@@ -127,7 +127,7 @@ class Fuzzer:
             return error.code().name, error.details() or ""
         return "OK", ""
 
-    def _stream(self, call: Call) -> tuple[str, str]:
+    def _stream(self, call: MalformedCall) -> tuple[str, str]:
         """The first error of a stream, which may come as a message or as its status."""
         answers = self._channel.stream_stream(SERVICE + call.method)(
             iter(call.messages), timeout=CALL_TIMEOUT_S

@@ -43,7 +43,7 @@ NAMES = ("", "text", "denoiser2", "TEXT_TO_VIDEO", "..", "%s%n", "ü" * 70, "n" 
 
 
 @dataclass(frozen=True)
-class Call:
+class MalformedCall:
     """A call that something is wrong with.
 
     Args:
@@ -57,7 +57,7 @@ class Call:
     messages: tuple[bytes, ...]
 
 
-def malformed_call(seed: int, number: int, spec: CheckpointSpec) -> Call:
+def malformed_call(seed: int, number: int, spec: CheckpointSpec) -> MalformedCall:
     """Draws a call.
 
     Args:
@@ -79,16 +79,16 @@ def malformed_call(seed: int, number: int, spec: CheckpointSpec) -> Call:
         _value(request, rng)
         fault = rng.choice(tuple(BYTE_FAULTS))
         content = BYTE_FAULTS[fault](request.SerializeToString(), rng)
-        return Call(fault, method, (content,))
+        return MalformedCall(fault, method, (content,))
     faults = rng.sample(tuple(MUTATIONS), rng.randint(1, MAX_MUTATIONS))
     for fault in faults:
         MUTATIONS[fault](request, rng)
     content = request.SerializeToString()
     count = rng.choice((0, 1, 1, 1, 2)) if method == STREAM else 1
-    return Call(faults[0], method, (content,) * count)
+    return MalformedCall(faults[0], method, (content,) * count)
 
 
-def _other_method(rng: random.Random) -> Call:
+def _other_method(rng: random.Random) -> MalformedCall:
     """A call that asks for something else than a clip, of something that is not there."""
     name = rng.choice(NAMES)
     method, message = rng.choice(
@@ -110,7 +110,7 @@ def _other_method(rng: random.Random) -> Call:
             ("NoSuchMethod", service_pb2.ServerLiveRequest()),
         )
     )
-    return Call("other method", method, (message.SerializeToString(),))
+    return MalformedCall("other method", method, (message.SerializeToString(),))
 
 
 def _any_input(request: Request, rng: random.Random) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
-from reelserve.server.launch import repository as repository_module
+from reelserve.server.launch import repository_check as repository_module
 from reelserve.server.launch.repository_check import (
     RepositoryError,
     check_repository,

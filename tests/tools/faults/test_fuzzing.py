@@ -12,12 +12,12 @@ from reelserve.tools.faults.malformed import (
     MUTATIONS,
     STREAM,
     UNARY,
-    Call,
+    MalformedCall,
     malformed_call,
 )
 from tests.server.tiny_repository import SPEC
 
-CALL = Call("wrong dtype", "ModelInfer", (b"",))
+CALL = MalformedCall("wrong dtype", "ModelInfer", (b"",))
 
 
 def test_the_same_number_gives_the_same_call():
