@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from reelserve.export.builds import BuildError
-from reelserve.export.engines import ENGINES, Engine
+from reelserve.export.engines import ENGINES, Engine, get_engine
 from reelserve.export.exporter import Exporter, ExportResult
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
     try:
         result = _export(arguments, errors)
         if arguments.parity_report:
-            _write_report(arguments.parity_report, result, ENGINES[arguments.engine])
+            _write_report(arguments.parity_report, result, get_engine(arguments.engine))
     except (OSError, ValueError, BuildError, ParityError) as error:
         errors.print(f"[red]export failed:[/red] {escape(str(error))}", soft_wrap=True)
         return EXIT_FAILED
@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
     console.print(_table(result))
     if result.frames_psnr_db is not None:
         console.print(f"frames against torch: {result.frames_psnr_db:.1f} dB", highlight=False)
-    built = ENGINES[arguments.engine].file_name
+    built = get_engine(arguments.engine).file_name
     others = {record.parity.checked for record in result.records.values()} - {built}
     if others:
         console.print(
@@ -78,7 +78,7 @@ def _export(arguments: argparse.Namespace, console: Console) -> ExportResult:
         task = bar.add_task("", total=None)
         exporter = Exporter(
             family_of(checkpoint, profile(arguments)),
-            ENGINES[arguments.engine],
+            get_engine(arguments.engine),
             ModelRepository(arguments.model_repository),
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reelserve.export.builds import Builder
 from reelserve.export.engines import Engine, EngineError
@@ -31,10 +31,10 @@ class ExportResult:
     """What an export did.
 
     Args:
-        records: By stage.
-        exported: Stages whose graph was made anew.
-        frames_psnr_db: Of the finished clip, graphs against torch; None if none was made.
-        updated: Configs and Python stages of the repository that were of another version.
+        records: Record of each stage, by stage.
+        exported: Stages whose graph was built by this run.
+        frames_psnr_db: PSNR of the finished clip, graphs against torch; None if none was made.
+        updated: Configs and Python stages that were replaced, from another version.
     """
 
     records: dict[str, ExportRecord]
@@ -50,9 +50,9 @@ class Exporter:
         family: The checkpoint.
         engine: Builds the graphs.
         repository: Receives them.
-        progress: Told of every part of the work before it is done.
+        progress: Called before every part of the work.
         case: The clip that graphs and torch are compared on.
-        precision: Of the stages; None: the engine's first.
+        precision: Precision of the stages; None: the engine's first.
         jobs: Stages that are built at once; above 1, in processes of their own.
     """
 
@@ -92,7 +92,7 @@ class Exporter:
             ParityError: If a graph differs from torch; the repository keeps the old graph.
         """
         self._check_engine()
-        check_limits(self._family.spec(self._engine.name))
+        check_limits(self._family.spec())
         self._progress("reading the checkpoint", 0, 0)
         prints = self._fingerprints()
         with self._repository.exclusive():
@@ -147,8 +147,7 @@ class Exporter:
         target = self._engine.target(self._precision)
         sources = {name: self._family.source(name) for name in outdated}
         check_resources(sources, target, self._jobs, self._repository.folder)
-        spec = self._family.spec(self._engine.name)
-        check = ParityCheck(spec, self._family.tokenizer(), self._case)
+        check = ParityCheck(self._family.spec(), self._family.tokenizer(), self._case)
         builder = Builder(self._family, self._engine, target)
         chain = StageExporter(builder, self._repository, check, prints, self._progress)
         clips = chain.run(outdated, records, self._jobs)
@@ -158,7 +157,7 @@ class Exporter:
 
     def _finish(self, records: Mapping[str, ExportRecord]) -> None:
         """Gives the Python stages what they must know of the checkpoint, then locks."""
-        spec = self._family.spec(self._engine.name).to_json().encode()
+        spec = replace(self._family.spec(), engine=self._engine.name).to_json().encode()
         for stage in SPEC_STAGES:
             update_file(self._repository.version_folder(stage) / SPEC_FILE, spec)
         tokenizer = self._repository.version_folder(TOKENIZER_STAGE) / TOKENIZER_FILE

@@ -1,4 +1,4 @@
-"""Says what a finished export is, for the server to check."""
+"""Describes a finished export, for the server to check."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def lock_of(
 
     Args:
         family: The checkpoint.
-        engine: That built the stages.
-        precision: Of the stages.
-        records: Of all engine stages.
+        engine: Engine that built the stages.
+        precision: Precision of the stages.
+        records: Records of all engine stages, by stage.
     """
     files = [path for stage in ENGINE_STAGES for path in family.source(stage).files]
     return ExportLock(
-        checkpoint=family.spec(engine.name).name,
+        checkpoint=family.spec().name,
         checkpoint_sha256=combined(family.tokenizer().hex(), files),
         family=family.name,
         engine=engine.name,

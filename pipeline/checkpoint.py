@@ -30,7 +30,7 @@ class IntRange:
         high: Largest value.
         default: Used where the request leaves the field out.
         multiple_of: 1 allows every value in the range.
-        offset: What must be a multiple is the value less this.
+        offset: Subtracted from a value before `multiple_of` is checked.
     """
 
     low: int
@@ -110,23 +110,23 @@ class CheckpointSpec:
 
     Args:
         name: Shown in INFO.
-        engine: Engine of the exported stages, `onnxruntime`, `tensorrt` or `pytorch`.
-        scheduler: Of the denoising steps.
+        scheduler: Schedule of the denoising steps.
         latents: Latent shape.
         limits: Request limits and defaults.
         shared_text_mask: Whether the denoiser sees the negative prompt through the prompt's
             mask, as Latte was trained.
+        engine: Engine of the exported stages, for example `onnxruntime`; empty before an export.
     """
 
     name: str
-    engine: str
     scheduler: SchedulerSpec
     latents: LatentSpec
     limits: RequestLimits
     shared_text_mask: bool = False
+    engine: str = ""
 
     def denoiser_mask(self, mask: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The text that the denoiser sees.
+        """Masks the text that the denoiser sees.
 
         Args:
             mask: `[2, L]`, of the prompt and the negative prompt.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.export.stages import ExportStage, Precision, Target
 
-__all__ = ["ENGINES", "Engine", "EngineError"]
+__all__ = ["ENGINES", "Engine", "EngineError", "get_engine"]
 
 
 class EngineError(ValueError):
@@ -24,13 +23,13 @@ class Engine(Protocol):
     """Builds and runs the graph of a stage. It can be pickled, to build in another process."""
 
     name: str
-    """As in the option `--engine`."""
+    """Name in the option `--engine`."""
     config_name: str
-    """Of `configs/<config_name>.pbtxt` beside each stage's config; empty: `config.pbtxt` itself."""
+    """Name in `configs/<config_name>.pbtxt` of each stage; empty: `config.pbtxt` itself."""
     file_name: str
-    """Of the graph in a stage's version folder."""
+    """Name of the graph in a stage's version folder."""
     precisions: tuple[Precision, ...]
-    """That it can build; the first is the default."""
+    """Precisions that it can build; the first is the default."""
 
     def check(self, precision: Precision) -> None:
         """Raises `EngineError` if it is not installed, or cannot build this precision here.
@@ -54,7 +53,7 @@ class Engine(Protocol):
     def bound_versions(self) -> dict[str, str]:
         """Libraries that a server must have in the same version, empty where any will do.
 
-        By the name that `importlib.metadata.version` takes, with what it gives.
+        Names are those that `importlib.metadata.version` takes; values are what it gives.
         """
         ...
 
@@ -76,8 +75,8 @@ class Engine(Protocol):
         """Runs a graph once; for checking it, not for serving.
 
         Args:
-            path: Of the graph.
-            inputs: By tensor name, in the host's memory.
+            path: Graph to run.
+            inputs: Arrays in the host's memory, by tensor name.
         """
         ...
 
@@ -86,64 +85,32 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where an engine comes from.
+ENGINES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "onnxruntime": ("onnx.engine", "OnnxRuntimeEngine", ()),
+    "onnxruntime-gpu": ("onnx.engine", "OnnxRuntimeGpuEngine", ()),
+    "onnxruntime-node": ("onnx.engine", "OnnxRuntimeEngine", ("node",)),
+    "onnxruntime-inlined": ("onnx.engine", "OnnxRuntimeEngine", ("inlined",)),
+    "pytorch": ("aot_inductor", "AotInductorEngine", ()),
+    "tensorrt": ("tensorrt.engine", "TensorRTEngine", ()),
+}
+"""Engines by their name in the option `--engine`: module in this package, class, its arguments."""
 
-    Args:
-        module: In this package; imported when the engine is asked for.
-        factory: Its class.
-        arguments: Of the class.
-        extra: Of this project, with which its libraries are installed.
+
+@lru_cache
+def get_engine(name: str) -> Engine:
+    """An engine; its module is imported when it is first asked for.
+
+    Raises:
+        KeyError: If there is none of this name.
+        EngineError: If a library that it is made of is not installed.
     """
-
-    module: str
-    factory: str
-    arguments: tuple[Any, ...] = ()
-    extra: str = "export"
-
-
-class _Engines(Mapping[str, Engine]):
-    """Engines by name, each loaded when it is first asked for."""
-
-    def __init__(self, sources: Mapping[str, _Source]) -> None:
-        self._sources = sources
-        self._loaded: dict[str, Engine] = {}
-
-    def __getitem__(self, name: str) -> Engine:
-        """The engine.
-
-        Raises:
-            KeyError: If there is none of this name.
-            EngineError: If a library that it is made of is not installed.
-        """
-        source = self._sources[name]
-        if name not in self._loaded:
-            try:
-                module = importlib.import_module(f"{__name__}.{source.module}")
-            except ModuleNotFoundError as error:
-                raise EngineError(
-                    f"engine {name}: {error.name} is not installed; it comes with "
-                    f"`pip install 'reelserve[{source.extra}]'`"
-                ) from None
-            self._loaded[name] = getattr(module, source.factory)(*source.arguments)
-        return self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-
-ENGINES: Mapping[str, Engine] = _Engines(
-    {
-        "onnxruntime": _Source("onnx.engine", "OnnxRuntimeEngine"),
-        "onnxruntime-gpu": _Source("onnx.engine", "OnnxRuntimeGpuEngine"),
-        "onnxruntime-node": _Source("onnx.engine", "OnnxRuntimeEngine", ("node",)),
-        "onnxruntime-inlined": _Source("onnx.engine", "OnnxRuntimeEngine", ("inlined",)),
-        "pytorch": _Source("aot_inductor", "AotInductorEngine"),
-        "tensorrt": _Source("tensorrt.engine", "TensorRTEngine"),
-    }
-)
-"""By the name that the option `--engine` takes."""
+    module, factory, arguments = ENGINES[name]
+    try:
+        found = importlib.import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"engine {name}: {error.name} is not installed; it comes with "
+            "`pip install 'reelserve[export]'`"
+        ) from None
+    engine: Engine = getattr(found, factory)(*arguments)
+    return engine

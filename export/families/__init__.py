@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
-from reelserve.export.families.bundled import BundledFamily
-from reelserve.export.families.latte import LatteFamily
-from reelserve.export.families.layout import Checkpoint
-from reelserve.export.families.ltx import LTXFamily
-from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target
-from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.export.families.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from reelserve.export.families.layout import Checkpoint
+    from reelserve.export.stages import ExportStage, StageSource, Target
+    from reelserve.pipeline.checkpoint import CheckpointSpec
 
 __all__ = ["CheckpointFamily", "family_of"]
 
@@ -19,30 +20,23 @@ class CheckpointFamily(Protocol):
     """One checkpoint, seen as stages. It can be pickled, to load stages in another process."""
 
     name: str
-    """Of the family."""
+    """Name in the registry."""
 
     def source(self, stage: str) -> StageSource:
         """What an engine stage is made from."""
         ...
 
-    def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
-        """Loads an engine stage for a device and a precision."""
+    def build(self, stage: str, target: Target = ...) -> ExportStage:
+        """Loads an engine stage for a device and a precision, by default the CPU and fp32."""
         ...
 
-    def spec(self, engine: str) -> CheckpointSpec:
-        """What the serving side must know."""
+    def spec(self) -> CheckpointSpec:
+        """What the serving side must know; the exporter adds the engine."""
         ...
 
     def tokenizer(self) -> bytes:
         """Content of the `tokenizer.json` that prompts are tokenized with."""
         ...
-
-
-_FAMILIES: dict[str, Callable[[Checkpoint, Mapping[str, Any]], CheckpointFamily]] = {
-    "BundledTextToVideoPipeline": BundledFamily,
-    "LTXPipeline": LTXFamily,
-    "LattePipeline": LatteFamily,
-}
 
 
 def family_of(checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> CheckpointFamily:
@@ -55,10 +49,15 @@ def family_of(checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) 
     Raises:
         ValueError: If no adapter knows the checkpoint's class.
     """
+    adapters = {row.class_name: row.adapter for row in FAMILIES.values()}
     name = checkpoint.family
-    if name not in _FAMILIES:
+    if name not in adapters:
         raise ValueError(
             f"{checkpoint.folder}: unknown pipeline class {name!r}; known are "
-            f"{', '.join(sorted(_FAMILIES))}"
+            f"{', '.join(sorted(adapters))}"
         )
-    return _FAMILIES[name](checkpoint, profile or {})
+    module, adapter = adapters[name]
+    family: CheckpointFamily = getattr(importlib.import_module(f"{__name__}.{module}"), adapter)(
+        checkpoint, profile or {}
+    )
+    return family

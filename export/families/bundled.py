@@ -60,7 +60,7 @@ class BundledFamily:
     def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
         self._checkpoint, self._profile = checkpoint, profile or {}
 
-    def spec(self, engine: str) -> CheckpointSpec:
+    def spec(self) -> CheckpointSpec:
         """What the serving side must know.
 
         Raises:
@@ -74,7 +74,6 @@ class BundledFamily:
         try:
             return CheckpointSpec(
                 name=str(checkpoint.setting("name")),
-                engine=engine,
                 scheduler=FlowMatchSpec(shift=float(scheduler["shift"])),
                 latents=LatentSpec(**checkpoint.setting("latents")),
                 limits=limits_with(limits_from_dict(checkpoint.setting("limits")), self._profile),
@@ -94,7 +93,7 @@ class BundledFamily:
         Raises:
             FileNotFoundError: If a component is missing.
         """
-        checkpoint, spec = self._checkpoint, self.spec("")
+        checkpoint, spec = self._checkpoint, self.spec()
         limits = repr((spec.latents, spec.limits))
         if stage == "text_encoder" and self._has("text_encoder", T5):
             return t5_source(checkpoint, spec.limits.max_prompt_tokens, masked=True)
@@ -139,7 +138,7 @@ class BundledFamily:
         return builders[stage](target)
 
     def _text_encoder(self, target: Target) -> ExportStage:
-        tokens = self.spec("").limits.max_prompt_tokens
+        tokens = self.spec().limits.max_prompt_tokens
         if self._has("text_encoder", T5):
             return t5_stage(self._checkpoint, tokens, target, masked=True)
         encoder = load_text_encoder(*self._checkpoint.packaged("text_encoder"))
@@ -151,7 +150,7 @@ class BundledFamily:
     def _denoiser(self, target: Target) -> ExportStage:
         denoiser = self._load("transformer", SpaceTimeDenoiser, target)
         latents = self._example_latents()
-        tokens = self.spec("").limits.max_prompt_tokens
+        tokens = self.spec().limits.max_prompt_tokens
         embeds = torch.randn(len(latents), tokens, denoiser.config.text_dim)
         mask = torch.ones(len(latents), tokens, dtype=torch.int64)
         inputs = (latents, torch.full((len(latents), 1), 500.0), embeds, mask)
@@ -160,12 +159,12 @@ class BundledFamily:
             DenoiserStage(denoiser),
             tuple(tensor.to(target.device) for tensor in inputs),
             {"LATENTS": {2: "frames"}},
-            _frames_of(window_ranges(self.spec(""))),
+            _frames_of(window_ranges(self.spec())),
         )
 
     def _vae_decoder(self, target: Target) -> ExportStage:
         if self._has("vae", LTX_DECODER):
-            return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec("")))
+            return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec()))
         vae = self._load("vae", VideoVAE, target)
         del vae.encoder
         return ExportStage(
@@ -173,7 +172,7 @@ class BundledFamily:
             VAEDecoderStage(vae),
             (self._example_latents().to(target.device),),
             {"LATENTS": {2: "frames"}},
-            _frames_of(latent_ranges(self.spec(""))),
+            _frames_of(latent_ranges(self.spec())),
         )
 
     def _frame_consistency(self, target: Target) -> ExportStage:
@@ -185,7 +184,7 @@ class BundledFamily:
             stage,
             (frames.to(target.device),),
             {"FRAMES": free},
-            frame_ranges(self.spec(""), scale),
+            frame_ranges(self.spec(), scale),
         )
 
     def _upsampler(self, target: Target) -> ExportStage:
@@ -196,7 +195,7 @@ class BundledFamily:
             UpsamplerStage(target.place(upsampler)),
             (frames.to(target.device),),
             {"FRAMES": {1: "frames"}},
-            _frames_of(frame_ranges(self.spec(""), scale)),
+            _frames_of(frame_ranges(self.spec(), scale)),
         )
 
     def _has(self, component: str, kind: tuple[str, str]) -> bool:
@@ -216,14 +215,14 @@ class BundledFamily:
         return module.requires_grad_(False)
 
     def _example_latents(self) -> torch.Tensor:
-        spec = self.spec("")
+        spec = self.spec()
         rows = spec.limits.height.default // spec.latents.spatial_compression
         columns = spec.limits.width.default // spec.latents.spatial_compression
         return torch.randn(2, spec.latents.channels, _EXAMPLE_FRAMES, rows, columns)
 
     def _example_frames(self) -> tuple[torch.Tensor, int]:
         """Frames as the decoder gives them, and how much the upsampler enlarges them."""
-        spec = self.spec("")
+        spec = self.spec()
         scale = load_upsampler(*self._checkpoint.packaged("upsampler")).scale
         rows, columns = spec.limits.height.default // scale, spec.limits.width.default // scale
         shape = (2, _EXAMPLE_FRAMES, rows, columns, 3)

@@ -1,4 +1,4 @@
-"""What families of public checkpoints share: components by their classes, limits, schedulers."""
+"""Parts that families of public checkpoints share: loading, limits, schedulers, T5."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNSUPPORTED_DDIM = {
     "rescale_betas_zero_snr": False,
     "trained_betas": None,
 }
-"""With what diffusers takes where a file leaves them out."""
+"""Settings of DDIM that must be off, and the defaults of diffusers for them."""
 TEXT_ROWS = 2
 
 
@@ -46,9 +46,9 @@ def load_library_component(
 
     Args:
         checkpoint: The opened folder.
-        name: Of the component, its subfolder.
-        library: That the index must name.
-        class_name: That the index must name.
+        name: Name of the component, its subfolder.
+        library: Library that the index must name.
+        class_name: Class that the index must name.
         target: Device and precision.
 
     Raises:
@@ -191,7 +191,7 @@ def limits_with(defaults: RequestLimits, profile: Mapping[str, Any]) -> RequestL
     """Limits with some of them changed.
 
     Args:
-        defaults: Of the family.
+        defaults: Limits of the family.
         profile: Field to a value, or to some of the members of its range.
 
     Raises:
@@ -235,7 +235,7 @@ def t5_stage(checkpoint: Checkpoint, tokens: int, target: Target, *, masked: boo
 
 
 def t5_source(checkpoint: Checkpoint, tokens: int, *, masked: bool) -> StageSource:
-    """What `t5_stage` makes the stage from; no other limit of a request shapes it."""
+    """Source of `t5_stage`; no limit of a request shapes it but the number of tokens."""
     settings = repr((checkpoint.component("text_encoder"), tokens, masked))
     return StageSource(checkpoint.component_files("text_encoder"), settings)
 

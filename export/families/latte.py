@@ -6,6 +6,7 @@ Source: diffusers `LattePipeline` with its defaults; captions are put in lower c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,16 +26,10 @@ from reelserve.export.families.diffusers_components import (
 from reelserve.export.families.latte_denoiser import LatteDenoiserStage
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ranges import frame_ranges
+from reelserve.export.families.registry import limits_of
 from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target, to_uint8
-from reelserve.pipeline.checkpoint import (
-    CheckpointSpec,
-    FloatRange,
-    IntRange,
-    LatentSpec,
-    RequestLimits,
-)
+from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange, LatentSpec, RequestLimits
 
-MAX_PROMPT_TOKENS = 120
 DECODE_CHUNK_SIZE = 14
 """Frames that a decoder with temporal layers sees together, as in diffusers."""
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
@@ -55,7 +50,7 @@ class LatteFamily:
         self._checkpoint = checkpoint
         self._profile = profile or {}
 
-    def spec(self, engine: str) -> CheckpointSpec:
+    def spec(self) -> CheckpointSpec:
         """What the serving side must know.
 
         Raises:
@@ -73,7 +68,6 @@ class LatteFamily:
         )
         return CheckpointSpec(
             name=self._checkpoint.folder.resolve().name,
-            engine=engine,
             scheduler=ddim_spec(scheduler),
             latents=latents,
             limits=self._limits(),
@@ -123,20 +117,16 @@ class LatteFamily:
             return builders[stage](target)
         frames = torch.zeros(2, 3, 32, 32, 3, dtype=torch.uint8, device=target.device)
         free = {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
-        return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec("")))
+        return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec()))
 
     def _limits(self) -> RequestLimits:
         """One size and length: the position embeddings are tables of just that."""
         transformer = component_config(self._checkpoint, "transformer")
         frames = int(transformer["video_length"])
         side = int(transformer["sample_size"]) * self._spatial_compression()
-        limits = RequestLimits(
-            max_prompt_characters=2000,
-            max_prompt_tokens=MAX_PROMPT_TOKENS,
-            num_inference_steps=IntRange(1, 250, 50),
-            guidance_scale=FloatRange(1.0, 20.0, 7.5),
+        limits = replace(
+            limits_of(self.name),
             num_frames=IntRange(frames, frames, frames),
-            fps=IntRange(1, 60, 8),
             height=IntRange(side, side, side),
             width=IntRange(side, side, side),
         )

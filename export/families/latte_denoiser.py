@@ -21,7 +21,7 @@ from reelserve.kernels.temporal_attention import temporal_attention
 class LatteDenoiserStage(nn.Module):
     """LATENTS `[B, C, F, H, W]`, TIMESTEP `[B, 1]` and one text per row to VELOCITY.
 
-    The output is the predicted noise, whatever the contract's name for it: the schedule knows.
+    The output is the predicted noise, which the DDIM schedule expects under the contract's name.
     Where the transformer also predicts a variance, that half of its channels is dropped.
 
     Args:
@@ -44,6 +44,10 @@ class LatteDenoiserStage(nn.Module):
             PackedAttention(block.attn1, fused=fused)
             for block in transformer.temporal_transformer_blocks
         )
+
+    def for_graph(self) -> LatteDenoiserStage:
+        """Standard operators: the op's node has norm and rotation, which Latte's has not."""
+        return LatteDenoiserStage(self.transformer, fused=False)
 
     def forward(
         self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, attention_mask: Tensor
@@ -134,8 +138,8 @@ def diffusers_attention(
 
     Args:
         module: diffusers' `Attention`.
-        x: See there.
-        source: See there.
+        x: Queries come from here.
+        source: Keys and values come from here.
         mask: `[B, 1, L, T]`, true where attended.
     """
     parts = (module.to_q(x), module.to_k(source), module.to_v(source))
@@ -150,7 +154,7 @@ class PackedAttention(nn.Module):
 
     Args:
         source: diffusers' `Attention`, whose projections are packed into one.
-        fused: By our op; False: by standard operators.
+        fused: Whether our op computes it; False: standard operators do.
     """
 
     def __init__(self, source: Any, *, fused: bool) -> None:

@@ -25,6 +25,7 @@ from reelserve.export.families.diffusers_components import (
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx_streamed import StreamedDecoder, needs_parts
 from reelserve.export.families.ranges import frame_ranges, latent_ranges
+from reelserve.export.families.registry import limits_of
 from reelserve.export.stages import (
     CPU_FP32,
     DimRange,
@@ -33,25 +34,8 @@ from reelserve.export.stages import (
     Target,
     to_uint8,
 )
-from reelserve.pipeline.checkpoint import (
-    CheckpointSpec,
-    FloatRange,
-    IntRange,
-    LatentSpec,
-    RequestLimits,
-)
+from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec
 
-LIMITS = RequestLimits(
-    max_prompt_characters=2000,
-    max_prompt_tokens=128,
-    num_inference_steps=IntRange(1, 100, 50),
-    guidance_scale=FloatRange(1.0, 20.0, 3.0),
-    num_frames=IntRange(9, 257, 161, multiple_of=8, offset=1),
-    # The denoiser's positions in time are seconds, so the graph is of one frame rate.
-    fps=IntRange(25, 25, 25),
-    height=IntRange(256, 1216, 512, multiple_of=32),
-    width=IntRange(256, 1216, 704, multiple_of=32),
-)
 EXAMPLE_LATENTS = (3, 4, 5)
 WHITE = 255.0
 
@@ -68,9 +52,9 @@ class LTXFamily:
 
     def __init__(self, checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) -> None:
         self._checkpoint = checkpoint
-        self._limits = limits_with(LIMITS, profile or {})
+        self._limits = limits_with(limits_of(self.name), profile or {})
 
-    def spec(self, engine: str) -> CheckpointSpec:
+    def spec(self) -> CheckpointSpec:
         """What the serving side must know.
 
         Raises:
@@ -90,7 +74,6 @@ class LTXFamily:
         )
         return CheckpointSpec(
             name=self._checkpoint.folder.resolve().name,
-            engine=engine,
             scheduler=flow_match_spec(scheduler),
             latents=latents,
             limits=self._limits,
@@ -113,8 +96,8 @@ class LTXFamily:
             settings = repr((self._limits, checkpoint.component("transformer")))
             return StageSource(checkpoint.component_files("transformer"), settings)
         if stage == "vae_decoder":
-            return ltx_decoder_source(checkpoint, latent_ranges(self.spec("")))
-        return StageSource((), f"unchanged {frame_ranges(self.spec(''))}")
+            return ltx_decoder_source(checkpoint, latent_ranges(self.spec()))
+        return StageSource((), f"unchanged {frame_ranges(self.spec())}")
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
@@ -136,7 +119,7 @@ class LTXFamily:
             return builders[stage](target)
         frames = torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8, device=target.device)
         free = {"FRAMES": {1: "frames", 2: "height", 3: "width"}}
-        return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec("")))
+        return ExportStage(stage, Unchanged(), (frames,), free, frame_ranges(self.spec()))
 
     def _text_encoder(self, target: Target) -> ExportStage:
         tokens = self._limits.max_prompt_tokens
@@ -160,11 +143,11 @@ class LTXFamily:
             LTXDenoiserStage(transformer, (temporal / self._limits.fps.default, spatial, spatial)),
             tuple(tensor.to(target.device) for tensor in inputs),
             {"LATENTS": FREE},
-            latent_ranges(self.spec("")),
+            latent_ranges(self.spec()),
         )
 
     def _vae_decoder(self, target: Target) -> ExportStage:
-        return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec("")))
+        return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec()))
 
     def _example_latents(self) -> Tensor:
         config = component_config(self._checkpoint, "transformer")
@@ -183,7 +166,7 @@ def ltx_decoder(
     Args:
         checkpoint: The opened folder.
         target: Device and precision.
-        ranges: Of the latents' frames, height and width.
+        ranges: Sizes of the latents' frames, height and width.
 
     Raises:
         ValueError: If the decoder adds noise.

@@ -1,11 +1,10 @@
 """Decodes LTX-Video's latents in parts of a clip, with the frames of the whole decoder.
 
-Every layer of the decoder but its convolutions looks at one frame, and a convolution at one more on
-either side (or at two before). So a layer that is given a clip in parts keeps the last frames of a
-part for the next one, and says nothing of a part's end before the next part, or the end of the
-clip, is there. Each value is computed once, from the same values as in one go; only the order in
-which a library adds up may differ with the size. Blocks pass parts on as they come: the large
-tensors of the last block never exist for more than one part.
+Convolutions of the decoder see one more frame on either side (or two before); all its other layers
+see single frames. A convolution that is given a clip in parts therefore keeps the last frames of a
+part, and computes them when the next part, or the end of the clip, has come. Each value is computed
+once, from the same values as in one go; only the order of a sum may differ with the size. Blocks
+pass parts on as they come: the large tensors of the last block exist for one part only.
 
 Source: diffusers `LTXVideoDecoder3d` and its blocks, whose weights and equations these are.
 """
@@ -21,7 +20,7 @@ from torch import Tensor
 
 PART_VALUES = 2**30
 """Values of a block's output that are computed together: 2 GiB in 16 bits, of which a block holds
-some five. Smaller parts would be more of them, and each is compiled by itself."""
+about five. Smaller parts would mean more of them to compile."""
 
 
 class StreamedDecoder:
@@ -47,7 +46,7 @@ class StreamedDecoder:
         yield from self._through(0, hidden, last=True)
 
     def _through(self, number: int, hidden: Tensor, *, last: bool) -> Iterator[Tensor]:
-        """Takes frames through the block of a number and all that follow."""
+        """Takes frames through block `number` and all blocks after it."""
         blocks = self._decoder.up_blocks
         if number == len(blocks):
             pixels = self._pixels(hidden, last)
@@ -134,7 +133,7 @@ class StreamedDecoder:
         return _spread(patches.flatten(1, 4), rows)
 
     def _convolved(self, conv: Any, hidden: Tensor, last: bool) -> Tensor | None:
-        """The frames of a convolution over time that are known by now; None if none are."""
+        """The frames that a convolution over time can compute so far; None if there are none."""
         size = conv.kernel_size[0]
         before = size - 1 if conv.is_causal else (size - 1) // 2
         after = size - 1 - before
@@ -149,7 +148,7 @@ class StreamedDecoder:
         return found
 
     def _added(self, key: Hashable, hidden: Tensor, found: Tensor | None) -> Tensor | None:
-        """Adds what lags behind to the frames of `hidden` that it belongs to; keeps the others."""
+        """Adds residual frames that lag behind to their frames of `hidden`; keeps the others."""
         if key in self._kept:
             hidden = torch.cat([self._kept[key], hidden], dim=2)
         frames = 0 if found is None else found.shape[2]
@@ -157,7 +156,7 @@ class StreamedDecoder:
         return None if found is None else found + hidden[:, :, :frames]
 
     def _keep(self, key: Hashable, frames: Tensor) -> None:
-        """Keeps frames for the next part, and not the tensor that they are a view of."""
+        """Copies frames for the next part, so that the tensor they are a view of is freed."""
         self._kept[key] = frames.clone()
 
 
@@ -166,7 +165,7 @@ def needs_parts(decoder: Any, latents: Tensor, part_values: int = PART_VALUES) -
 
     Args:
         decoder: diffusers' `LTXVideoDecoder3d`.
-        latents: Of the clip.
+        latents: Latents of the clip.
         part_values: See `PART_VALUES`.
     """
     values = latents.shape[0] * math.prod(latents.shape[2:])
@@ -178,7 +177,7 @@ def needs_parts(decoder: Any, latents: Tensor, part_values: int = PART_VALUES) -
 
 
 def _normed(norm: Any, hidden: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Norm over the channels; `scale` is a shift and what is added to a factor of 1."""
+    """Norm over the channels; `scale` holds a shift, and a factor less 1."""
     normed: Tensor = norm(hidden.movedim(1, -1)).movedim(-1, 1)
     return normed if scale is None else normed * (1 + scale[1]) + scale[0]
 

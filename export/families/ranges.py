@@ -7,7 +7,7 @@ from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
 
 
 def latent_ranges(spec: CheckpointSpec) -> dict[str, DimRange]:
-    """Of `frames`, `height` and `width` of the denoiser's and the decoder's latents.
+    """Sizes of `frames`, `height` and `width` of the denoiser's and the decoder's latents.
 
     The denoiser sees windows, the decoder whole clips; the ranges are those of the clips.
     """
@@ -21,7 +21,7 @@ def latent_ranges(spec: CheckpointSpec) -> dict[str, DimRange]:
 
 
 def window_ranges(spec: CheckpointSpec) -> dict[str, DimRange]:
-    """As `latent_ranges`, of the windows that the denoiser is asked for."""
+    """Sizes like `latent_ranges`, for the windows that the denoiser is asked for."""
     ranges = latent_ranges(spec)
     longest = spec.latents.window_frames
     frames = ranges["frames"]
@@ -30,11 +30,11 @@ def window_ranges(spec: CheckpointSpec) -> dict[str, DimRange]:
 
 
 def frame_ranges(spec: CheckpointSpec, scale: int = 1) -> dict[str, DimRange]:
-    """Of `frames`, `height` and `width` of decoded frames.
+    """Sizes of `frames`, `height` and `width` of decoded frames.
 
     Args:
-        spec: Of the checkpoint.
-        scale: Of the upsampler that enlarges them to the size of the request.
+        spec: Limits and latent shape of the checkpoint.
+        scale: Factor by which the upsampler enlarges them to the size of the request.
     """
     limits = spec.limits
     return {
@@ -48,10 +48,10 @@ def check_limits(spec: CheckpointSpec) -> None:
     """Refuses limits of a request that the stages cannot keep.
 
     Args:
-        spec: Of the checkpoint, with what the command line has changed.
+        spec: Limits of the checkpoint, with what the command line has changed.
 
     Raises:
-        ValueError: If a size is not positive, or is none that latents can stand for.
+        ValueError: If a size is not positive, or is not a multiple of the latents' compression.
     """
     latents = spec.latents
     compression = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from reelserve.export.engines import ENGINES
+from reelserve.export.engines import get_engine
 from reelserve.export.exporter import Exporter, ExportResult
 from reelserve.export.families import family_of
 from reelserve.export.families.bundled import BundledFamily
@@ -17,7 +17,7 @@ from reelserve.models.loading import save_component
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
 
 BUNDLED = Path(__file__).parents[2] / "checkpoints" / "bundled"
-ENGINE = ENGINES["onnxruntime"]
+ENGINE = get_engine("onnxruntime")
 SHORT_CLIP = ParityCase(num_frames=4, num_inference_steps=1)
 
 
@@ -89,5 +89,5 @@ def compiled(
     """The tiny checkpoint as AOTInductor packages, made once for all tests."""
     repository = ModelRepository(tmp_path_factory.mktemp("compiled") / "model_repository")
     case = ParityCase(num_frames=16, num_inference_steps=1)
-    engine = ENGINES["pytorch"]
+    engine = get_engine("pytorch")
     return repository, Exporter(compiled_family, engine, repository, case=case).run()

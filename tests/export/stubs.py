@@ -83,7 +83,7 @@ class StubFamily:
             (folder / stage).write_text(stage)
         return cls(folder)
 
-    def spec(self, engine: str) -> CheckpointSpec:
+    def spec(self) -> CheckpointSpec:
         return SPEC
 
     def tokenizer(self) -> bytes:

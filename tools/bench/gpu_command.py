@@ -10,7 +10,7 @@ from typing import Any
 
 from reelserve.client.argument_types import real_number, whole_number
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
-from reelserve.export.engines import ENGINES
+from reelserve.export.engines import ENGINES, get_engine
 from reelserve.export.stages import DTYPES
 from reelserve.kernels.benchmarks.timing import results_file
 from reelserve.server.launch.command import gpu_names
@@ -133,7 +133,7 @@ def _machine(options: Options) -> dict[str, Any]:
         "gpu": gpu_query("name") or DRY,
         "driver": gpu_query("driver_version"),
         "compute_capability": gpu_query("compute_cap"),
-        "versions": {**_versions(), **ENGINES[options.engine].versions()},
+        "versions": {**_versions(), **get_engine(options.engine).versions()},
     }
 
 

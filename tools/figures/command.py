@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, error_console
+from reelserve.export.families.registry import families_table
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
 from reelserve.tools.figures.gpu import GPU_WRITERS
@@ -16,6 +17,8 @@ from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.tables import WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
+REGISTRIES = {"families": families_table}
+"""Tables of what the code knows, which no results file holds."""
 SUMMARY = "summary"
 """Block with figures of many files."""
 BLOCK = re.compile(
@@ -99,8 +102,11 @@ def _figures(name: str, results: Path) -> str:
     if name in GPU_WRITERS:
         found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
         return GPU_WRITERS[name](found) if found else NOT_MEASURED
+    if name in REGISTRIES:
+        return REGISTRIES[name]()
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    names = ", ".join(sorted({SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS}))
+    named = {SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS, *REGISTRIES}
+    names = ", ".join(sorted(named))
     raise ValueError(f"no table is called {name!r}; there are {names}")

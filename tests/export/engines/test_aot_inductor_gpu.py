@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reelserve.client import Client, InternalError
-from reelserve.export.engines import ENGINES
+from reelserve.export.engines import get_engine
 from reelserve.export.exporter import Exporter
 from reelserve.export.families.bundled import BundledFamily
 from reelserve.export.families.layout import Checkpoint
@@ -58,7 +58,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
     family = BundledFamily(Checkpoint.open(checkpoint), limits)
     repository = ModelRepository(tmp_path_factory.mktemp("gpu") / "model_repository")
     case = ParityCase(num_frames=SHORT, num_inference_steps=1)
-    engine = ENGINES["pytorch"]
+    engine = get_engine("pytorch")
     Exporter(family, engine, repository, case=case, precision="bf16").run()
     return repository
 

@@ -16,9 +16,11 @@ from reelserve.export.families.diffusers_components import (
     tokenizer_json,
 )
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.families.ltx import LIMITS
+from reelserve.export.families.registry import limits_of
 from reelserve.pipeline.checkpoint import IntRange
 from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
+
+LTX_LIMITS = limits_of("ltx")
 
 
 def write_index(folder: Path, **components: tuple[str, str]) -> Checkpoint:
@@ -45,9 +47,9 @@ def test_load_component_says_what_to_install_when_the_library_is_missing(
 
 
 def test_limits_with_changes_only_what_is_named() -> None:
-    limits = limits_with(LIMITS, {"num_frames": {"high": 65, "default": 33}})
+    limits = limits_with(LTX_LIMITS, {"num_frames": {"high": 65, "default": 33}})
     assert limits.num_frames == IntRange(9, 65, 33, multiple_of=8, offset=1)
-    assert limits.height == LIMITS.height
+    assert limits.height == LTX_LIMITS.height
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_limits_with_names_the_field_when_the_profile_is_wrong(
     profile: dict[str, dict[str, int]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        limits_with(LIMITS, profile)
+        limits_with(LTX_LIMITS, profile)
 
 
 def test_flow_match_spec_takes_the_dynamic_shift() -> None:

@@ -1,10 +1,13 @@
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
+from reelserve.export import families
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.families.registry import FAMILIES, FamilyRow, families_table
 from reelserve.pipeline.checkpoint import CheckpointSpec
 
 
@@ -63,10 +66,34 @@ def test_build_fails_when_component_is_no_pair(own_checkpoint: Path) -> None:
 def test_spec_fails_when_a_limit_is_missing(own_checkpoint: Path) -> None:
     checkpoint = edit_index(own_checkpoint, limits={"max_prompt_tokens": 64})
     with pytest.raises(ValueError, match="max_prompt_characters"):
-        family_of(checkpoint).spec("onnxruntime")
+        family_of(checkpoint).spec()
 
 
 def test_spec_survives_a_round_trip(own_checkpoint: Path, tmp_path: Path) -> None:
-    spec = family_of(Checkpoint.open(own_checkpoint)).spec("onnxruntime")
+    spec = family_of(Checkpoint.open(own_checkpoint)).spec()
     spec.save(tmp_path)
     assert CheckpointSpec.load(tmp_path) == spec
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_row_of_the_registry_names_an_adapter_of_its_name(name: str) -> None:
+    module, adapter = FAMILIES[name].adapter
+    assert getattr(importlib.import_module(f"{families.__name__}.{module}"), adapter).name == name
+
+
+def test_every_row_of_the_registry_has_a_class_name_of_its_own() -> None:
+    assert len({row.class_name for row in FAMILIES.values()}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("row", FAMILIES.values(), ids=FAMILIES)
+def test_every_row_of_the_registry_has_a_section_or_limits_of_its_own(row: FamilyRow) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "families.md").read_text(encoding="utf-8")
+    assert (row.limits is None) == (not row.section)
+    assert not row.section or f"\n## {row.section}\n" in page
+
+
+def test_families_table_shows_the_defaults_of_a_row() -> None:
+    shown = "161 frames of 512×704, 25 fps, 50 steps, guidance 3"
+    assert [
+        line for line in families_table().splitlines() if "`LTXPipeline`" in line and shown in line
+    ]

@@ -75,7 +75,7 @@ def test_stages_in_torch_give_the_frames_of_diffusers(
     assert isinstance(family, LatteFamily)
     case = ParityCase(num_inference_steps=steps)
     runners = {name: torch_runner(family.build(name)) for name in ENGINE_STAGES}
-    traces = ParityCheck(family.spec("torch"), family.tokenizer(), case).generate(runners)
+    traces = ParityCheck(family.spec(), family.tokenizer(), case).generate(runners)
 
     ours = traces["upsampler"].output[0]
     theirs = diffusers_frames(
@@ -112,7 +112,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
 def test_family_refuses_another_length(checkpoint):
     family = family_of(Checkpoint.open(checkpoint), {"num_frames": 9})
     with pytest.raises(ValueError, match="num_frames of this checkpoint is 5 and no other"):
-        family.spec("torch")
+        family.spec()
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_family_refuses_a_schedule_that_ours_does_not_do(checkpoint, tmp_path, s
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **setting}))
     with pytest.raises(ValueError, match=message):
-        family_of(Checkpoint.open(folder)).spec("torch")
+        family_of(Checkpoint.open(folder)).spec()

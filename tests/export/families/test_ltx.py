@@ -69,7 +69,7 @@ def test_stages_in_torch_give_the_frames_of_diffusers(checkpoint, num_frames, st
     assert isinstance(family, LTXFamily)
     case = ParityCase(num_frames=num_frames, num_inference_steps=steps)
     runners = {name: torch_runner(family.build(name)) for name in ENGINE_STAGES}
-    traces = ParityCheck(family.spec("torch"), family.tokenizer(), case).generate(runners)
+    traces = ParityCheck(family.spec(), family.tokenizer(), case).generate(runners)
 
     ours = traces["upsampler"].output[0]
     theirs = diffusers_frames(

@@ -39,7 +39,7 @@ def family(case, work, **profile: int) -> CheckpointFamily:
 def test_stages_draw_a_clip_of_the_size_after_the_upsampler(work):
     sized = family(SIZED, work)
     runners = {name: torch_runner(sized.build(name)) for name in ENGINE_STAGES}
-    check = ParityCheck(sized.spec("torch"), sized.tokenizer(), ParityCase())
+    check = ParityCheck(sized.spec(), sized.tokenizer(), ParityCase())
     traces = check.generate(runners)
     assert traces["text_encoder"].output.shape == (1, 2, 128, 32)
     assert traces["denoiser"].output.shape == (1, 128, 2, 1, 2)

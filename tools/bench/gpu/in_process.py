@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reelserve.export.engines import ENGINES
+from reelserve.export.engines import get_engine
 from reelserve.export.engines.aot_inductor import AotInductorEngine
 from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
 from reelserve.export.parity import ENGINE_STAGES
@@ -100,7 +100,7 @@ class Clips:
             folders["prompt_processor"] / TOKENIZER_FILE, self._spec.limits.max_prompt_tokens
         )
         self._threads = encoder_threads(
-            repository / "video_encoder", ENGINES[job.engine].config_name
+            repository / "video_encoder", get_engine(job.engine).config_name
         )
         self._runs = {name: open_stage(job.engine, folders[name]) for name in ENGINE_STAGES}
 
@@ -157,7 +157,7 @@ def open_stage(engine: str, folder: Path) -> RunStage:
     Returns:
         Gives the stage's only output; row by row, as the server computes a batch.
     """
-    chosen = ENGINES[engine]
+    chosen = get_engine(engine)
     path = folder / chosen.file_name
     if isinstance(chosen, AotInductorEngine):
         return package_run(Package(path, torch.device(chosen.target("bf16").device)))
