@@ -1,22 +1,26 @@
-"""Says before anything is loaded that memory or disk will not do."""
+"""Refuses an export for want of memory or disk, before anything is loaded."""
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from reelserve.export.stages import StageSource, Target
 
 MEMORY_PER_WEIGHTS = 1.25
-"""Memory that a stage takes over the bytes of its weights: these, and what is computed with them.
-An estimate from below, since a false refusal is worse than a late one."""
+"""Memory of a stage over the bytes of its weights, what it computes with them included. A low
+estimate, since a false refusal is worse than a late one."""
 MEMORY_INFO = Path("/proc/meminfo")
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-_HEADER_LENGTH_BYTES = 8
+_OTHER_BYTES = {f"{sign}{bits}": bits // 8 for sign in "IU" for bits in (8, 16, 32, 64)} | {
+    "BOOL": 1
+}
+"""Bytes of a value of the other types, which keep their type when they are loaded."""
 _WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -30,10 +34,10 @@ def check_resources(
     """Refuses an export that this machine cannot do.
 
     Args:
-        sources: Of the stages to build.
+        sources: Sources of the stages to build, by stage.
         target: What they are loaded for.
         jobs: Stages that are built at once.
-        folder: That the graphs are written to.
+        folder: Folder to write the graphs to.
 
     Raises:
         ResourceError: If memory, the GPU's memory or the disk is too small.
@@ -61,8 +65,8 @@ def weights_bytes(source: StageSource, dtype: torch.dtype) -> int:
     """Bytes of a stage's weights in a data type, from the headers of its files.
 
     Args:
-        source: Of the stage.
-        dtype: Of its floating-point weights.
+        source: Files of the stage.
+        dtype: Type that its floating-point weights are loaded in.
     """
     total = 0
     for path in source.files:
@@ -75,25 +79,19 @@ def weights_bytes(source: StageSource, dtype: torch.dtype) -> int:
 
 
 def _safetensors_bytes(path: Path, dtype: torch.dtype) -> int:
-    """Reads the header alone: a length in 8 bytes, then JSON."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
-            header = json.loads(file.read(length))
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from None
+    """Size of a file's weights from its header alone."""
     total = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        first, last = tensor["data_offsets"]
-        if tensor["dtype"] in _FLOATS:
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count * dtype.itemsize
-        else:
-            total += last - first
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():
+                tensor = file.get_slice(name)
+                kind = tensor.get_dtype()
+                size = dtype.itemsize if kind in _FLOATS else _OTHER_BYTES.get(kind)
+                if size is None:
+                    raise ValueError(f"{path}: tensor {name} has the unknown type {kind}")
+                total += math.prod(tensor.get_shape()) * size
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from None
     return total
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from reelserve.export.builds import BuildError
 from reelserve.export.engines import EngineError
 from reelserve.export.exporter import SPEC_STAGES, Exporter, ExportResult
-from reelserve.export.parity import ENGINE_STAGES, ParityError
+from reelserve.export.parity import ENGINE_STAGES, MIN_FRAMES_PSNR_DB, ParityError
 from reelserve.export.parity_clips import PARITY_CLIPS_FILE
 from reelserve.export.repository import RECORD_FILE, ExportFolderError, ModelRepository
 from reelserve.export.resources import ResourceError
@@ -35,7 +35,7 @@ def test_export_writes_every_stage(exported: Exported) -> None:
 
 def test_export_records_the_errors_against_torch(exported: Exported) -> None:
     _, result = exported
-    assert result.frames_psnr_db is not None and result.frames_psnr_db >= 45
+    assert result.frames_psnr_db is not None and result.frames_psnr_db >= MIN_FRAMES_PSNR_DB
     for stage in ("vae_decoder", "frame_consistency", "upsampler"):
         assert result.records[stage].parity.max_abs_error <= 1
     parity = result.records["denoiser"].parity

@@ -2,11 +2,17 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reelserve.export.parity import (
+    MAX_LEVEL_ERROR,
+    MAX_RELATIVE_ERROR,
+    MAX_ROUNDINGS,
+    MIN_FRAMES_PSNR_DB,
+    ROUNDING,
     ParityError,
     StageParity,
     StageRun,
@@ -45,30 +51,32 @@ def test_require_parity_refuses_what_is_no_number(stage, precision) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "precision", "good", "bad"),
+    ("stage", "precision", "error", "limit"),
     [
-        ("denoiser", "fp32", {"max_abs_error": 9e-4}, {"max_abs_error": 1.1e-3}),
-        ("denoiser", "fp16", {"relative_error": 9e-3}, {"relative_error": 0.011}),
-        ("denoiser", "bf16", {"relative_error": 0.07}, {"relative_error": 0.08}),
-        ("upsampler", "fp32", {"max_abs_error": 2}, {"max_abs_error": 3}),
-        ("upsampler", "fp16", {"max_abs_error": 8}, {"max_abs_error": 9}),
-        ("upsampler", "fp16", {"relative_error": 9e-3}, {"relative_error": 0.011}),
-        ("upsampler", "bf16", {"max_abs_error": 60}, {"max_abs_error": 61}),
+        ("denoiser", "fp32", "max_abs_error", MAX_RELATIVE_ERROR * GOOD.max_abs_value),
+        ("denoiser", "fp16", "relative_error", MAX_ROUNDINGS * ROUNDING["fp16"]),
+        ("denoiser", "bf16", "relative_error", MAX_ROUNDINGS * ROUNDING["bf16"]),
+        ("upsampler", "fp32", "max_abs_error", MAX_LEVEL_ERROR["fp32"]),
+        ("upsampler", "fp16", "max_abs_error", MAX_LEVEL_ERROR["fp16"]),
+        ("upsampler", "fp16", "relative_error", MAX_ROUNDINGS * ROUNDING["fp16"]),
+        ("upsampler", "bf16", "max_abs_error", MAX_LEVEL_ERROR["bf16"]),
     ],
 )
 def test_require_parity_has_limits_of_its_own_for_each_precision(
-    stage, precision, good, bad
+    stage, precision, error, limit
 ) -> None:
-    require_parity(stage, replace(GOOD, **good), precision)
+    require_parity(stage, replace(GOOD, **{error: limit}), precision)
     with pytest.raises(ParityError, match=f"stage {stage}: "):
-        require_parity(stage, replace(GOOD, **bad), precision)
+        require_parity(stage, replace(GOOD, **{error: limit * 1.01}), precision)
 
 
 def test_require_frames_judges_fp32_alone() -> None:
-    require_frames(45.0, "fp32")
+    require_frames(MIN_FRAMES_PSNR_DB, "fp32")
     require_frames(30.0, "bf16")
-    for psnr_db in (44.9, math.nan):
-        with pytest.raises(ParityError, match="against torch; the limit is 45 dB"):
+    for psnr_db in (MIN_FRAMES_PSNR_DB - 0.1, math.nan):
+        with pytest.raises(
+            ParityError, match=f"against torch; the limit is {MIN_FRAMES_PSNR_DB:g} dB"
+        ):
             require_frames(psnr_db, "fp32")
 
 
@@ -86,3 +94,19 @@ def test_fp32_does_not_excuse_the_roundings_of_bf16(tmp_path) -> None:
     require_parity("denoiser", parity, "bf16")
     with pytest.raises(ParityError):
         require_parity("denoiser", parity, "fp32")
+
+
+def test_page_states_the_limits() -> None:
+    page = Path(__file__).parents[2] / "docs" / "onnxruntime.md"
+    roundings = "; ".join(f"{MAX_ROUNDINGS * ROUNDING[name]:.2g}" for name in ("fp16", "bf16"))
+    levels = MAX_LEVEL_ERROR
+    rows = (
+        f"| A value, fp32 | {MAX_RELATIVE_ERROR:g} of the largest value |",
+        f"| A frame, fp32 | {levels['fp32']} of 255 levels |",
+        f"| The finished clip, fp32 | {MIN_FRAMES_PSNR_DB:g} dB PSNR |",
+        "| The relative error (Euclidean), fp16; bf16 of other engines | "
+        f"{MAX_ROUNDINGS} roundings: {roundings} |",
+        f"| A frame, fp16; bf16 | {levels['fp16']}; {levels['bf16']} of 255 levels |",
+    )
+    text = page.read_text(encoding="utf-8")
+    assert [row for row in rows if row not in text] == []

@@ -14,10 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from reelserve.export.engines import ENGINES, EngineError, aot_inductor
+from reelserve.export.engines import EngineError, aot_inductor, get_engine
 from reelserve.export.engines.aot_inductor import AotInductorEngine
 from reelserve.export.engines.stage_graph import graph_spec
-from reelserve.export.parity import ENGINE_STAGES, MIN_FRAMES_PSNR_DB
+from reelserve.export.parity import (
+    ENGINE_STAGES,
+    MAX_LEVEL_ERROR,
+    MAX_RELATIVE_ERROR,
+    MIN_FRAMES_PSNR_DB,
+)
 from reelserve.export.stages import DimRange, ExportStage
 from reelserve.runtimes.aoti_package import Package, weights_path
 from reelserve.runtimes.export_lock import ExportLock
@@ -89,7 +94,11 @@ def test_package_takes_the_ends_of_its_ranges(compiled, compiled_family, stage, 
     found = ENGINE.run(repository.version_folder(stage) / "model.pt2", arrays)[0]
     with torch.no_grad():
         expected = built.module(*inputs).cpu().numpy()
-    atol = 2 if found.dtype == np.uint8 else 1e-3 * np.abs(expected).max()
+    atol = (
+        MAX_LEVEL_ERROR["fp32"]
+        if found.dtype == np.uint8
+        else MAX_RELATIVE_ERROR * np.abs(expected).max()
+    )
     np.testing.assert_allclose(found.astype(float), expected.astype(float), rtol=0, atol=atol)
 
 
@@ -136,7 +145,7 @@ def test_release_forgets_the_package(compiled):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes fp16")
 def test_engine_refuses_fp16_without_a_gpu():
     with pytest.raises(EngineError, match="precision is fp16; on a CPU the engine pytorch builds"):
-        ENGINES["pytorch"].check("fp16")
+        get_engine("pytorch").check("fp16")
 
 
 STATIC_COMPILER = """#!/bin/sh

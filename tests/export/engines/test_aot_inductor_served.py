@@ -12,8 +12,13 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
 from reelserve.client import Client, InvalidArgumentError
-from reelserve.export.engines import ENGINES
-from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
+from reelserve.export.engines import get_engine
+from reelserve.export.parity import (
+    MIN_FRAMES_PSNR_DB,
+    ParityCase,
+    ParityCheck,
+    torch_runner,
+)
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.engines.aoti_session import AotiSession, AotiSettings, check_package
@@ -22,7 +27,7 @@ from reelserve.server.launch.tritons import ServeOptions
 from tests.export.families import served
 from tests.server.bare import bare_triton
 
-ENGINE = ENGINES["pytorch"]
+ENGINE = get_engine("pytorch")
 KIND = "GPU" if torch.cuda.is_available() else "CPU"
 
 
@@ -60,7 +65,7 @@ def test_served_frames_are_those_of_torch(compiled, compiled_family):
     runners = {
         name: torch_runner(compiled_family.build(name, ENGINE.target("fp32"))) for name in stages
     }
-    check = ParityCheck(compiled_family.spec("torch"), compiled_family.tokenizer(), case)
+    check = ParityCheck(compiled_family.spec(), compiled_family.tokenizer(), case)
     expected = check.generate(runners)["upsampler"].output[0]
     prompt = "a red circle moves across a plain background"
     with bare_triton(repository.folder) as stages:
@@ -68,7 +73,7 @@ def test_served_frames_are_those_of_torch(compiled, compiled_family):
             stages.grpc_url, prompt=prompt, seed=11, num_frames=20, num_inference_steps=2
         )
     assert found.shape == expected.shape
-    assert psnr(found, expected) >= 45
+    assert psnr(found, expected) >= MIN_FRAMES_PSNR_DB
 
 
 @pytest.mark.server

@@ -21,6 +21,7 @@ from reelserve.export.engines.onnx.temporal_attention import (
     translation_table,
     with_body,
 )
+from reelserve.export.parity import MAX_RELATIVE_ERROR
 from reelserve.export.stages import DenoiserStage, ExportStage
 from reelserve.kernels.temporal_attention import temporal_attention
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
@@ -70,7 +71,9 @@ def test_graph_agrees_with_the_op(exported, stage, batch, frames):
     names = [tensor.name for tensor in stage.contract.inputs]
     feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
     found = OnnxRuntimeEngine(form).run(path, feeds)[0]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=MAX_RELATIVE_ERROR * np.abs(expected).max()
+    )
 
 
 def test_every_temporal_attention_is_one_node_or_none(exported):
