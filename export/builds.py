@@ -21,7 +21,7 @@ from reelserve.export.families import CheckpointFamily
 from reelserve.export.stages import ExportStage, Target
 
 MAX_END_S = 5.0
-"""Of a child process after its work."""
+"""Seconds that a child process may take to end after its work."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -31,11 +31,11 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True)
 class Build:
-    """What was built.
+    """Size and time of a built stage.
 
     Args:
         num_parameters: Weights of the stage.
-        seconds: That loading and building took.
+        seconds: Time that loading and building took.
     """
 
     num_parameters: int
@@ -81,8 +81,8 @@ def build_together(
     """Builds stages in child processes.
 
     Args:
-        builder: Of the stages.
-        folders: By stage; receives its graph.
+        builder: Loads and builds the stages.
+        folders: Folder for the graph of each stage, by stage.
         jobs: Stages that are built at once.
         done: Called with the name of a stage that is built.
 

@@ -1,4 +1,4 @@
-"""Hashes of what graphs are made from, to know which of them are up to date."""
+"""Hashes of the sources of graphs, which tell the graphs that are up to date."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _content(path: Path, _size: int, _changed_ns: int) -> str:
-    """A checkpoint's gigabytes are read once a run, though stages and the lock both ask."""
+    """Hash of a file's content, read once a run: stages and lock share gigabytes of weights."""
     return file_sha256(path)
 
 

@@ -18,28 +18,28 @@ from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 
 ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
-"""In the order in which a clip passes them."""
+"""Stages with a graph, in the order in which a clip passes them."""
 
 StageRunner = Callable[..., NDArray[np.generic]]
 """Runs one stage on the contract's inputs, in order and with a batch dimension."""
 
 MIN_FRAMES_PSNR_DB = 45.0
-"""Of the finished clip in fp32, graphs against torch. In lower precisions both sides are as far
-from each other as each is from fp32, so it is measured and not judged."""
+"""Limit for the finished clip in fp32, graphs against torch. In lower precisions both sides are as
+far from each other as each is from fp32, so the PSNR is measured but not judged."""
 USUAL_FRAMES = 16
 PROMPT = "a red circle moves across a plain background"
 
 MAX_RELATIVE_ERROR = 1e-3
-"""In fp32, of a graph with real-valued output: of every value, over the largest one."""
+"""Limit for a graph with real-valued output in fp32: largest error over the largest value."""
 MAX_LEVEL_ERROR: dict[Precision, int] = {"fp32": 2, "fp16": 8, "bf16": 60}
-"""Of a graph with frames as output, in levels of 255. In fp32 rounding may fall either way. Below,
-`MAX_ROUNDINGS` of a frame's range from black to white, and three times that for the one worst
-pixel of a clip."""
+"""Limit for a graph with frames as output, in levels of 255. In fp32 rounding may fall either way.
+In lower precisions it is `MAX_ROUNDINGS` of the range from black to white, and three times that for
+the one worst pixel of a clip."""
 ROUNDING: dict[Precision, float] = {"fp16": 2.0**-11, "bf16": 2.0**-8}
 """Largest relative error of one rounding."""
 MAX_ROUNDINGS = 20
-"""Of a graph in a lower precision: the length of its error over that of torch's output, in units of
-`ROUNDING`. Two orders of the same hundred or so roundings in a row, which are independent and so
+"""Limit for a graph in a lower precision: length of its error over that of torch's output, in units
+of `ROUNDING`. Two orders of the same hundred or so roundings in a row, which are independent and so
 add up as a root, differ by some 14; a wrong scale, a missing bias or a lost step by hundreds."""
 
 PART_SIZE = 2**22
@@ -57,7 +57,7 @@ class ParityCase:
     Args:
         num_frames: Frames of the clip; None: about `USUAL_FRAMES`, as the limits allow.
         num_inference_steps: Denoising steps.
-        seed: Of the noise.
+        seed: Seed of the noise.
     """
 
     num_frames: int | None = None
@@ -96,8 +96,8 @@ class StageRun:
     """One stage's part of a clip.
 
     Args:
-        inputs: Of the stage's last run.
-        output: Of that run.
+        inputs: Inputs of the stage's last run.
+        output: Output of that run.
         result: What the next stage starts from; for the denoiser the finished latents.
     """
 
@@ -122,7 +122,7 @@ class ParityCheck:
     """Generates one clip stage by stage, recording what enters every stage.
 
     Args:
-        spec: Of the checkpoint.
+        spec: Limits, latents and scheduler of the checkpoint.
         tokenizer: Content of `tokenizer.json`.
         case: The clip.
     """
@@ -135,16 +135,16 @@ class ParityCheck:
         self._tokenizer.enable_truncation(max_length=length)
         self._tokenizer.enable_padding(length=length)
         self.key = combined(repr((spec, case)) + tokenizer.hex())
-        """Of all that shapes the clip, but for the stages."""
+        """Hash of all that shapes the clip, except the stages."""
 
     def generate(self, runners: Mapping[str, StageRunner]) -> dict[str, StageRun]:
         """Generates the clip.
 
         Args:
-            runners: By stage; all engine stages.
+            runners: Runner of every engine stage, by stage.
 
         Returns:
-            By stage.
+            Run of every stage, by stage.
         """
         runs: dict[str, StageRun] = {}
         before = None
@@ -159,8 +159,8 @@ class ParityCheck:
         """Generates one stage's part of the clip.
 
         Args:
-            name: Of the stage.
-            runner: Of the stage.
+            name: Name of the stage.
+            runner: Runs the stage.
             before: Result of the stage before; None for the first.
         """
         last: tuple[tuple[NDArray[np.generic], ...], NDArray[np.generic]]
@@ -208,9 +208,9 @@ def compare_stage(run: StageRun, runner: StageRunner, reference: str, checked: s
     """Runs a graph on the inputs that torch had.
 
     Args:
-        run: Of torch.
-        runner: Of the graph.
-        reference: What `run` is of.
+        run: Inputs and output of torch's run.
+        runner: Runs the graph.
+        reference: What made `run`, for example `torch fp32 on cpu`.
         checked: File that `runner` runs.
 
     Raises:
@@ -254,8 +254,8 @@ def require_parity(stage: str, parity: StageParity, precision: Precision) -> Non
 
     Args:
         stage: Its name.
-        parity: Of the graph.
-        precision: Of both sides.
+        parity: Error of the graph.
+        precision: Precision of both sides.
 
     Raises:
         ParityError: If the graph is further from torch than its precision explains.

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from reelserve.pipeline.atomic_file import replaced_file
 
 PARITY_CLIPS_FILE = "export.parity.npz"
-"""Beside a stage's graph until the whole export is done."""
+"""File beside a stage's graph, kept until the whole export is done."""
 
 
 @dataclass(frozen=True)
 class ParityClips:
-    """What the next stage starts from.
+    """Both clips as the next stage takes them.
 
     Args:
-        torch: By torch, from the prompt on.
-        graph: By the graphs, from the prompt on.
+        torch: Computed by torch, from the prompt on.
+        graph: Computed by the graphs, from the prompt on.
     """
 
     torch: NDArray[np.generic]
@@ -32,7 +32,7 @@ class ParityClips:
 
         Args:
             folder: Version folder of the stage.
-            key: Of all that they depend on.
+            key: Hash of all that they depend on.
         """
         with replaced_file(folder / PARITY_CLIPS_FILE) as partial:
             np.savez(partial, torch=self.torch, graph=self.graph, key=np.array(key))

@@ -22,7 +22,7 @@ TEMPLATE = Path(str(reelserve.export.__file__)).parents[1] / "model_repository"
 """Configs and Python stages: beside this package in a checkout and in an installation alike."""
 TEMPLATE_FILES = ("*/config.pbtxt", "*/configs/*.pbtxt", f"*/{VERSION}/model.py")
 RETIRED = ("text_to_video_stream", f"text_to_video/{VERSION}/model.py")
-"""What older versions have laid out and Triton must not find any more."""
+"""Files of older versions, which are removed because Triton would still find them."""
 
 
 class ExportFolderError(ValueError):
@@ -34,10 +34,10 @@ class ExportRecord:
     """What is known of an exported graph; stands beside it.
 
     Args:
-        fingerprint: Of everything that it was made from.
+        fingerprint: Hash of everything that it was made from.
         num_parameters: Weights of the stage.
-        seconds: That the export took.
-        parity: Against torch.
+        seconds: Time that the export took.
+        parity: Error against torch.
         files: The graph, then what it refers to.
     """
 
@@ -49,7 +49,7 @@ class ExportRecord:
 
     @property
     def size_bytes(self) -> int:
-        """Of all its files."""
+        """Size of all its files."""
         return sum(file.size_bytes for file in self.files)
 
     @classmethod
@@ -68,7 +68,7 @@ class ModelRepository:
     """The folder that Triton serves: `<stage>/1/` for every stage.
 
     Args:
-        folder: Of the repository; made by `lay_out` where it is missing.
+        folder: Folder of the repository; made by `lay_out` where it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -137,7 +137,7 @@ class ModelRepository:
         Args:
             stage: Name of the stage.
             graph: File name of its graph.
-            fingerprint: Of what it would be made from now.
+            fingerprint: Hash of what it would be made from now.
         """
         folder = self.folder / stage / VERSION
         record = ExportRecord.load(folder / RECORD_FILE)
@@ -163,13 +163,13 @@ class ModelRepository:
     def accept(self, stage: str, partial: Path, record: ExportRecord) -> None:
         """Moves a stage's graph and record into place, and the old graph out of the way.
 
-        Until the whole export is done the repository has no lock, so what a cut in the middle of
-        this leaves is neither served nor taken for up to date.
+        Until the whole export is done the repository has no lock: an export that is cut off here
+        leaves nothing that is served or taken for up to date.
 
         Args:
             stage: Name of the stage.
             partial: Folder with the files of the record.
-            record: Of the new graph.
+            record: Record of the new graph.
         """
         folder = self.version_folder(stage)
         old = ExportRecord.load(folder / RECORD_FILE)
@@ -199,7 +199,7 @@ def update_file(path: Path, content: bytes) -> bool:
     """Replaces a file at once where its content differs.
 
     Returns:
-        Whether it was written; not where it held the content already.
+        Whether it was written; False where it held the content already.
     """
     if path.is_file() and path.read_bytes() == content:
         return False

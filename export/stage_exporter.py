@@ -1,7 +1,7 @@
 """Takes a clip through the stages of an export, one of them in memory at a time.
 
-Two clips, in fact: torch's, whose every stage starts from torch's own result before it, and the
-graphs'. Each graph is judged on the inputs that torch had, the two finished clips on each other.
+There are two clips: in one, torch computes every stage, in the other the graphs do. Each graph is
+judged on the inputs that torch had, and the finished clips are compared with each other.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from reelserve.pipeline.contract import STAGES
 from reelserve.runtimes.export_lock import ArtefactFile
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the stages that are done and the stages to do."""
+"""Called with the current work, the number of stages done and the number to do."""
 
 
 class StageExporter:
-    """Builds stages where that is asked for, and checks them.
+    """Builds the outdated stages and checks all of them.
 
     Args:
-        builder: Of the stages.
-        repository: Receives what has passed.
+        builder: Loads and builds the stages.
+        repository: Receives the graphs that have passed.
         check: The clip.
-        prints: By stage, the hash of what it is made from.
-        progress: Told of every part of the work before it is done.
+        prints: Hash of what each stage is made from, by stage.
+        progress: Called before every part of the work.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StageExporter:
 
         Args:
             outdated: Stages to build.
-            records: Of the other stages; those of the built ones are added.
+            records: Records of the other stages; those of the built ones are added.
             jobs: Stages that are built at once.
 
         Returns:
@@ -138,7 +138,7 @@ class StageExporter:
     def _torch_run(
         self, name: str, before: ParityClips | None, folder: Path | None, build: Build | None
     ) -> tuple[StageRun, Build | None]:
-        """Loads a stage, builds it unless that is done, runs it; its weights are gone then."""
+        """Loads a stage, builds it unless that is done, runs it and frees its weights."""
         self._say(f"loading {name}")
         start = time.perf_counter()
         stage = self._builder.load(name)
@@ -173,7 +173,7 @@ class StageExporter:
 
 
 def _give_memory_back() -> None:
-    """Returns what is freed to the system, for the next stage and for other processes."""
+    """Returns freed memory to the system, for the next stage and for other processes."""
     # What an export leaves behind refers to itself in circles.
     gc.collect()
     if torch.cuda.is_available():

@@ -19,7 +19,7 @@ from reelserve.pipeline.contract import STAGES, StageContract
 
 _WHITE = 255.0
 PART_PIXELS = 2**24
-"""That the upsampler takes at once: 2 GiB for each of its hidden layers in 16 bits."""
+"""Pixels that the upsampler takes at once: 2 GiB for each of its hidden layers in 16 bits."""
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {
@@ -35,9 +35,9 @@ class Target:
     """What a stage is loaded for.
 
     Args:
-        precision: Of its weights and products. The tensors of the contract do not depend on it:
-            the stage casts inside.
-        device: That it is loaded to, traced on and compared on.
+        precision: Precision of its weights and products. The tensors of the contract do not depend
+            on it: the stage casts inside.
+        device: Device for loading, tracing and comparing.
     """
 
     precision: Precision = "fp32"
@@ -45,7 +45,7 @@ class Target:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Type of the weights."""
         return DTYPES[self.precision]
 
     def place(self, module: Module) -> Module:
@@ -65,7 +65,7 @@ class DimRange:
     Args:
         low: Smallest.
         high: Largest.
-        usual: Of the default request; an engine is tuned for it.
+        usual: Size of the default request; an engine is tuned for it.
     """
 
     low: int
@@ -83,12 +83,12 @@ class ExportStage:
     """One stage, ready to become a graph.
 
     Args:
-        name: Of the stage in the contract.
+        name: Name of the stage in the contract.
         module: Takes and returns the contract's tensors with a leading batch dimension.
         example_inputs: In the contract's order; the exporter traces them.
-        free_dims: By input name: the names of the dimensions that stay free, by position.
+        free_dims: Names of the dimensions that stay free, by input name and position.
             Dimension 0 is always free.
-        ranges: By the name of a free dimension: its sizes within the limits of a request.
+        ranges: Sizes of each free dimension within the limits of a request, by its name.
     """
 
     name: str
@@ -112,7 +112,7 @@ class ExportStage:
 
         Args:
             batch: Size of dimension 0.
-            sizes: By the name of a free dimension; those left out have their usual size.
+            sizes: Sizes of free dimensions, by name; those left out have their usual size.
         """
         wanted = {name: range_.usual for name, range_ in self.ranges.items()} | dict(sizes or {})
         inputs = []

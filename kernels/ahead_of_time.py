@@ -47,7 +47,7 @@ MAX_SHARED_BYTES = {
     100: 227 * 1024,
     120: 99 * 1024,
 }
-"""That one program may have: CUDA C++ Programming Guide, technical specifications."""
+"""Shared memory that one program may have: CUDA C++ Programming Guide, technical specifications."""
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 PADDED_FRAMES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SCRATCH_POINTERS = 2
@@ -63,13 +63,13 @@ class Variant:
     Args:
         num_frames: `F`.
         head_dim: `D`.
-        dtype: Of `qkv`: `fp16`, `bf16` or `fp32`.
+        dtype: Type of `qkv`: `fp16`, `bf16` or `fp32`.
         qk_norm: Whether queries and keys are normalised.
         rope: Whether they are rotated.
         num_heads: `N`.
-        table_dtype: Of weights of the norm and rotary tables.
-        scale: Of the logits; None for `D**-0.5`.
-        eps: Of the norm.
+        table_dtype: Type of the weights of the norm and of the rotary tables.
+        scale: Factor of the logits; None for `D**-0.5`.
+        eps: Added to the mean square.
     """
 
     num_frames: int
@@ -92,13 +92,13 @@ class CompiledVariant:
     """A kernel that can be launched through the CUDA driver.
 
     Args:
-        name: Of its entry point.
+        name: Name of its entry point.
         ptx: Its parameters are five input pointers, four 32-bit sizes and the output pointer.
         arch: Compute capability that it is for.
         config: How to launch it.
         shared_bytes: Dynamic shared memory of a program.
-        registers: Of a thread.
-        stack_bytes: Of a thread; above 0 where registers are spilled.
+        registers: Registers of a thread.
+        stack_bytes: Stack of a thread; above 0 where registers are spilled.
     """
 
     name: str

@@ -27,9 +27,8 @@ class LaunchConfig:
         block_q: Frames whose queries are attended at once; the block of all frames, or fewer.
         num_warps: Warps of a program.
         blocked: Keys go by in blocks of `block_q` too, with an online softmax.
-        num_stages: Above 0: programs stay, and load tiles while they attend others, in so many
-            stages.
-        programs: Of a multiprocessor, where programs stay.
+        num_stages: Pipeline stages of the persistent kernel; 0 selects the one-tile kernel.
+        programs: Programs of a multiprocessor, for the persistent kernel.
     """
 
     pack: int
@@ -95,7 +94,7 @@ _BY_ARCH: dict[int, _Table] = {
 """Where an architecture differs, 16-bit. A row that was measured names GPU and benchmark row."""
 
 MULTIPROCESSORS = {90: 132}
-"""Of the GPU that programs which stay are launched for, where a kernel is compiled without it."""
+"""SM count assumed for persistent kernels compiled without a GPU."""
 
 
 def padded_frames(num_frames: int) -> int:
@@ -116,7 +115,7 @@ def launch_config(
     Args:
         arch: Compute capability, such as 90.
         num_frames: `F`, 1 to 128.
-        num_heads: `N`. Programs that stay want a multiple of what they pack.
+        num_heads: `N`. The persistent kernel wants a multiple of `pack`.
         head_dim: `D`.
         element_bytes: 2 or 4.
     """
@@ -153,12 +152,12 @@ def kernel_constants(
         config: From `launch_config`.
         num_frames: `F`, or the largest where a graph leaves it free.
         head_dim: `D`.
-        scale: Of the logits.
-        eps: Of the norm.
+        scale: Factor of the logits.
+        eps: Added to the mean square.
         qk_norm: Whether queries and keys are normalised.
         rope: Whether they are rotated.
         element_bytes: 2 or 4.
-        exact: Whether there are so many frames, not fewer.
+        exact: Whether a launch has exactly `num_frames`, never fewer.
     """
     constants: dict[str, int | float | bool | str] = {
         "SCALE_LOG2": scale * math.log2(math.e),

@@ -78,7 +78,7 @@ def temporal_attention_ref(
         norm_k: Like `norm_q`, of keys.
         cos: `[F, D/2]` rotary table; None for no rotation.
         sin: Like `cos`.
-        scale: Of the logits; `D**-0.5` by default.
+        scale: Factor of the logits; `D**-0.5` by default.
         eps: Added to the mean square.
         upcast: Computes in fp64 and returns it: what the kernels are measured against.
 
@@ -132,7 +132,7 @@ def temporal_attention(
         norm_k: Like `norm_q`, of keys.
         cos: `[F, D/2]` rotary table; None for no rotation.
         sin: Like `cos`.
-        scale: Of the logits; `D**-0.5` by default.
+        scale: Factor of the logits; `D**-0.5` by default.
         eps: Added to the mean square.
 
     Returns:

@@ -138,12 +138,12 @@ class FrameConsistency(nn.Module):
 
 
 def _quantile(samples: Tensor, share: float, high: float) -> Tensor:
-    """Quantile of each row by bisection, which reads a large clip some times and sorts nothing.
+    """Quantile of each row by bisection: reads a large clip several times instead of sorting it.
 
     Args:
         samples: `[B, n]`, ≥ 0.
-        share: Of the samples that lie below, in whole percents.
-        high: What lies above is answered with this.
+        share: Share of the samples below the quantile, in whole percents.
+        high: Largest answer; a quantile above it is answered with it.
 
     Returns:
         `[B, 1]`, not below the quantile and by less than `high / 2**_BISECTIONS` above it.

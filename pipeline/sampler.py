@@ -1,4 +1,4 @@
-"""One clip's way from noise to latents, without the denoiser: who calls it, decides how.
+"""Takes one clip from noise to latents; the caller runs the denoiser.
 
 sampler = Sampler(spec.latents, spec.scheduler, settings)
 while not sampler.done:
@@ -31,7 +31,7 @@ NEGATIVE_PROMPT_ROW = 1
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What a request says about sampling.
+    """Settings of a request that concern sampling.
 
     Args:
         seed: ≥ 0.
@@ -52,11 +52,11 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class DenoiserRows:
-    """What the denoiser must be asked for one step of one clip.
+    """Inputs of the denoiser for one step of one clip.
 
     Args:
         latents: `[n, C, f, H, W]`: its windows, a second time for the negative prompt.
-        timestep: Of every row.
+        timestep: Noise level × 1000, the same for every row.
         text: `[n]`, the row of PROMPT_EMBEDS that each row is conditioned on.
     """
 
@@ -78,12 +78,12 @@ def latent_shape(spec: LatentSpec, settings: SamplingSettings) -> tuple[int, int
 class Sampler:
     """The latents of one clip and how far they are denoised.
 
-    `latents` are where the run is; `denoised` is where the last step would have ended had it
-    gone all the way, a first look at the clip. Both `[C, F, H, W]`.
+    `latents` are the current ones; `denoised` is the last step's estimate of the clean ones, a
+    first look at the clip. Both are `[C, F, H, W]`.
 
     Args:
         spec: Latent shape and window length of the checkpoint.
-        scheduler: Of the checkpoint.
+        scheduler: Schedule of the checkpoint.
         settings: The request's.
     """
 
@@ -125,7 +125,7 @@ class Sampler:
         return self._guidance_scale != NO_GUIDANCE
 
     def rows(self) -> DenoiserRows:
-        """What the denoiser must be asked for the next step."""
+        """Inputs of the denoiser for the next step."""
         windows = split_windows(self.latents, self._starts, self._window_frames)
         prompts = [PROMPT_ROW, NEGATIVE_PROMPT_ROW] if self.guided else [PROMPT_ROW]
         return DenoiserRows(

@@ -27,8 +27,8 @@ class DynamicShift:
     Args:
         base_seq_len: Tokens at which `mu` is `base_shift`.
         max_seq_len: Tokens at which `mu` is `max_shift`; it goes on beyond.
-        base_shift: See there.
-        max_shift: See there.
+        base_shift: `mu` at `base_seq_len`.
+        max_shift: `mu` at `max_seq_len`.
     """
 
     base_seq_len: int
@@ -37,7 +37,7 @@ class DynamicShift:
     max_shift: float
 
     def shift(self, tokens: int) -> float:
-        """The shift of a clip of so many tokens."""
+        """The shift for a clip of `tokens` tokens."""
         slope = (self.max_shift - self.base_shift) / (self.max_seq_len - self.base_seq_len)
         return math.exp(self.base_shift + slope * (tokens - self.base_seq_len))
 
@@ -61,7 +61,7 @@ class FlowMatchSpec:
 
         Args:
             num_inference_steps: ≥ 1.
-            tokens: Of its latents, `F·H·W`.
+            tokens: Locations of its latents, `F·H·W`.
 
         Raises:
             ValueError: If an argument or a setting is out of range.
@@ -90,7 +90,7 @@ class FlowMatchSchedule:
         """Takes step `index`.
 
         Returns:
-            The latents after it, and where they would be had it gone all the way.
+            The latents after the step, and its estimate of the clean ones.
         """
         sigma, sigma_next = self._sigmas[index : index + 2]
         return (

@@ -23,18 +23,18 @@ from torch import Tensor
 from reelserve.runtimes.graph_spec import METADATA_KEY, GraphSpec
 
 DEVICE_KEY = "AOTI_DEVICE_KEY"
-"""Of the device type in a package's metadata; the compiler writes it."""
+"""Key of the device type in a package's metadata; the compiler writes it."""
 WEIGHTS_SUFFIX = ".safetensors"
 _LAYOUT = "layout"
-"""Of the file's metadata: JSON, by name: the device type, sizes and strides of every weight."""
+"""Key of the file's metadata: JSON with device type, sizes and strides of every weight, by name."""
 
 
 class Package:
     """A loaded package.
 
     Args:
-        path: Of the package, `*.pt2`.
-        device: That it runs on.
+        path: Package, `*.pt2`.
+        device: Device to run on.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -70,14 +70,14 @@ class Package:
         """Runs the graph once, on the current stream.
 
         Args:
-            inputs: On the device, contiguous, in the order of `spec`, which they must fit: this
-                does not check them.
+            inputs: Tensors on the device, contiguous, in the order of `spec`. They must fit it:
+                nothing is checked here.
         """
         outputs: list[Tensor] = self._model.run(list(inputs))
         return outputs
 
     def _load_weights(self, path: Path) -> dict[str, Tensor]:
-        """Weights that are not inside; empty where all of them are."""
+        """Weights from the file beside the package; empty where all are inside."""
         if not self.spec.weights_beside:
             return {}
         if not path.is_file():
@@ -105,7 +105,7 @@ def _share_cpp_library() -> None:
 
 
 def weights_path(package: Path) -> Path:
-    """Where the weights of a package are that has none inside."""
+    """Weights file of a package that has none inside."""
     return package.with_suffix(WEIGHTS_SUFFIX)
 
 
@@ -113,7 +113,7 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Writes weights with their strides, which compiled code relies on.
 
     Args:
-        weights: By the name that the package gives them.
+        weights: Weights by the name that the package gives them.
         path: The file.
     """
     flat, layout, seen = {}, {}, set()
@@ -137,7 +137,7 @@ def read_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
 
     Args:
         path: The file.
-        device: Where the weights go that were not on the CPU.
+        device: Device for weights that were not on the CPU when written.
     """
     with safe_open(path, "pt", device="cpu") as file:
         layout = json.loads(file.metadata()[_LAYOUT])

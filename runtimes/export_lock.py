@@ -17,7 +17,7 @@ from reelserve.pipeline.atomic_file import write_file
 
 LOCK_FILE = "export.lock.json"
 FORMAT = 1
-"""Of the lock; a server reads no other."""
+"""Version of the format; a server reads no other."""
 _READ_BYTES = 2**22
 
 
@@ -30,9 +30,9 @@ class ArtefactFile:
     """One file of an exported stage.
 
     Args:
-        name: In the stage's version folder.
-        size_bytes: Of the file.
-        sha256: Of its content, hexadecimal.
+        name: Name in the stage's version folder.
+        size_bytes: Size of the file.
+        sha256: Hash of its content, hexadecimal.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LockedStage:
     """An exported stage.
 
     Args:
-        fingerprint: Of everything that it was made from.
+        fingerprint: Hash of everything that it was made from.
         files: Its graph first, then what the graph refers to.
     """
 
@@ -64,15 +64,15 @@ class ExportLock:
 
     Args:
         checkpoint: Its name.
-        checkpoint_sha256: Of the files that the stages and the tokenizer were made from.
-        family: Of the checkpoint.
-        engine: That runs the stages.
-        config_name: Of the configs that serve them, in `configs/`; empty: `config.pbtxt`.
-        precision: Of the stages.
+        checkpoint_sha256: Hash of the files that stages and tokenizer were made from.
+        family: Family of the checkpoint.
+        engine: Engine that runs the stages.
+        config_name: Name in `configs/` of the configs that serve them; empty: `config.pbtxt`.
+        precision: Precision of the stages.
         architecture: GPU that the stages are bound to, for example `sm_90`; empty: any machine.
-        versions: Of the libraries that shaped the graphs.
+        versions: Versions of the libraries that shaped the graphs.
         bound_versions: Libraries that a server must have in the same version.
-        stages: By name.
+        stages: Exported stages by name.
     """
 
     checkpoint: str

@@ -1,7 +1,7 @@
 """What a compiled graph takes: written into it by the exporter, checked by the server.
 
-Compiled code trusts its inputs: with other shapes than it was compiled for, it reads memory that
-is not theirs.
+Compiled code trusts its inputs: given shapes that it was not compiled for, it reads memory outside
+of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 METADATA_KEY = "reelserve"
-"""Of the specification in a package's metadata."""
+"""Key of the specification in a package's metadata."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class GraphInput:
     """One input of a graph.
 
     Args:
-        name: As in the contract.
+        name: Name in the contract.
         dtype: Triton data type without the `TYPE_` prefix.
         low: Smallest size of every dimension, the batch dimension first.
         high: Largest size of every dimension.
@@ -51,7 +51,7 @@ class GraphOutput:
     """One output of a graph.
 
     Args:
-        name: As in the contract.
+        name: Name in the contract.
         dtype: Triton data type without the `TYPE_` prefix.
         rank: Number of dimensions, with the batch dimension.
     """
@@ -66,8 +66,8 @@ class GraphSpec:
     """What a graph takes and gives.
 
     Args:
-        inputs: In its own order.
-        outputs: In its own order.
+        inputs: Inputs in the graph's order.
+        outputs: Outputs in the graph's order.
         weights_beside: Whether its weights are in a file beside it.
     """
 

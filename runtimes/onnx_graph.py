@@ -1,4 +1,4 @@
-"""Opens an ONNX graph with ONNX Runtime, on the device that was asked for or not at all."""
+"""Opens an ONNX graph with ONNX Runtime, without falling back to another device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProviderError(ValueError):
 
 
 def check_provider(provider: str) -> None:
-    """Looks whether this ONNX Runtime was built with a provider.
+    """Checks that this ONNX Runtime was built with a provider.
 
     Raises:
         ProviderError: If it was not.
@@ -45,13 +45,13 @@ def open_graph(
 
     Args:
         graph: An ONNX file.
-        provider: What computes it. What it has no kernel for, the CPU computes.
+        provider: Computes the graph. The CPU computes what it has no kernel for.
         device_id: GPU of the CUDA provider.
-        options: Of the session.
+        options: Options of the session.
 
     Raises:
-        ProviderError: If the provider is not there, or its libraries are not: ONNX Runtime itself
-            would go on with the CPU.
+        ProviderError: If the provider or its libraries are missing, where ONNX Runtime itself
+            would use the CPU.
     """
     check_provider(provider)
     chosen: list[str | tuple[str, dict[str, Any]]] = [provider]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
-"""That the library goes by, the first that is installed wins; the last two are one library."""
+"""Import names of the library; the first one installed wins. The last two are one library."""
 DTYPES = {
     "BOOL": ("BOOL", "bool"),
     "UINT8": ("UINT8", "uint8"),
@@ -36,12 +36,12 @@ DTYPES = {
     "BF16": ("BF16", "bfloat16"),
     "FLOAT": ("FP32", "float32"),
 }
-"""Triton's and torch's data types by TensorRT's."""
+"""Triton's and torch's data type for each of TensorRT's."""
 _TORCH_DTYPES = dict(DTYPES.values())
 
 
 class TensorRTError(ValueError):
-    """TensorRT is not installed, or refuses something; the message has its words."""
+    """TensorRT is not installed, or refuses something; the message quotes it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TensorRTLibrary:
     """An installed TensorRT.
 
     Args:
-        trt: Its module.
+        trt: Its Python module.
     """
 
     trt: ModuleType
@@ -66,12 +66,12 @@ class TensorRTLibrary:
 
     @property
     def version(self) -> str:
-        """That plans are bound to."""
+        """Version that plans are bound to."""
         return str(self.trt.__version__)
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """GPUs that the edition for RTX GPUs builds for without them, for example `SM89`."""
+        """GPUs that the edition for RTX GPUs builds for without having one, for example `SM89`."""
         known = self.trt.ComputeCapability.__members__ if self.rtx else ()
         return frozenset(name for name in known if name.startswith("SM"))
 
@@ -83,14 +83,14 @@ class TensorRTLibrary:
 
     @property
     def log(self) -> Any:
-        """What the library says, in `messages`, instead of on the terminal.
+        """Logger that collects the library's messages instead of printing them.
 
-        One log a process: the library keeps the first that it is given, for good.
+        There is one for the process: the library keeps the first logger that it is given.
         """
         return _log(self.trt)
 
     def refusal(self, what: str) -> TensorRTError:
-        """An error with what the library has said, which is forgotten then."""
+        """Makes an error of the messages collected so far, and clears them."""
         messages, self.log.messages = self.log.messages, []
         return TensorRTError(f"{what}: {'; '.join(messages) or 'it says nothing'}")
 
@@ -146,8 +146,8 @@ class TensorRTPlan:
     """A plan on the GPU, ready to run.
 
     Args:
-        library: Of the version that has built it.
-        path: Of the plan.
+        library: TensorRT in the version that built the plan.
+        path: File of the plan.
         device: A GPU.
 
     Raises:
@@ -176,7 +176,7 @@ class TensorRTPlan:
         """Runs the plan once and waits for its end.
 
         Args:
-            inputs: By name, on the device.
+            inputs: Tensors on the device, by name.
 
         Raises:
             ValueError: If an input is missing, or of a shape or type that the plan does not take.
@@ -207,7 +207,7 @@ class TensorRTPlan:
 
 
 def load_engine(library: TensorRTLibrary, path: Path) -> Any:
-    """The engine of a plan, on the current GPU; None where the library does not take it.
+    """The engine of a plan on the current GPU; None if the library refuses the plan.
 
     Raises:
         FileNotFoundError: If there is no plan.

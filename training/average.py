@@ -26,7 +26,7 @@ from reelserve.training.evaluate import (
 log = logging.getLogger(__name__)
 
 _SEED = 4
-"""Of the prompts to choose by: neither those of the results nor those of the sweep."""
+"""Seed of the prompts to choose by: neither those of the results nor those of the sweep."""
 
 
 def average(old: dict[str, Tensor], new: dict[str, Tensor], new_share: float) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def average(old: dict[str, Tensor], new: dict[str, Tensor], new_share: float) ->
     Args:
         old: State of the first.
         new: State of the second, with the same names and shapes.
-        new_share: Of the second, in [0, 1].
+        new_share: Share of the second, in [0, 1].
     """
     return {name: value + new_share * (new[name] - value) for name, value in old.items()}
 

@@ -58,7 +58,7 @@ class SamplerSettings:
 
 
 def default_sampler(checkpoint: Path) -> SamplerSettings:
-    """What a request gets that names no setting."""
+    """Settings of a request that names none."""
     limits = json.loads((checkpoint / "model_index.json").read_text())["limits"]
     scheduler = json.loads((checkpoint / "scheduler" / "scheduler_config.json").read_text())
     return SamplerSettings(

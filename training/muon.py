@@ -46,9 +46,9 @@ class StackedMuon(torch.optim.Optimizer):
 
     Args:
         params: Matrices only.
-        lr: Scaled so that the rate of AdamW fits.
+        lr: Learning rate, on the scale of AdamW's.
         weight_decay: Decoupled.
-        momentum: In [0, 1).
+        momentum: Weight of the past gradients, in [0, 1).
 
     Raises:
         ValueError: If a parameter is not a matrix.

@@ -16,7 +16,7 @@ class Ranks:
     """This process among those that train together.
 
     Args:
-        rank: Of this process, from 0.
+        rank: Number of this process, from 0.
         count: Processes; alone, nothing here communicates.
     """
 

@@ -28,7 +28,7 @@ class RecogniserConfig:
 
     Args:
         channels: Widths at 1/2, 1/4 and 1/8 of the clip's height.
-        width: Of the reading layers.
+        width: Width of the reading layers.
         num_layers: Reading layers.
     """
 
@@ -45,7 +45,7 @@ class SceneReading:
     """What the recogniser sees, as logits.
 
     Args:
-        present: `[B, colours]`, that there is exactly one object of the colour.
+        present: `[B, colours]`, whether there is exactly one object of the colour.
         shape: `[B, colours, shapes]`.
         size: `[B, colours, sizes]`.
         motion: `[B, colours, motions]`.

@@ -62,8 +62,8 @@ class Run:
         module: Trained in place.
         optimizers: Step together; each group's `lr` is scaled by the schedule.
         schedule: Length and rate.
-        ema_decay: Of the averaged weights that are kept at the end.
-        seed: Of the run; with step and rank it seeds each batch, so that no two are alike.
+        ema_decay: Decay of the averaged weights, which are kept at the end.
+        seed: Seed of the run; with step and rank it seeds each batch, so that no two are alike.
         ranks: The processes that train together; alone where left out.
     """
 
@@ -130,7 +130,7 @@ class Run:
             self._losses.setdefault(name, []).append(value.detach())
 
     def summary(self) -> dict[str, Any]:
-        """What was done, to stand beside the settings."""
+        """Steps, time and processes of the run, for the file of settings."""
         return {
             "processes": self.ranks.count,
             "steps_done": self.step,

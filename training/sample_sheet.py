@@ -18,7 +18,7 @@ def save_sample_sheet(path: Path, prompts: list[str], frames: Tensor) -> None:
     """Writes a PNG with a row of evenly spaced frames for each clip.
 
     Args:
-        path: Of the PNG; its folder is created.
+        path: PNG to write; its folder is created.
         prompts: `N` titles.
         frames: `[N, 3, F, H, W]` in [0, 1].
     """

@@ -35,8 +35,8 @@ def sample_latents(
         guidance_scale: 1 disables guidance.
         latent_frames: `F`.
         latent_side: `H` and `W`.
-        seed: Of the noise.
-        shift: Of the noise schedule.
+        seed: Seed of the noise.
+        shift: Shift of the noise schedule.
 
     Returns:
         `[B, C, F, H, W]` fp32.

@@ -27,15 +27,15 @@ ANCHOR_MARGIN = 2
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
-    """What the run depends on.
+    """Settings of the run.
 
     Args:
-        edge_weights: Of the first and last frames of a clip, from its ends inwards.
+        edge_weights: Loss weights of the first and last frames of a clip, from its ends inwards.
         clip_frames: Rendered clips are cut to pieces of this length, which has more ends to
             learn from; a multiple of 4 that divides 80.
         decoder_only: Whether the encoder is left as it is.
         keep_latents: Whether latents away from a clip's ends are held near to what they were.
-        anchor_weight: Of their change, in units of their variance.
+        anchor_weight: Loss weight of their change, in units of their variance.
     """
 
     seed: int = 2
@@ -91,8 +91,8 @@ def moved_latents(latents: Tensor, anchor: Tensor, module: VideoVAE) -> Tensor:
 
     Args:
         latents: `[B, C, F, H, W]`, not normalised, of the encoder in training.
-        anchor: The same of the encoder that a denoiser was trained on.
-        module: Whose spread is the unit.
+        anchor: Latents of the encoder that a denoiser was trained on, same shape.
+        module: Autoencoder whose spread is the unit.
     """
     change = (latents.float() - anchor.float()) / module.latents_std
     return change[:, :, ANCHOR_MARGIN:-ANCHOR_MARGIN].square().mean()

@@ -25,7 +25,7 @@ from reelserve.training.run import Run, Schedule, write_settings
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    """What the run depends on."""
+    """Settings of the run."""
 
     seed: int = 3
     steps: int = 20_000

@@ -24,7 +24,7 @@ from reelserve.training.world import render
 
 @dataclass(frozen=True)
 class RecogniserSettings:
-    """What the run depends on."""
+    """Settings of the run."""
 
     seed: int = 1
     steps: int = 6000

@@ -52,7 +52,7 @@ class AotInductorEngine:
         return type(self), ()
 
     def check(self, precision: Precision) -> None:
-        """Refuses a precision that this machine has no use for."""
+        """Raises `EngineError` for fp16 without a GPU."""
         if precision == "fp16" and _device() == "cpu":
             raise EngineError(
                 "precision is fp16; on a CPU the engine pytorch builds fp32 and bf16: there is no "
@@ -64,7 +64,7 @@ class AotInductorEngine:
         return Target(precision, _device())
 
     def architecture(self) -> str:
-        """Of the GPU, for example `sm_90`; `cpu` without one."""
+        """Architecture of the GPU, for example `sm_90`; `cpu` without one."""
         if _device() == "cpu":
             return "cpu"
         major, minor = torch.cuda.get_device_capability()
@@ -85,7 +85,7 @@ class AotInductorEngine:
         """Compiles a stage.
 
         Args:
-            stage: On the target's device.
+            stage: Stage to compile, on the target's device.
             path: The package to write, `*.pt2`. Weights of more than `EMBED_LIMIT_BYTES` are
                 written beside it.
         """
@@ -109,8 +109,8 @@ class AotInductorEngine:
         """Runs a package once for every row of a batch.
 
         Args:
-            path: Of the package. It stays loaded until another one is run or `release` is called.
-            inputs: By tensor name, in the host's memory.
+            path: Package to run. It stays loaded until another one is run or `release` is called.
+            inputs: Arrays in the host's memory, by tensor name.
 
         Raises:
             ValueError: If the package does not take these shapes.
@@ -149,7 +149,7 @@ def _compiled(stage: ExportStage, spec: GraphSpec, scratch: str) -> list[Any]:
 
     Args:
         stage: To compile.
-        spec: Of its tensors.
+        spec: Names, types and bounds of its tensors.
         scratch: Folder that receives the files.
     """
     with torch.no_grad(), warnings.catch_warnings():
@@ -199,7 +199,7 @@ def _options(spec: GraphSpec) -> dict[str, Any]:
 
 
 def _weight_bytes(module: nn.Module) -> int:
-    """Of all weights, each counted once."""
+    """Size of all weights, each counted once."""
     tensors: list[Tensor] = [*itertools.chain(module.parameters(), module.buffers())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

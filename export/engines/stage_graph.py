@@ -1,4 +1,4 @@
-"""What the graph of a stage takes and gives, for engines whose graphs have bounds."""
+"""Inputs and outputs of a stage's graph, for engines whose graphs have bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
 
 
 def graph_spec(stage: ExportStage, *, weights_beside: bool = False) -> GraphSpec:
-    """A batch of 1, sizes within the limits of a request.
+    """Specification for a batch of 1 and sizes within the limits of a request.
 
     Args:
         stage: Its ranges are the bounds of its free dimensions.

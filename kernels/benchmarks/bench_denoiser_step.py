@@ -112,7 +112,7 @@ def time_step(
 
     Args:
         module: The model.
-        inputs: Of its forward.
+        inputs: Arguments of its `forward`.
         device: `cuda` or `cpu`.
         compiled: Whether each block is compiled.
     """

@@ -17,8 +17,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 FLUSH_BYTES = 256 * 2**20
-"""Read before each timed call: more than any L2 cache holds. Read, since what were written would
-have to leave the cache while the call runs."""
+"""Bytes read before each timed call, more than any L2 cache holds. They are read, because written
+bytes would leave the cache while the call runs."""
 COPY_BYTES = 2**30
 WARMUP_CALLS = 3
 TEST_WORKERS = 8
@@ -26,7 +26,7 @@ TEST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Times:
-    """Of one function.
+    """Times of one function.
 
     Args:
         p20_ms: 20% of the calls took less.
@@ -147,9 +147,9 @@ def write_rows(
 
     Args:
         rows: The rows.
-        columns: Of the file, in order.
+        columns: Columns of the file, in order.
         path: The file; None for `results_file` of the GPU, and for nothing on a CPU.
-        kind: Of results, the beginning of the file's name.
+        kind: Beginning of the file's name, the kind of results.
     """
     found: list[Mapping[str, object]] = []
     for row in rows:

@@ -36,7 +36,7 @@ ROWS = (
 )
 """One for each row of the table."""
 SHARED_BYTES = 227 * 1024
-"""Of a multiprocessor of an H100."""
+"""Registers of a multiprocessor of an H100."""
 
 
 def candidates(num_frames: int, head_dim: int) -> Iterator[LaunchConfig]:
@@ -60,7 +60,7 @@ def candidates(num_frames: int, head_dim: int) -> Iterator[LaunchConfig]:
 
 
 def _pipelined(pack: int, block: int, width: int, num_warps: int) -> Iterator[LaunchConfig]:
-    """Launches whose programs stay, as many as shared memory and half the registers allow."""
+    """Launches of the persistent kernel that shared memory and half of the registers allow."""
     for num_stages in (3, 4):
         stage_bytes = 3 * 2 * pack * block * width
         for programs in (1, 2, 4):

@@ -43,9 +43,9 @@ from reelserve.runtimes.onnx_graph import (
 
 TemporalAttentionForm = Literal["standard", "node", "inlined"]
 FATAL = 4
-"""The highest of ONNX Runtime's severities of messages."""
+"""Highest severity of ONNX Runtime's messages."""
 OPSET = 23
-"""The first with Attention, RMSNormalization and RotaryEmbedding."""
+"""First operator set with Attention, RMSNormalization and RotaryEmbedding."""
 
 
 class OnnxRuntimeEngine:
@@ -118,8 +118,8 @@ class OnnxRuntimeEngine:
         """Runs a graph once.
 
         Args:
-            path: Of the graph.
-            inputs: By tensor name.
+            path: Graph to run.
+            inputs: Arrays by tensor name.
         """
         return _session(path, path.stat().st_mtime_ns, self.provider).run(None, inputs)
 
@@ -146,7 +146,7 @@ def onnx_model(
 
     Args:
         stage: Gives example inputs and free dimensions.
-        module: With the stage's inputs and outputs.
+        module: Module to trace, with the stage's inputs and outputs.
         temporal_attention: What becomes of the fused op where the module calls it.
     """
     names = [tensor.name for tensor in stage.contract.inputs]

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx_ir
 
 EXTERNAL_DATA_BYTES = 2**30
-"""Weights of a graph above which they are written beside it, to `model.onnx.data`. One file holds 2
-GB at most, and a graph in one file is in memory three times while it is written: as tensors, as
+"""Bytes of weights above which they go to `model.onnx.data` beside the graph. One file holds 2 GB
+at most, and a graph in one file is in memory three times while it is written: as tensors, as
 protocol buffer and as its bytes. Tensors beside it are written one after the other."""
 
 
@@ -17,7 +17,7 @@ def save_graph(model: onnx_ir.Model, path: Path) -> None:
 
     Args:
         model: Its tensors may be torch's own; they are not copied.
-        path: Of the graph.
+        path: File to write.
     """
     values = (value.const_value for value in model.graph.initializers.values())
     size_bytes = sum(tensor.nbytes for tensor in values if tensor is not None)

@@ -25,7 +25,7 @@ from reelserve.runtimes.tensorrt_plan import (
 
 _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 _TARGETS = re.compile(rb"accelerators=\{([a-z0-9_ ]+)\}")
-"""What the compiler inside the edition for RTX GPUs writes into a plan."""
+"""Target GPUs, as the compiler of the edition for RTX GPUs writes them into a plan."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class PlanReport:
     """What is known of a plan that was built.
 
     Args:
-        name: Of its network.
+        name: Name of its network.
         spec: Its inputs, with the shapes of its profile, and outputs.
-        num_layers: Of the plan; of the network where the plan could not be loaded.
+        num_layers: Layers of the plan, or of the network where the plan could not be loaded.
         num_plugins: Layers of the network that are plugins.
         architectures: GPUs that it says it is for, for example `sm80`.
-        loaded: Whether this was read from the plan as a GPU would run it. Without one it is
-            what the plan was built from, and the plan's own name and architectures.
+        loaded: Whether this was read from the loaded plan. Without a GPU, `spec` and the layers are
+            those of the network that the plan was built from.
     """
 
     name: str
@@ -56,7 +56,7 @@ class PlanBuilder:
     Args:
         library: The library.
         capabilities: GPUs to build for, for example `SM89`; empty: the one at hand.
-        cache_folder: Receives what was timed, for the next build with the same library.
+        cache_folder: Folder for the times of kernels, for the next build with the same library.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PlanBuilder:
 
     @property
     def cache_file(self) -> Path:
-        """Of the times of this library's kernels. They are checked against the GPU when read."""
+        """File with times of this library's kernels, checked against the GPU when read."""
         return self._cache_folder / f"{self._library.name}_{self._library.version}.timing_cache"
 
     def build(self, graph: Path, spec: GraphSpec, name: str, path: Path) -> PlanReport:
@@ -76,7 +76,7 @@ class PlanBuilder:
         Args:
             graph: The ONNX file.
             spec: What the plan must take and give.
-            name: Of the network, kept in the plan.
+            name: Name of the network, kept in the plan.
             path: The plan to write.
 
         Raises:

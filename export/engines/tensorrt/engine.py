@@ -114,7 +114,7 @@ class TensorRTEngine:
         return (gpu,) if gpu and self.runs_here() else PORTABLE
 
     def architecture(self) -> str:
-        """Of the GPU, for example `sm_90`; several are joined, `sm_80+sm_89`."""
+        """Architecture of the GPU, for example `sm_90`; several are joined, `sm_80+sm_89`."""
         gpu = gpu_capability()
         names = self.capabilities() or ((gpu,) if gpu else ())
         return "+".join(f"sm_{name.removeprefix('SM')}" for name in names)
@@ -136,7 +136,7 @@ class TensorRTEngine:
         """Builds a plan.
 
         Args:
-            stage: On the target's device.
+            stage: Stage to build, on the target's device.
             path: The plan to write. A graph goes beside it where the plan cannot run here.
 
         Raises:
@@ -193,8 +193,8 @@ class TensorRTEngine:
         """Runs a plan once, or where it cannot run the graph that it was built from.
 
         Args:
-            path: Of the plan.
-            inputs: By tensor name, in the host's memory.
+            path: Plan to run.
+            inputs: Arrays in the host's memory, by tensor name.
         """
         if not self.runs_here():
             return self._graphs.run(path.with_name(GRAPH_FILE), inputs)
@@ -215,7 +215,7 @@ class TensorRTEngine:
 
 
 def gpu_capability() -> str | None:
-    """Of the first GPU, for example `SM90`; None where torch sees none."""
+    """Capability of the first GPU, for example `SM90`; None where torch sees none."""
     if not torch.cuda.is_available():
         return None
     major, minor = torch.cuda.get_device_capability()
