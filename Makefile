@@ -81,7 +81,7 @@ loadtest: build/export.stamp $(VENV)/loadtest.stamp ## Load the server on this m
 faults: build/export.stamp ## Break the server in every known way, over an hour: docs/results/faults.json
 	$(REELSERVE) faults --soak --model-repository $(REPOSITORY) --output docs/results/faults.json
 
-docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/
+docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/ and the code
 	$(REELSERVE) docs
 
 install: $(VENV)/runtime.stamp ## Make .venv with all that the demo needs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.contract import ENSEMBLE_STAGES, INFO
 from reelserve.pipeline.request import VideoRequest
 from reelserve.server.frontend.admission import Admission, Line, clip_units
 from reelserve.server.frontend.call_errors import CallError, deadline_passed, invalid, unavailable
@@ -18,6 +20,19 @@ from reelserve.server.frontend.messages import InferRequest
 from reelserve.server.frontend.metrics import Recorder
 from reelserve.server.frontend.response_cache import ResponseCache
 from reelserve.server.frontend.upstream import RESTART_S, Upstream
+from reelserve.server.metric_table import (
+    CANCELS,
+    MAX_REQUESTS_IN_FLIGHT,
+    REFUSALS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    REQUESTS_IN_FLIGHT,
+    SHARED_ANSWERS,
+    STAGE_SECONDS,
+    TRITONS_READY,
+    VIDEO_SECONDS,
+    VIDEOS,
+)
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, check_request
 
@@ -72,9 +87,11 @@ class Service:
         self._clips: set[Clip] = set()
         self.draining = False
         self.recorder = Recorder(
-            self._admission.limit,
-            lambda: self._admission.in_flight,
-            lambda: sum(upstream.line.ready for upstream in upstreams),
+            {
+                REQUESTS_IN_FLIGHT: lambda: self._admission.in_flight,
+                MAX_REQUESTS_IN_FLIGHT: lambda: self._admission.limit,
+                TRITONS_READY: lambda: sum(upstream.line.ready for upstream in upstreams),
+            }
         )
 
     @property
@@ -97,11 +114,12 @@ class Service:
         try:
             checked, _, _ = check_request(request.tensors, self.limits, self._tokenizer)
         except ValueError as error:
-            self.recorder.ended("invalid")
+            self.recorder.count(REQUESTS, outcome="invalid")
             raise invalid(str(error)) from None
         clip = self._cache.find(request.tensors)
         if clip is not None:
-            self.recorder.shared("joined" if clip.ended_at is None else "cached")
+            how = "joined" if clip.ended_at is None else "cached"
+            self.recorder.count(SHARED_ANSWERS, how=how)
         else:
             clip = self._accept(request, checked, left_s)
         clip.join()
@@ -131,14 +149,15 @@ class Service:
         except asyncio.CancelledError:
             self.leave(clip)
             raise
-        self.recorder.ended("ok", time.monotonic() - began)
+        self.recorder.count(REQUESTS, outcome="ok")
+        self.recorder.observe(REQUEST_SECONDS, time.monotonic() - began)
         return answer
 
     def leave(self, clip: Clip, outcome: str = "cancelled") -> None:
         """Somebody who waited has gone."""
-        self.recorder.ended(outcome)
+        self.recorder.count(REQUESTS, outcome=outcome)
         if outcome == "cancelled":
-            self.recorder.cancelled(clip.stage())
+            self.recorder.count(CANCELS, stage=clip.stage())
         if clip.leave():
             self._cache.remove(clip)
 
@@ -192,9 +211,14 @@ class Service:
         self._clips.discard(clip)
         finished = clip.result.done() and clip.result.exception() is None
         self._admission.free(clip.place, finished=finished)
-        self.recorder.stages(elapsed_by_stage(clip.entries(), clip.accepted, time.monotonic()))
+        elapsed = elapsed_by_stage(clip.entries(), clip.accepted, time.monotonic())
+        # Stages that told nothing are one block, which is no stage.
+        for stage in elapsed.keys() & set(ENSEMBLE_STAGES):
+            self.recorder.observe(STAGE_SECONDS, elapsed[stage], stage=stage)
         if finished:
-            self.recorder.drawn(clip.result.result())
+            info = json.loads(clip.result.result()[INFO.name])
+            self.recorder.count(VIDEOS)
+            self.recorder.count(VIDEO_SECONDS, info["num_frames"] / info["fps"])
         else:
             self._cache.remove(clip)
 
@@ -214,6 +238,6 @@ class Service:
         return self._refused("deadline", CallError(error.code, words))
 
     def _refused(self, reason: str, error: CallError) -> CallError:
-        self.recorder.refused(reason)
-        self.recorder.ended("refused")
+        self.recorder.count(REFUSALS, reason=reason)
+        self.recorder.count(REQUESTS, outcome="refused")
         return error

@@ -18,6 +18,7 @@ from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.stream import clip_events
+from reelserve.server.metric_table import REQUESTS
 
 ERROR_STATUS = ("triton_grpc_error", "true")
 """Header that asks a stream to end with an error's own status instead of telling it."""
@@ -131,7 +132,7 @@ def read_call(service: Service, raw: bytes, context: Context) -> tuple[InferRequ
     try:
         request = read_request(parse(raw))
     except CallError:
-        service.recorder.ended("invalid")
+        service.recorder.count(REQUESTS, outcome="invalid")
         raise
     remaining_s = context.time_remaining()
     left_s = math.inf if remaining_s is None else remaining_s

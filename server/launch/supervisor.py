@@ -10,6 +10,7 @@ from collections import deque
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import Upstream
 from reelserve.server.launch.triton_process import KILL_AFTER_S, ServerError, TritonProcess
+from reelserve.server.metric_table import TRITON_RESTARTS
 
 WATCH_S = 0.25
 """Between two looks whether its processes live."""
@@ -91,7 +92,7 @@ class Supervisor:
             _log.error("%s: %s", self._upstream.line.name, error)
             return False
         self._upstream.connect(self._triton.channel, self._triton.metrics_url)
-        self._service.recorder.restarted()
+        self._service.recorder.count(TRITON_RESTARTS)
         _log.warning("%s is ready again", self._upstream.line.name)
         return True
 

@@ -19,7 +19,7 @@ from reelserve.client.generate_command import add_request_arguments, request_opt
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
-from reelserve.tools.bench.measurement import Figures, run_measurement
+from reelserve.tools.bench.measurement import Measured, run_measurement
 from reelserve.tools.bench.process_memory import MemoryTrace
 from reelserve.tools.bench.stage_times import settled_statistics, stage_seconds, stage_table
 
@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
     return run_measurement("bench-cpu", _parser().parse_args(argv), measure_cpu, _summary)
 
 
-def _summary(results: Figures) -> list[RenderableType]:
+def _summary(results: Measured) -> list[RenderableType]:
     return [
         stage_table(results["stages_s"], results["seconds_per_clip"]),
         f"{results['videos_per_s']:.3f} video/s one at a time, "

@@ -14,14 +14,14 @@ from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.tools.results_file import write_json
 
-Figures = dict[str, Any]
+Measured = dict[str, Any]
 
 
 def run_measurement(
     command: str,
     arguments: argparse.Namespace,
-    measure: Callable[[argparse.Namespace, Console], Figures],
-    summary: Callable[[Figures], Iterable[RenderableType]],
+    measure: Callable[[argparse.Namespace, Console], Measured],
+    summary: Callable[[Measured], Iterable[RenderableType]],
 ) -> int:
     """Measures, writes `arguments.output` and shows a summary.
 

@@ -1,4 +1,4 @@
-"""Fill the tables of the README and docs/ from docs/results/."""
+"""Fill the tables of the README and docs/ from docs/results/ and the table of metrics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
 from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
+from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
 from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.tables import WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
-REGISTRIES = {"families": families_table}
+REGISTRIES = {"families": families_table, BLOCK_NAME: metric_rows}
 """Tables of what the code knows, which no results file holds."""
 SUMMARY = "summary"
 """Block with figures of many files."""

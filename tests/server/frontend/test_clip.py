@@ -18,7 +18,7 @@ from tests.server.tiny_repository import SPEC
 ACCEPTED = 100.0
 
 
-def test_stage_seconds_are_those_from_stage_to_stage():
+def test_elapsed_by_stage_are_those_from_stage_to_stage():
     entries = [
         # A stage begins later than the one before it ends: the wait counts as its own.
         StageEnded(stage, ACCEPTED + index + 0.5, ACCEPTED + index + 1)
@@ -31,7 +31,7 @@ def test_stage_seconds_are_those_from_stage_to_stage():
     assert elapsed_by_stage(entries[::-1], ACCEPTED, ACCEPTED + 8) == seconds
 
 
-def test_stage_seconds_join_stages_that_tell_nothing():
+def test_elapsed_by_stage_join_stages_that_tell_nothing():
     """NVIDIA's own backends."""
     ended = [
         StageEnded("prompt_processor", 100.0, 101.0),
@@ -48,7 +48,7 @@ def test_stage_seconds_join_stages_that_tell_nothing():
     }
 
 
-def test_stage_seconds_of_a_stage_that_leads_others_are_its_own():
+def test_elapsed_by_stage_of_a_stage_that_leads_others_are_its_own():
     """`video_encoder` begins before the stages that it calls."""
     ended = [
         StageEnded("video_diffusion", 100.0, 104.0),
@@ -62,14 +62,14 @@ def test_stage_seconds_of_a_stage_that_leads_others_are_its_own():
     assert (found["vae_decoder"], found["upsampler"], found["video_encoder"]) == (1.0, 2.0, 1.0)
 
 
-def test_stage_seconds_of_a_clip_that_ended_early_are_those_of_its_stages():
+def test_elapsed_by_stage_of_a_clip_that_ended_early_are_those_of_its_stages():
     ended = [StageEnded("prompt_processor", 100.0, 101.0)]
 
     assert elapsed_by_stage(ended, ACCEPTED, 103.0) == {"prompt_processor": 1.0, "total": 3.0}
     assert elapsed_by_stage([], ACCEPTED, 103.0) == {"total": 3.0}
 
 
-def test_stage_seconds_are_never_below_zero_and_know_no_other_stages():
+def test_elapsed_by_stage_are_never_below_zero_and_know_no_other_stages():
     ended = [StageEnded("prompt_processor", 9.0, 9.5), StageEnded("somebody", 1.0, 2.0)]
     assert elapsed_by_stage(ended, ACCEPTED, 101.0) == {"prompt_processor": 0.0, "total": 1.0}
 
