@@ -21,6 +21,8 @@ BUILT = ("build/", ".venv")
 """Named in pages, made by commands."""
 CODE = re.compile(r"`([^`\s]+)`")
 LINK = re.compile(r"\]\(([^)#:]+)\)")
+ANCHOR = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 ROW = re.compile(r"^\| (`.+) \|$", re.MULTILINE)
 """A row of a table that begins with a file."""
 SUFFIXES = (".md", ".py", ".txt", ".toml", ".json", ".yaml", ".pbtxt", ".png", ".csv")
@@ -54,6 +56,19 @@ def test_every_path_named_in_a_page_exists(page):
     text = page.read_text(encoding="utf-8")
     assert [name for name in sorted(named_in_code(text)) if not exists(name)] == []
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What may follow `#` in a link to a page, as GitHub makes it from the page's headings."""
+    headings = HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_heading_finds_it(page):
+    links = ANCHOR.findall(page.read_text(encoding="utf-8"))
+    targets = ((page.parent / name if name else page, anchor) for name, anchor in links)
+    assert [anchor for target, anchor in targets if anchor not in anchors(target)] == []
 
 
 def tasks() -> dict[str, tuple[int, set[str]]]:
