@@ -73,7 +73,7 @@ bench-kernels: $(VENV)/dev.stamp ## Measure the kernels on an NVIDIA GPU: docs/r
 	for file in docs/results/temporal_attention_*.csv; do \
 		$(BIN)/python -m reelserve.kernels.benchmarks.plot_temporal_attention $$file; done
 
-# Refreshes what the README shows; other loads: `reelserve loadtest --help`.
+# Refreshes what docs/measured.md shows; other loads: `reelserve loadtest --help`.
 loadtest: build/export.stamp $(VENV)/loadtest.stamp ## Load the server on this machine and judge it; build/loadtest/report.html
 	$(REELSERVE) loadtest --model-repository $(REPOSITORY) --output-dir build/loadtest \
 		--json docs/results/loadtest_cpu.json --plot docs/images/loadtest_cpu.png
