@@ -23,6 +23,7 @@ CODE = re.compile(r"`([^`\s]+)`")
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 ANCHOR = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+TORCH = re.compile(r"^\s*(?:import|from) torch\b", re.MULTILINE)
 ROW = re.compile(r"^\| (`.+) \|$", re.MULTILINE)
 """A row of a table that begins with a file."""
 SUFFIXES = (".md", ".py", ".txt", ".toml", ".json", ".yaml", ".pbtxt", ".png", ".csv")
@@ -69,6 +70,18 @@ def test_every_link_to_a_heading_finds_it(page):
     links = ANCHOR.findall(page.read_text(encoding="utf-8"))
     targets = ((page.parent / name if name else page, anchor) for name, anchor in links)
     assert [anchor for target, anchor in targets if anchor not in anchors(target)] == []
+
+
+def test_architecture_names_what_imports_torch_where_a_server_runs():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    (paragraph,) = [part for part in text.split("\n\n") if part.startswith("torch is imported by")]
+    importing = {
+        str(file.relative_to(ROOT))
+        for room in ("client", "loadtest", "model_repository", "pipeline", "runtimes", "server")
+        for file in (ROOT / room).rglob("*.py")
+        if TORCH.search(file.read_text(encoding="utf-8"))
+    }
+    assert {name for name in named_in_code(paragraph) if name.endswith(".py")} == importing
 
 
 def tasks() -> dict[str, tuple[int, set[str]]]:
