@@ -13,6 +13,7 @@ from reelserve.client._exceptions import (
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
+    MissingExtraError,
     NoServerError,
     NotReadyError,
     ReelserveError,
@@ -23,6 +24,7 @@ from reelserve.client._options import GenerateOptions
 from reelserve.client._statistics import StageStatistics
 from reelserve.client._stream import AsyncStream, Stream
 from reelserve.client._video import Video, VideoInfo
+from reelserve.client.progress import follow, follow_async
 
 __all__ = [
     "AccessDeniedError",
@@ -35,6 +37,7 @@ __all__ = [
     "GenerateOptions",
     "InternalError",
     "InvalidArgumentError",
+    "MissingExtraError",
     "NoServerError",
     "NotReadyError",
     "ReelserveError",
@@ -45,4 +48,6 @@ __all__ = [
     "UnavailableError",
     "Video",
     "VideoInfo",
+    "follow",
+    "follow_async",
 ]

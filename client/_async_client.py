@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
@@ -14,13 +14,17 @@ from tritonclient.grpc import service_pb2_grpc
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
 from reelserve.client._capabilities import Capabilities, capabilities_call
 from reelserve.client._exceptions import ReelserveError
-from reelserve.client._messages import Call, clip_call, model_ready_call, server_ready_call
+from reelserve.client._messages import (
+    AnswerT,
+    UnaryCall,
+    clip_call,
+    model_ready_call,
+    server_ready_call,
+)
 from reelserve.client._options import ClipRequest, clip_request, takes_options
 from reelserve.client._statistics import StageStatistics, statistics_call
 from reelserve.client._stream import AsyncStream
 from reelserve.client._video import Video
-
-ResultT = TypeVar("ResultT")
 
 
 @dataclass
@@ -130,7 +134,7 @@ class AsyncClient(BaseClient):
                 asyncio.run_coroutine_threadsafe(link.close(), loop)
         self._links.clear()
 
-    async def _ask(self, call: Call[ResultT], timeout_s: float = STATUS_TIMEOUT_S) -> ResultT:
+    async def _ask(self, call: UnaryCall[AnswerT], timeout_s: float = STATUS_TIMEOUT_S) -> AnswerT:
         send = getattr(self._link().stub, call.method)
         try:
             answer = await send(call.message, timeout=timeout_s, metadata=self._connection.metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
@@ -16,7 +16,7 @@ from reelserve.client._exceptions import (
     described,
     error_from_status,
 )
-from reelserve.client._messages import Call, infer_request
+from reelserve.client._messages import AnswerT, UnaryCall, infer_request
 from reelserve.client._options import (
     ClipRequest,
     Integer,
@@ -33,8 +33,6 @@ DEFAULT_TIMEOUT_S = 600.0
 """A bound on waiting for a clip, so that nothing waits forever."""
 STATUS_TIMEOUT_S = 10.0
 """A bound on calls that ask for state; a live server answers them at once."""
-
-ResultT = TypeVar("ResultT")
 
 
 class BaseClient:
@@ -104,7 +102,7 @@ class BaseClient:
     def _stream_message(self, request: ClipRequest, timeout_s: float) -> Any:
         return infer_request(self.model, request.tensors, timeout_s, progress=True)
 
-    def _read(self, call: Call[ResultT], answer: Any) -> ResultT:
+    def _read(self, call: UnaryCall[AnswerT], answer: Any) -> AnswerT:
         try:
             return call.read(answer)
         except ValueError as problem:

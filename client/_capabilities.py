@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from reelserve.client._messages import Call
+from reelserve.client._messages import UnaryCall
 from reelserve.pipeline.checkpoint import RequestLimits, limits_from_dict
 from reelserve.pipeline.contract import CAPABILITIES
 
@@ -29,9 +29,9 @@ class Capabilities:
     limits: RequestLimits
 
 
-def capabilities_call(model: str) -> Call[Capabilities]:
+def capabilities_call(model: str) -> UnaryCall[Capabilities]:
     """Asks for the configuration of the model, to which the front end adds its capabilities."""
-    return Call("ModelConfig", service_pb2.ModelConfigRequest(name=model), _read)
+    return UnaryCall("ModelConfig", service_pb2.ModelConfigRequest(name=model), _read)
 
 
 def _read(answer: service_pb2.ModelConfigResponse) -> Capabilities:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
@@ -12,13 +12,17 @@ from tritonclient.grpc import service_pb2_grpc
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
 from reelserve.client._capabilities import Capabilities, capabilities_call
 from reelserve.client._exceptions import ReelserveError
-from reelserve.client._messages import Call, clip_call, model_ready_call, server_ready_call
+from reelserve.client._messages import (
+    AnswerT,
+    UnaryCall,
+    clip_call,
+    model_ready_call,
+    server_ready_call,
+)
 from reelserve.client._options import ClipRequest, clip_request, takes_options
 from reelserve.client._statistics import StageStatistics, statistics_call
 from reelserve.client._stream import Stream
 from reelserve.client._video import Video
-
-ResultT = TypeVar("ResultT")
 
 
 class Client(BaseClient):
@@ -100,7 +104,7 @@ class Client(BaseClient):
             self._closed.set()
             self._channel.close()
 
-    def _ask(self, call: Call[ResultT], timeout_s: float = STATUS_TIMEOUT_S) -> ResultT:
+    def _ask(self, call: UnaryCall[AnswerT], timeout_s: float = STATUS_TIMEOUT_S) -> AnswerT:
         self._check_open()
         send = getattr(self._stub, call.method)
         try:

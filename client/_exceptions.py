@@ -8,7 +8,8 @@
     ├── DeadlineExceededError  no answer within `timeout_s`, or refused since there would be none
     ├── RequestCancelledError  cancelled by this side or by the server
     ├── AccessDeniedError      the server, or a proxy before it, wants credentials
-    └── InternalError          a stage failed
+    ├── InternalError          a stage failed
+    └── MissingExtraError      a package is not installed that a method of `Video` needs
 
 A message names the server and ends with what to do.
 """
@@ -63,6 +64,10 @@ class InternalError(ReelserveError):
     """A stage failed, or the answer could not be read."""
 
 
+class MissingExtraError(ReelserveError, ImportError):
+    """A package is not installed; the message names the extra that brings it."""
+
+
 ERROR_BY_STATUS: dict[grpc.StatusCode, type[ReelserveError]] = {
     grpc.StatusCode.CANCELLED: RequestCancelledError,
     grpc.StatusCode.UNKNOWN: InternalError,
@@ -95,6 +100,7 @@ ADVICE: dict[type[ReelserveError], str] = {
     RequestCancelledError: "send the request again",
     AccessDeniedError: "ask whoever runs the server for access",
     InternalError: "see the server's log",
+    MissingExtraError: "install it with `pip install 'reelserve[video]'`",
 }
 
 _TRANSPORT_FAILURES = (

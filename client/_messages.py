@@ -18,11 +18,11 @@ MICROSECONDS_PER_SECOND = 1_000_000
 LENGTH = struct.Struct("<I")
 """Stands before the text in a BYTES tensor of one element."""
 
-ResultT = TypeVar("ResultT")
+AnswerT = TypeVar("AnswerT")
 
 
 @dataclass(frozen=True)
-class Call(Generic[ResultT]):
+class UnaryCall(Generic[AnswerT]):
     """A call with one answer, as both clients make it.
 
     Args:
@@ -33,7 +33,7 @@ class Call(Generic[ResultT]):
 
     method: str
     message: Any
-    read: Callable[[Any], ResultT]
+    read: Callable[[Any], AnswerT]
 
 
 def infer_request(
@@ -59,21 +59,25 @@ def infer_request(
     return request
 
 
-def clip_call(model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float) -> Call[Video]:
+def clip_call(
+    model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float
+) -> UnaryCall[Video]:
     """Asks for a clip and nothing on the way."""
     message = infer_request(model, tensors, timeout_s)
-    return Call("ModelInfer", message, lambda answer: read_video(texts(answer)))
+    return UnaryCall("ModelInfer", message, lambda answer: read_video(texts(answer)))
 
 
-def server_ready_call() -> Call[bool]:
+def server_ready_call() -> UnaryCall[bool]:
     """Asks whether the server takes requests."""
-    return Call("ServerReady", service_pb2.ServerReadyRequest(), lambda answer: bool(answer.ready))
+    return UnaryCall(
+        "ServerReady", service_pb2.ServerReadyRequest(), lambda answer: bool(answer.ready)
+    )
 
 
-def model_ready_call(model: str) -> Call[bool]:
+def model_ready_call(model: str) -> UnaryCall[bool]:
     """Asks whether a model is served."""
     message = service_pb2.ModelReadyRequest(name=model)
-    return Call("ModelReady", message, lambda answer: bool(answer.ready))
+    return UnaryCall("ModelReady", message, lambda answer: bool(answer.ready))
 
 
 def texts(response: service_pb2.ModelInferResponse) -> dict[str, bytes]:

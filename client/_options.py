@@ -30,7 +30,7 @@ _NUMPY_DTYPES: dict[str, type[np.generic]] = {
 }
 
 ClientT = TypeVar("ClientT")
-ResultT = TypeVar("ResultT")
+ReturnT = TypeVar("ReturnT")
 P = ParamSpec("P")
 
 
@@ -140,7 +140,7 @@ def clip_request(
 def takes_options(
     build: Callable[P, ClipRequest],
 ) -> Callable[
-    [Callable[[ClientT, ClipRequest], ResultT]], Callable[Concatenate[ClientT, P], ResultT]
+    [Callable[[ClientT, ClipRequest], ReturnT]], Callable[Concatenate[ClientT, P], ReturnT]
 ]:
     """Gives a method the parameters of `build`, and their part of its help.
 
@@ -152,8 +152,8 @@ def takes_options(
     """
 
     def decorate(
-        method: Callable[[ClientT, ClipRequest], ResultT],
-    ) -> Callable[Concatenate[ClientT, P], ResultT]:
+        method: Callable[[ClientT, ClipRequest], ReturnT],
+    ) -> Callable[Concatenate[ClientT, P], ReturnT]:
         signature = _signature(method, build)
 
         def built(*args: P.args, **options: P.kwargs) -> ClipRequest:
@@ -164,7 +164,7 @@ def takes_options(
             return build(*args, **options)
 
         @functools.wraps(method)
-        def call(self: ClientT, *args: P.args, **options: P.kwargs) -> ResultT:
+        def call(self: ClientT, *args: P.args, **options: P.kwargs) -> ReturnT:
             return method(self, built(*args, **options))
 
         @functools.wraps(method)
@@ -174,7 +174,7 @@ def takes_options(
         made: Any = call_later if inspect.iscoroutinefunction(method) else call
         made.__signature__ = signature
         made.__doc__ = _docstring(method, build)
-        return cast(Callable[Concatenate[ClientT, P], ResultT], made)
+        return cast(Callable[Concatenate[ClientT, P], ReturnT], made)
 
     return decorate
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tritonclient.grpc import service_pb2
 
-from reelserve.client._messages import Call
+from reelserve.client._messages import UnaryCall
 
 NANOSECONDS_PER_S = 1e9
 
@@ -40,9 +40,9 @@ class StageStatistics:
         )
 
 
-def statistics_call() -> Call[dict[str, StageStatistics]]:
+def statistics_call() -> UnaryCall[dict[str, StageStatistics]]:
     """Asks for the counters of every model."""
-    return Call("ModelStatistics", service_pb2.ModelStatisticsRequest(), _read)
+    return UnaryCall("ModelStatistics", service_pb2.ModelStatisticsRequest(), _read)
 
 
 def _read(response: service_pb2.ModelStatisticsResponse) -> dict[str, StageStatistics]:

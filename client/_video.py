@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelserve.client import _media
+from reelserve.client._exceptions import InvalidArgumentError
+from reelserve.client._files import is_special, own_descriptor, write_output
 
 
 @dataclass(frozen=True)
@@ -14,7 +23,7 @@ class VideoInfo:
     """What the server says about a clip.
 
     Args:
-        seed: Of the noise; asking again with it gives the same clip.
+        seed: Seed of the noise; asking again with it gives the same clip.
         num_inference_steps: Denoising steps.
         guidance_scale: 1 means no guidance.
         num_frames: Frames of the clip.
@@ -79,24 +88,80 @@ class Video:
     def __repr__(self) -> str:
         return f"Video(mp4=<{len(self.mp4)} bytes>, info={self.info!r})"
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the MP4; its folder is created where missing.
+    def frames(self) -> NDArray[np.uint8]:
+        """Frames of the clip, `[F, H, W, 3]`, RGB; needs `reelserve[video]`.
 
-        The file appears whole or not at all.
+        Raises:
+            ReelserveError: If the clip cannot be decoded, or the extra is not installed.
+        """
+        return _media.decoded(self.mp4)
+
+    def thumbnail(self) -> bytes:
+        """The frame half-way as a PNG file; needs `reelserve[video]`.
+
+        Raises:
+            ReelserveError: If the clip cannot be decoded, or the extra is not installed.
+        """
+        frames = self.frames()
+        return _media.png(frames[len(frames) // 2])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the clip in the format that the path ends with; its folder is created.
+
+        `.mp4` holds the server's own bytes, `.webm` and `.gif` are encoded anew, `.png` is a
+        contact sheet of twelve frames; these three need `reelserve[video]`. A file appears whole
+        or not at all, and one that is replaced keeps its mode; pipes and devices are written to.
 
         Returns:
             The path.
 
         Raises:
-            OSError: If it cannot be written.
+            InvalidArgumentError: If the path ends with something else.
+            ReelserveError: If the clip cannot be decoded, or the extra is not installed.
+            OSError: If the file cannot be written.
         """
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that the last step is a rename.
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-        try:
-            partial.write_bytes(self.mp4)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_output(target, ENCODERS[output_suffix(target)](self))
         return target
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: a player."""
+        encoded = base64.b64encode(self.mp4).decode()
+        player = (
+            f'<video controls loop width="{self.info.width}" height="{self.info.height}" '
+            f'src="data:video/mp4;base64,{encoded}"></video>'
+        )
+        return {"text/html": player, "text/plain": repr(self)}
+
+
+ENCODERS: dict[str, Callable[[Video], bytes]] = {
+    ".mp4": lambda video: video.mp4,
+    ".webm": lambda video: _media.webm(video.frames(), video.info.fps),
+    ".gif": lambda video: _media.gif(video.frames(), video.info.fps),
+    ".png": lambda video: _media.png(_media.contact_sheet(video.frames())),
+}
+
+
+def check_format(path: Path) -> None:
+    """Looks whether a clip can be written in the format that a path ends with.
+
+    Raises:
+        InvalidArgumentError: If nothing writes it.
+        MissingExtraError: If what writes it is not installed.
+    """
+    if output_suffix(path) != ".mp4":
+        _media.pyav()
+
+
+def output_suffix(path: Path) -> str:
+    """The suffix of a path, which names a format; `.mp4` for a pipe or a device without one.
+
+    Raises:
+        InvalidArgumentError: If it is another one.
+    """
+    suffix = path.suffix.lower()
+    if suffix in ENCODERS:
+        return suffix
+    if own_descriptor(path) is not None or is_special(path):
+        return ".mp4"
+    raise InvalidArgumentError(f"path is {str(path)!r}; it must end with {', '.join(ENCODERS)}")

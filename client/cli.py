@@ -16,6 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import reelserve
+
 COMMAND_GROUP = "reelserve.commands"
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -25,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     commands = {entry.name: entry for entry in metadata.entry_points(group=COMMAND_GROUP)}
     stderr = error_console()
+    if arguments[:1] == ["--version"]:
+        Console(highlight=False).print(f"reelserve {reelserve.__version__}")
+        return OK
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_help(commands, Console() if arguments else Console(stderr=True))
         return OK if arguments else USAGE
@@ -65,7 +70,8 @@ def _print_help(commands: dict[str, metadata.EntryPoint], console: Console) -> N
     for name in sorted(commands):
         table.add_row(f"  {name}", _summary(commands[name]))
     console.print(table)
-    console.print("\nreelserve <command> --help says more.", highlight=False)
+    more = "reelserve <command> --help says more, reelserve --version its version."
+    console.print(f"\n{more}", highlight=False)
 
 
 def _summary(entry: metadata.EntryPoint) -> str:

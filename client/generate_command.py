@@ -1,47 +1,80 @@
-"""Draw a video from a sentence and save it as an MP4 file."""
+"""Draw videos from sentences and save them: MP4, WebM, GIF, or a picture of twelve frames."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
+import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
 from rich.console import Console
 from rich.table import Table
 
-from reelserve.client._base import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from reelserve.client._base import DEFAULT_TIMEOUT_S
 from reelserve.client._client import Client
 from reelserve.client._exceptions import ReelserveError
-from reelserve.client._options import GenerateOptions
-from reelserve.client._video import Video
+from reelserve.client._files import (
+    check_output,
+    is_special,
+    own_descriptor,
+    write_descriptor,
+    write_output,
+)
+from reelserve.client._options import MAX_TIMEOUT_S, GenerateOptions
+from reelserve.client._video import Video, check_format
+from reelserve.client.argument_types import real_number, whole_number
 from reelserve.client.cli import FAILURE, OK, error_console
+from reelserve.client.connection_arguments import add_connection_arguments, client_settings
 from reelserve.client.progress import follow
+from reelserve.client.prompts import (
+    STANDARD_INPUT,
+    has_standard_input,
+    prompts_in,
+    read_prompt,
+)
 from reelserve.pipeline.request import PRIORITIES
 
-SERVER_VARIABLE = "REELSERVE_SERVER"
+STANDARD_OUTPUT = Path("-")
+STDOUT = 1
+"""Its descriptor."""
+MIN_DIGITS = 3
+"""Digits of the number in the name of a clip, so that names sort."""
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """A clip that was asked for.
+
+    Args:
+        prompt: Its sentence.
+        seed: Its seed; None lets the server draw one.
+        path: File to write; `-` for standard output.
+    """
+
+    prompt: str
+    seed: int | None
+    path: Path
 
 
 def run(argv: list[str]) -> int:
     """Runs `reelserve generate` and returns its exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.output.is_dir():
-        parser.error(f"--output {arguments.output} is a folder; it must be a file")
-    stderr = error_console()
     try:
-        with (
-            Client(arguments.server) as client,
-            client.stream(arguments.prompt, **request_options(arguments)) as events,
-        ):
-            video = follow(events, stderr, _preview_writer(arguments.preview))
-        video.save(arguments.output)
-    except (ReelserveError, OSError) as error:
-        stderr.print(f"reelserve generate: {error}")
-        return FAILURE
-    _report(video, arguments.output, Console(highlight=False))
-    return OK
+        jobs = _jobs(arguments)
+        _check_places(jobs, arguments)
+        client = Client(**client_settings(arguments))
+        _begin_list(_list_file(arguments))
+    except (ReelserveError, ValueError, OSError) as error:
+        parser.error(str(error))
+    with client:
+        failed = sum(not _done(client, job, arguments) for job in jobs)
+    if failed and len(jobs) > 1:
+        error_console().print(f"reelserve generate: {failed} of {len(jobs)} clips failed")
+    return FAILURE if failed else OK
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +98,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     add("--priority", choices=PRIORITIES, help="batch lets interactive requests pass")
     add(
         "--timeout",
-        type=float,
+        type=real_number(0, MAX_TIMEOUT_S, above=True),
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
         dest="timeout_s",
@@ -73,7 +106,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--retries",
-        type=int,
+        type=whole_number(0),
         default=0,
         metavar="N",
         dest="max_retries",
@@ -89,29 +122,144 @@ def request_options(arguments: argparse.Namespace) -> GenerateOptions:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reelserve generate", description=__doc__)
-    parser.add_argument("prompt", help="a sentence")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out.mp4"), help="MP4 file (%(default)s)"
+    add = parser.add_argument
+    add(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="a sentence; '-', or nothing where standard input is no terminal, reads it there",
     )
-    parser.add_argument(
-        "--server",
-        default=os.environ.get(SERVER_VARIABLE, DEFAULT_URL),
-        metavar="HOST:PORT",
-        help=f"gRPC address; {SERVER_VARIABLE} sets the default (%(default)s)",
+    add("--prompts", metavar="FILE", help="file with a sentence a line, '-' for standard input")
+    add(
+        "--num-videos",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="clips of each sentence, with the seeds --seed, --seed + 1, … (%(default)s)",
     )
-    parser.add_argument(
-        "--preview", type=Path, metavar="FILE", help="PNG file for a first picture, half-way"
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out.mp4"),
+        metavar="FILE",
+        help="ends with .mp4, .webm, .gif or .png (twelve frames); '-' writes the MP4 to standard "
+        "output; several clips are out-001.mp4 and so on, with prompts and seeds in out.jsonl "
+        "(%(default)s)",
     )
+    add("--force", action="store_true", help="overwrite files that exist")
+    add("--preview", type=Path, metavar="FILE", help="PNG file for a first picture, half-way")
     add_request_arguments(parser)
+    add_connection_arguments(parser)
     return parser
+
+
+def _jobs(arguments: argparse.Namespace) -> list[ClipJob]:
+    prompts, count = _prompts(arguments), arguments.num_videos
+    if not _is_several(arguments):
+        return [ClipJob(prompts[0], arguments.seed, arguments.output)]
+    output, total = arguments.output, len(prompts) * count
+    if output == STANDARD_OUTPUT or own_descriptor(output) is not None or is_special(output):
+        raise ValueError(f"--output {output} takes 1 clip; several need files to be numbered")
+    if arguments.preview is not None:
+        raise ValueError("--preview takes the first picture of 1 clip; several are asked for")
+    digits = max(MIN_DIGITS, len(str(total)))
+    return [
+        ClipJob(
+            prompt,
+            None if arguments.seed is None else arguments.seed + take,
+            output.with_name(f"{output.stem}-{index * count + take + 1:0{digits}}{output.suffix}"),
+        )
+        for index, prompt in enumerate(prompts)
+        for take in range(count)
+    ]
+
+
+def _is_several(arguments: argparse.Namespace) -> bool:
+    """Whether clips are numbered, be it that there is one: a script knows the names before."""
+    return arguments.prompts is not None or arguments.num_videos > 1
+
+
+def _prompts(arguments: argparse.Namespace) -> list[str]:
+    if arguments.prompts is not None:
+        if arguments.prompt is not None:
+            raise ValueError("a sentence and --prompts are given; it must be one of them")
+        return prompts_in(arguments.prompts)
+    if arguments.prompt not in (None, STANDARD_INPUT):
+        return [arguments.prompt]
+    if arguments.prompt is None and not has_standard_input():
+        raise ValueError("no sentence is given: PROMPT, --prompts FILE, or standard input")
+    return [read_prompt()]
+
+
+def _check_places(jobs: list[ClipJob], arguments: argparse.Namespace) -> None:
+    """Looks before anything is drawn whether all of it can be saved."""
+    for job in jobs:
+        if job.path == STANDARD_OUTPUT:
+            if sys.stdout is None or sys.stdout.isatty():
+                raise ValueError("standard output must be a file or a program for --output -")
+            continue
+        check_output(job.path, overwrite=arguments.force)
+        check_format(job.path)
+    for path in (arguments.preview, _list_file(arguments)):
+        if path is not None:
+            check_output(path, overwrite=arguments.force)
+
+
+def _list_file(arguments: argparse.Namespace) -> Path | None:
+    """Takes a line of JSON for every clip of several."""
+    return arguments.output.with_suffix(".jsonl") if _is_several(arguments) else None
+
+
+def _begin_list(file: Path | None) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+
+
+def _done(client: Client, job: ClipJob, arguments: argparse.Namespace) -> bool:
+    """Draws and saves a clip; says why where that fails."""
+    stderr = error_console()
+    options: GenerateOptions = {**request_options(arguments), "seed": job.seed}
+    list_file = _list_file(arguments)
+    try:
+        with client.stream(job.prompt, **options) as events:
+            video = follow(events, stderr, _preview_writer(arguments.preview))
+        _save(video, job.path)
+        if list_file is not None:
+            _note(list_file, job, video)
+    except (ReelserveError, OSError) as error:
+        which = f"{job.path}: " if list_file is not None else ""
+        stderr.print(f"reelserve generate: {which}{error}")
+        return False
+    _report(video, job.path)
+    return True
+
+
+def _save(video: Video, path: Path) -> None:
+    if path == STANDARD_OUTPUT:
+        write_descriptor(STDOUT, video.mp4)
+    else:
+        video.save(path)
+
+
+def _note(file: Path, job: ClipJob, video: Video) -> None:
+    """Adds a clip to the list."""
+    told = {"file": job.path.name, "prompt": job.prompt, **asdict(video.info)}
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
 def _preview_writer(path: Path | None) -> Callable[[bytes], object]:
     """Writes a first picture to a file; nothing without one."""
-    return path.write_bytes if path is not None else lambda png: None
+    if path is None:
+        return lambda png: None
+    return lambda png: write_output(path, png)
 
 
-def _report(video: Video, path: Path, console: Console) -> None:
+def _report(video: Video, path: Path) -> None:
+    to_stdout = path == STANDARD_OUTPUT or own_descriptor(path) == STDOUT
+    console = Console(highlight=False, stderr=to_stdout)
     info = video.info
     table = Table("stage", "seconds", box=None, pad_edge=False)
     for stage, seconds in info.seconds.items():

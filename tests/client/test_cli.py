@@ -25,7 +25,7 @@ def test_help_lists_every_command_with_what_it_does(capsys):
     shown = capsys.readouterr().out
     for entry in metadata.entry_points(group=cli.COMMAND_GROUP):
         assert entry.name in shown
-    assert "Draw a video from a sentence" in shown
+    assert "Draw videos from sentences" in shown
     assert "not installed" not in shown
 
 

@@ -17,7 +17,6 @@ from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.bench.stage_times import settled_statistics, stage_seconds, stage_table
-from reelserve.tools.demo.contact_sheet import save_contact_sheet
 
 
 def run(argv: list[str]) -> int:
@@ -73,8 +72,7 @@ def _draw(url: str, arguments: argparse.Namespace, console: Console) -> Video:
 
 def _save(video: Video, arguments: argparse.Namespace, console: Console) -> None:
     clip = video.save(arguments.output_dir / "demo.mp4")
-    sheet = arguments.output_dir / "demo.png"
-    save_contact_sheet(video.mp4, arguments.prompt, sheet)
+    sheet = video.save(arguments.output_dir / "demo.png")
     info = video.info
     console.print(
         f"{clip}: {info.duration_s:g} s of {info.width}×{info.height}, "
