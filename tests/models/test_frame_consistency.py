@@ -4,7 +4,7 @@ import torch
 
 from reelserve.models.frame_consistency import FrameConsistency, _quantile
 from reelserve.pipeline.quality import flicker_energy, psnr
-from reelserve.training.measure_consistency import apply_filter, disturb
+from reelserve.training.measure_consistency import add_flicker, apply_filter
 
 FRAMES, SIDE = 40, 64
 
@@ -40,7 +40,7 @@ def consistency() -> FrameConsistency:
 def test_flicker_falls_when_clip_is_disturbed(
     consistency: FrameConsistency, clip: np.ndarray
 ) -> None:
-    disturbed = disturb(clip, np.random.default_rng(5))
+    disturbed = add_flicker(clip, np.random.default_rng(5))
     steady = apply_filter(consistency, disturbed)
     assert flicker_energy(steady, clip) < 0.3 * flicker_energy(disturbed, clip)
     assert psnr(steady, clip) > psnr(disturbed, clip) + 3
