@@ -30,7 +30,8 @@ def test_demo_leaves_a_clip_its_frames_and_the_seconds_of_every_stage(
     arguments = ["a red [circle]", "--model-repository", str(tiny_repository)]
     assert demo_command.run([*arguments, "--output-dir", str(tmp_path), "--seed", "3"]) == OK
     assert (tmp_path / "demo.mp4").read_bytes()[4:8] == b"ftyp"
-    assert Image.open(tmp_path / "demo.png").size[0] > 4 * 64
+    with Image.open(tmp_path / "demo.png") as sheet:
+        assert sheet.size[0] > 4 * 64
     shown = capsys.readouterr().out
     for stage in ("prompt_processor", "denoiser", "upsampler", "video_encoder", "total"):
         assert stage in shown
