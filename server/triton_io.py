@@ -37,28 +37,27 @@ SHUTTING_DOWN = "Server not ready"
 """How Triton answers a stage's call to another one once it was told to end."""
 
 
-def input_arrays(request: Any) -> dict[str, NDArray[Any]]:
+def input_arrays(request: pb_utils.InferenceRequest) -> dict[str, NDArray[Any]]:
     """Every input of a request by name; optional ones that were left out are absent."""
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def input_tensors(request: Any) -> dict[str, AnyTensor]:
+def input_tensors(request: pb_utils.InferenceRequest) -> dict[str, AnyTensor]:
     """Every input of a request by name; those that lie on a GPU stay there."""
     return {tensor.name(): _read(tensor) for tensor in request.inputs()}
 
 
-def response(outputs: AnyTensors) -> Any:
+def response(outputs: AnyTensors) -> pb_utils.InferenceResponse:
     """A response that holds `outputs`."""
     return pb_utils.InferenceResponse(_written(outputs))
 
 
-def _read(tensor: Any) -> AnyTensor:
+def _read(tensor: pb_utils.Tensor) -> AnyTensor:
     """Triton's tensor itself where it lies on a GPU, since NumPy cannot see it there."""
-    read: AnyTensor = tensor.as_numpy() if tensor.is_cpu() else tensor
-    return read
+    return tensor.as_numpy() if tensor.is_cpu() else tensor
 
 
-def _written(tensors: AnyTensors) -> list[Any]:
+def _written(tensors: AnyTensors) -> list[pb_utils.Tensor]:
     """Triton's tensors. One on a GPU is not copied: both have it until the last of them goes."""
     return [
         pb_utils.Tensor(name, np.ascontiguousarray(tensor))
@@ -71,7 +70,9 @@ def _written(tensors: AnyTensors) -> list[Any]:
     ]
 
 
-def error_response(error: Exception, request: Any, stage: str) -> Any:
+def error_response(
+    error: Exception, request: pb_utils.InferenceRequest, stage: str
+) -> pb_utils.InferenceResponse:
     """A response that says what went wrong and nothing of how this package is built.
 
     What the caller did not cause is logged with its stack trace.
@@ -97,11 +98,11 @@ def error_response(error: Exception, request: Any, stage: str) -> Any:
 
 
 def answer_each(
-    requests: Sequence[Any],
+    requests: Sequence[pb_utils.InferenceRequest],
     stage: str,
     progress: ProgressFolder,
-    compute: Callable[[Any], AnyTensors],
-) -> list[Any]:
+    compute: Callable[[pb_utils.InferenceRequest], AnyTensors],
+) -> list[pb_utils.InferenceResponse]:
     """Answers every request by itself, with its outputs or its error.
 
     Args:
@@ -114,8 +115,11 @@ def answer_each(
 
 
 def _answer(
-    request: Any, stage: str, progress: ProgressFolder, compute: Callable[[Any], AnyTensors]
-) -> Any:
+    request: pb_utils.InferenceRequest,
+    stage: str,
+    progress: ProgressFolder,
+    compute: Callable[[pb_utils.InferenceRequest], AnyTensors],
+) -> pb_utils.InferenceResponse:
     began = time.monotonic()
     try:
         check_not_cancelled(request, progress)
@@ -126,13 +130,12 @@ def _answer(
         return error_response(error, request, stage)
 
 
-def clip_key(request: Any) -> str:
+def clip_key(request: pb_utils.InferenceRequest) -> str:
     """The key under which the front end is told about the clip; any text from other callers."""
-    key: str = request.request_id().removeprefix(CALL_ID_PREFIX)
-    return key
+    return request.request_id().removeprefix(CALL_ID_PREFIX)
 
 
-def check_not_cancelled(request: Any, progress: ProgressFolder) -> None:
+def check_not_cancelled(request: pb_utils.InferenceRequest, progress: ProgressFolder) -> None:
     """Raises `ClipCancelledError` if nobody waits for the answer any more."""
     if request.is_cancelled() or progress.is_cancelled(clip_key(request)):
         raise ClipCancelledError("the request was cancelled")

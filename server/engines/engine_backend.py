@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import triton_python_backend_utils as pb_utils
+
 from reelserve.server.batching import run_batched, run_each
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
@@ -87,7 +89,9 @@ class EngineBackend(ABC):
         self._name = str(instance.config["name"])
         self._progress = ProgressFolder.from_environment()
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(
+        self, requests: list[pb_utils.InferenceRequest]
+    ) -> list[pb_utils.InferenceResponse]:
         """Computes a batch; every request gets its own response or error."""
         read = input_tensors if self.takes_device_tensors else input_arrays
         responses: list[Any] = [None] * len(requests)

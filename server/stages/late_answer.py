@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -25,14 +24,16 @@ class LateAnswer:
         progress: Told of steps and of the end.
     """
 
-    def __init__(self, request: Any, stage: str, progress: ProgressFolder) -> None:
+    def __init__(
+        self, request: pb_utils.InferenceRequest, stage: str, progress: ProgressFolder
+    ) -> None:
         self._request, self._stage, self._progress = request, stage, progress
         self._key, self._sender = clip_key(request), request.get_response_sender()
         self._began = time.monotonic()
 
     def cancelled(self) -> bool:
         """Whether nobody waits any more. Triton does not tell a step of an ensemble."""
-        return bool(self._sender.is_cancelled()) or self._progress.is_cancelled(self._key)
+        return self._sender.is_cancelled() or self._progress.is_cancelled(self._key)
 
     def stepped(self, clip: DiffusionClip) -> None:
         """Tells how far the clip is, and leaves a first look at it half-way."""
@@ -52,7 +53,7 @@ class LateAnswer:
         """Answers with an error."""
         self._send(error_response(error, self._request, self._stage))
 
-    def _send(self, answer: Any) -> None:
+    def _send(self, answer: pb_utils.InferenceResponse) -> None:
         try:
             self._sender.send(answer, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as problem:

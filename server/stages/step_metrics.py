@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -27,9 +26,7 @@ class StepRecorder:
         # Families are kept, since Triton drops a metric whose family nobody holds.
         self._families = {metric: _family(metric) for metric in OF_STEPS}
         self._metrics = {
-            metric: family.Metric(
-                labels={}, **({"buckets": list(metric.buckets)} if metric.buckets else {})
-            )
+            metric: family.Metric(labels={}, buckets=list(metric.buckets) or None)
             for metric, family in self._families.items()
         }
         self.held(0, 0)
@@ -47,6 +44,6 @@ class StepRecorder:
             self._metrics[STEP_SECONDS].observe(seconds)
 
 
-def _family(metric: Metric) -> Any:
+def _family(metric: Metric) -> pb_utils.MetricFamily:
     kind = getattr(pb_utils.MetricFamily, metric.kind.upper())
     return pb_utils.MetricFamily(PREFIX + metric.name, metric.text, kind)

@@ -1,9 +1,15 @@
 """Denoises the latents of every request in flight, step by step."""
 
+from __future__ import annotations
+
 import json
+from functools import partial
 from pathlib import Path
 
+import triton_python_backend_utils as pb_utils
+
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.server.batching import Arrays
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.stages.diffusion import clip_from_inputs
@@ -22,7 +28,7 @@ class TritonPythonModel:
     Out: LATENTS `[1, C, F, H, W]` FP32, when its steps are taken.
     """
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Reads the latent shape of the checkpoint and the bounds of this stage."""
         parameters = Parameters(json.loads(args["model_config"]))
         settings = LoopSettings(
@@ -35,20 +41,20 @@ class TritonPythonModel:
         self._progress = ProgressFolder.from_environment()
         self._loop = DenoisingLoop(self._denoise, settings, StepRecorder())
 
-    def execute(self, requests):
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """Takes requests in; the loop answers them later, from its threads."""
         for request in requests:
             answer = LateAnswer(request, "video_diffusion", self._progress)
             try:
                 inputs = input_arrays(request)
-                self._loop.admit(lambda inputs=inputs: clip_from_inputs(inputs, self._spec), answer)
+                self._loop.admit(partial(clip_from_inputs, inputs, self._spec), answer)
             except Exception as error:
                 answer.fail(error)
 
-    def finalize(self):
+    def finalize(self) -> None:
         """Ends what is in flight."""
         self._loop.close()
 
-    def _denoise(self, inputs):
+    def _denoise(self, inputs: Arrays) -> Arrays:
         """Calls the `denoiser` stage."""
         return call_model("denoiser", inputs, outputs=["VELOCITY"])

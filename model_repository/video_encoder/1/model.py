@@ -1,10 +1,14 @@
 """Encodes the frames of a clip as MP4; the last stage of `text_to_video`."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
+import triton_python_backend_utils as pb_utils
+
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.server.device_tensor import has_gpu
+from reelserve.server.device_tensor import AnyTensors, has_gpu
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.stages.clip_output import finish_clip, installed_versions
@@ -21,7 +25,7 @@ class TritonPythonModel:
     Out: VIDEO `[1]` STRING, the bytes of an MP4 file; INFO `[1]` STRING, JSON.
     """
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Reads what INFO says about the checkpoint and the installation."""
         self._spec = CheckpointSpec.load(Path(args["model_repository"]) / args["model_version"])
         self._versions = installed_versions()
@@ -34,11 +38,13 @@ class TritonPythonModel:
 
             device_video.warm_up(self._threads)
 
-    def execute(self, requests):
+    def execute(
+        self, requests: list[pb_utils.InferenceRequest]
+    ) -> list[pb_utils.InferenceResponse]:
         """Answers every request by itself."""
         return answer_each(requests, "video_encoder", self._progress, self._encode)
 
-    def _encode(self, request):
+    def _encode(self, request: pb_utils.InferenceRequest) -> AnyTensors:
         inputs = input_tensors(request)
         if "FRAMES" not in inputs:
             inputs["FRAMES"] = frames_in_place(inputs, clip_key(request), self._progress)
