@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.pipeline.atomic_file import replaced_file
+from reelserve.server.errors import ClipCancelledError
 
 VARIABLE = "REELSERVE_PROGRESS"
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -97,9 +98,14 @@ class ProgressFolder:
         self._touch(key, "cancel")
 
     def is_cancelled(self, key: str) -> bool:
-        """Whether somebody said so."""
+        """Whether somebody said so: the one signal by which stages learn that a clip is dropped."""
         path = self._file(key, "cancel")
         return path is not None and path.exists()
+
+    def check_not_cancelled(self, key: str) -> None:
+        """Raises `ClipCancelledError` if nobody waits for a clip any more."""
+        if self.is_cancelled(key):
+            raise ClipCancelledError("the request was cancelled")
 
     def read(self, key: str) -> list[Entry]:
         """What was told about a clip, in order; lines that make no sense are left out."""

@@ -122,7 +122,7 @@ def _answer(
 ) -> pb_utils.InferenceResponse:
     began = time.monotonic()
     try:
-        check_not_cancelled(request, progress)
+        progress.check_not_cancelled(clip_key(request))
         answer = response(compute(request))
         progress.stage_ended(clip_key(request), stage, began)
         return answer
@@ -133,12 +133,6 @@ def _answer(
 def clip_key(request: pb_utils.InferenceRequest) -> str:
     """The key under which the front end is told about the clip; any text from other callers."""
     return request.request_id().removeprefix(CALL_ID_PREFIX)
-
-
-def check_not_cancelled(request: pb_utils.InferenceRequest, progress: ProgressFolder) -> None:
-    """Raises `ClipCancelledError` if nobody waits for the answer any more."""
-    if request.is_cancelled() or progress.is_cancelled(clip_key(request)):
-        raise ClipCancelledError("the request was cancelled")
 
 
 def call_model(

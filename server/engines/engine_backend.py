@@ -16,7 +16,6 @@ from reelserve.server.batching import run_batched, run_each
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.triton_io import (
-    check_not_cancelled,
     clip_key,
     error_response,
     input_arrays,
@@ -98,7 +97,7 @@ class EngineBackend(ABC):
         live, began = [], time.monotonic()
         for index, request in enumerate(requests):
             try:
-                check_not_cancelled(request, self._progress)
+                self._progress.check_not_cancelled(clip_key(request))
                 live.append((index, read(request)))
             except Exception as error:
                 responses[index] = error_response(error, request, self._name)

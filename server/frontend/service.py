@@ -6,9 +6,10 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import ENSEMBLE_STAGES, INFO
@@ -125,30 +126,44 @@ class Service:
         clip.join()
         return clip
 
-    async def wait(self, clip: Clip, left_s: float, began: float) -> Answer:
-        """Waits for a clip; whoever stops waiting leaves it.
+    async def wait(
+        self,
+        clip: Clip,
+        left_s: float,
+        began: float,
+        telling: Coroutine[Any, Any, None] | None = None,
+    ) -> Answer:
+        """Waits for a clip; whoever stops waiting, by a cancel or a deadline, leaves it here.
 
         Args:
             clip: Clip that `begin` gave.
             left_s: Seconds until the deadline.
             began: When the request came; the clip may be older.
+            telling: Runs meanwhile, and ends when the clip has.
 
         Raises:
             CallError: How else it ended.
         """
+        waited = clip.result if telling is None else asyncio.ensure_future(telling)
         try:
-            await asyncio.wait({clip.result}, timeout=None if math.isinf(left_s) else left_s)
-            if not clip.result.done():
+            timeout_s = None if math.isinf(left_s) else left_s
+            done, _ = await asyncio.wait({waited}, timeout=timeout_s)
+            if not done:
                 raise deadline_passed()
-            answer = clip.result.result()
-        except CallError as error:
-            outcome = "failed" if clip.result.done() else "cancelled"
-            self.leave(clip, outcome)
-            # A copy: others may wait for the same clip.
-            raise CallError(error.code, error.message) from None
-        except asyncio.CancelledError:
+            if telling is not None:
+                await waited
+        except BaseException:
             self.leave(clip)
             raise
+        finally:
+            if telling is not None:
+                waited.cancel()
+        try:
+            answer = clip.result.result()
+        except CallError as error:
+            self.leave(clip, "failed")
+            # A copy: others may wait for the same clip.
+            raise CallError(error.code, error.message) from None
         self.recorder.count(REQUESTS, outcome="ok")
         self.recorder.observe(REQUEST_SECONDS, time.monotonic() - began)
         return answer

@@ -12,7 +12,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import EVENT
-from reelserve.server.frontend.call_errors import CallError, deadline_passed
+from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.clip import Clip
 from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
@@ -80,11 +80,8 @@ class StreamCall:
             request, left_s = read_call(self._service, raw, self._context)
             request_id = request.id
             clip = self._service.begin(request, left_s)
-            if request.progress:
-                await self._tell(clip, request, left_s)
-            # The clip may be older than this request.
-            left_s -= time.monotonic() - began
-            outputs = dict(await self._service.wait(clip, left_s, began))
+            telling = self._tell(clip, request) if request.progress else None
+            outputs = dict(await self._service.wait(clip, left_s, began, telling))
             reply = service_pb2.ModelStreamInferResponse(
                 infer_response=_last(clip, request, outputs)
             )
@@ -101,22 +98,12 @@ class StreamCall:
             await asyncio.wait({before})
         await self._write(reply)
 
-    async def _tell(self, clip: Clip, request: InferRequest, left_s: float) -> None:
-        """Tells the events of a clip until it has ended, or its deadline passes."""
-
-        async def tell() -> None:
-            async with contextlib.aclosing(clip_events(clip, self._service.remaining_s)) as events:
-                async for outputs in events:
-                    message = answer(outputs, request.id, last=False)
-                    await self._write(service_pb2.ModelStreamInferResponse(infer_response=message))
-
-        try:
-            await asyncio.wait_for(tell(), None if math.isinf(left_s) else left_s)
-        except BaseException as error:
-            self._service.leave(clip)
-            if isinstance(error, asyncio.TimeoutError):
-                raise deadline_passed() from None
-            raise
+    async def _tell(self, clip: Clip, request: InferRequest) -> None:
+        """Tells the events of a clip until it has ended."""
+        async with contextlib.aclosing(clip_events(clip, self._service.remaining_s)) as events:
+            async for outputs in events:
+                message = answer(outputs, request.id, last=False)
+                await self._write(service_pb2.ModelStreamInferResponse(infer_response=message))
 
     async def _write(self, message: Any) -> None:
         async with self._writing:

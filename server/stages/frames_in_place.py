@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from reelserve.pipeline.contract import STAGES
 from reelserve.server.device_tensor import AnyTensor, AnyTensors
-from reelserve.server.errors import ClipCancelledError
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.triton_io import call_model_in_place
 
@@ -31,8 +30,7 @@ def frames_in_place(inputs: AnyTensors, key: str, progress: ProgressFolder) -> A
         raise ValueError("FRAMES is missing; it must hold 1 clip")
     tensor = inputs["LATENTS"]
     for name in FRAME_STAGES:
-        if progress.is_cancelled(key):
-            raise ClipCancelledError("the request was cancelled")
+        progress.check_not_cancelled(key)
         (source,), (result,) = STAGES[name].inputs, STAGES[name].outputs
         # The frames of the stage before are freed here.
         tensor = call_model_in_place(name, {source.name: tensor}, [result.name], key=key)[

@@ -32,8 +32,8 @@ class LateAnswer:
         self._began = time.monotonic()
 
     def cancelled(self) -> bool:
-        """Whether nobody waits any more. Triton does not tell a step of an ensemble."""
-        return self._sender.is_cancelled() or self._progress.is_cancelled(self._key)
+        """Whether nobody waits any more. Triton itself does not tell a step of an ensemble."""
+        return self._progress.is_cancelled(self._key)
 
     def stepped(self, clip: DiffusionClip) -> None:
         """Tells how far the clip is, and leaves a first look at it half-way."""
