@@ -1,4 +1,4 @@
-"""Runs an AOTInductor package that a Triton config describes; torch is imported here only."""
+"""Runs an AOTInductor package that a Triton config describes; imports torch."""
 
 from __future__ import annotations
 

@@ -26,9 +26,10 @@ from reelserve.server.launch.stage_processes import has_ended, instance_processe
 HOST = "127.0.0.1"
 READY_POLL_S = 0.1
 EXIT_TIMEOUT_S = 10
-"""How long Triton waits for requests in flight once it was told to end."""
+"""How long Triton waits for requests that it still has once it was told to end; after a drain these
+are previews alone."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
-"""Stages end after the last request; what still lives then is killed."""
+"""How long Triton and its stages may take to end by themselves; then their group is killed."""
 PORT_ATTEMPTS = 3
 PROBE_TIMEOUT_S = 5.0
 SCHEDULING = ("--rate-limit=execution_count",)
