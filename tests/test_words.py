@@ -15,10 +15,12 @@ CLEAN = (
     "export",
     "kernels",
     "loadtest",
+    "model_repository",
     "models",
     "pipeline",
     "runtimes",
     "server",
+    "tools",
     "training",
 )
 HALF_A_SENTENCE = re.compile(r"(?:Of|That) ")
