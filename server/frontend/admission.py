@@ -21,7 +21,7 @@ def clip_units(num_frames: int, height: int, width: int, num_inference_steps: in
 
 
 @dataclass
-class Line:
+class TritonLoad:
     """The clips of one Triton, which share its machine evenly.
 
     Args:
@@ -49,58 +49,58 @@ class Place:
     """A clip in flight.
 
     Args:
-        line: The Triton that draws it.
+        load: The load of the Triton that draws it.
         units: See `clip_units`.
-        began_share_s: The line's clock when it was taken.
+        began_share_s: Value of `TritonLoad.share_s` when it was taken.
     """
 
-    line: Line
+    load: TritonLoad
     units: float
     began_share_s: float
 
     def taken_s(self) -> float:
         """Its share of the machine's time until now."""
-        return self.line.share_s() - self.began_share_s
+        return self.load.share_s() - self.began_share_s
 
 
 class Admission:
     """All places of a server; of one thread.
 
     Args:
-        lines: One for each Triton.
+        loads: The load of each Triton.
         limit: Clips in flight on each.
         together: Clips that take steps together on each; the others wait.
     """
 
-    def __init__(self, lines: Sequence[Line], limit: int, together: int) -> None:
-        self._lines, self._limit, self._together = lines, limit, together
+    def __init__(self, loads: Sequence[TritonLoad], limit: int, together: int) -> None:
+        self._loads, self._limit, self._together = loads, limit, together
         self._seconds_per_unit: float | None = None
 
     @property
     def limit(self) -> int:
         """Clips in flight over all Tritons."""
-        return self._limit * len(self._lines)
+        return self._limit * len(self._loads)
 
     @property
     def in_flight(self) -> int:
         """Clips in flight over all Tritons."""
-        return sum(len(line.places) for line in self._lines)
+        return sum(len(load.places) for load in self._loads)
 
     @property
     def ready(self) -> bool:
         """Whether a Triton takes clips."""
-        return any(line.ready for line in self._lines)
+        return any(load.ready for load in self._loads)
 
-    def choose(self) -> Line | None:
+    def choose(self) -> TritonLoad | None:
         """The Triton with the fewest clips, if it has a place left."""
-        ready = [line for line in self._lines if line.ready]
-        line = min(ready, key=lambda one: len(one.places), default=None)
-        return line if line is not None and len(line.places) < self._limit else None
+        ready = [load for load in self._loads if load.ready]
+        load = min(ready, key=lambda one: len(one.places), default=None)
+        return load if load is not None and len(load.places) < self._limit else None
 
-    def take(self, line: Line, units: float) -> Place:
+    def take(self, load: TritonLoad, units: float) -> Place:
         """Takes a place; `free` gives it back."""
-        place = Place(line, units, line.share_s())
-        line.places.append(place)
+        place = Place(load, units, load.share_s())
+        load.places.append(place)
         return place
 
     def free(self, place: Place, *, finished: bool) -> None:
@@ -109,15 +109,15 @@ class Admission:
             cost, known = place.taken_s() / place.units, self._seconds_per_unit
             self._seconds_per_unit = cost if known is None else known + MEMORY * (cost - known)
         else:
-            place.line.share_s()
-        place.line.places.remove(place)
+            place.load.share_s()
+        place.load.places.remove(place)
 
-    def expected_s(self, line: Line, units: float) -> float | None:
+    def expected_s(self, load: TritonLoad, units: float) -> float | None:
         """Seconds that a clip takes behind all others of a Triton; None while nothing is known."""
         cost = self._seconds_per_unit
         if cost is None:
             return None
-        return units * cost + sum(self._left_s(place, cost) for place in line.places)
+        return units * cost + sum(self._left_s(place, cost) for place in load.places)
 
     def next_end_s(self) -> float | None:
         """Seconds until a clip in flight ends; None while nothing is known.
@@ -125,8 +125,8 @@ class Admission:
         The oldest clips are those that share the machine, as many as take steps together.
         """
         cost, ends = self._seconds_per_unit, []
-        for line in self._lines:
-            oldest = line.places[: self._together]
+        for load in self._loads:
+            oldest = load.places[: self._together]
             if cost is not None and oldest:
                 ends.append(min(self._left_s(place, cost) for place in oldest) * len(oldest))
         return min(ends, default=None)
@@ -134,7 +134,7 @@ class Admission:
     def remaining_s(self, place: Place) -> float | None:
         """Estimate of the seconds until a clip is there; None while nothing is known."""
         cost = self._seconds_per_unit
-        return None if cost is None else self._left_s(place, cost) * len(place.line.places)
+        return None if cost is None else self._left_s(place, cost) * len(place.load.places)
 
     def retry_after_s(self, unknown_s: float) -> float:
         """Whole seconds after which a refused request may be sent again."""

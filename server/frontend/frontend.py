@@ -129,7 +129,7 @@ class FrontEnd:
 
     def _metrics(self) -> bytes:
         urls = {
-            one.line.name: one.metrics_url if one.line.ready else ""
+            one.load.name: one.metrics_url if one.load.ready else ""
             for one in self._service.upstreams
         }
         return exposition(self._service.recorder.registry, urls)

@@ -80,7 +80,7 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _statistics(self, raw: bytes, context: Context) -> bytes:
         _read_message(service_pb2.ModelStatisticsRequest, raw)
-        ready = [upstream for upstream in self._service.upstreams if upstream.line.ready]
+        ready = [upstream for upstream in self._service.upstreams if upstream.load.ready]
         if not ready:
             raise self._service.upstreams[0].starting()
         calls = (upstream.pass_on("ModelStatistics", raw) for upstream in ready)
@@ -99,7 +99,7 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _pass_on(self, method: str, raw: bytes, context: Context) -> bytes:
         upstreams = self._service.upstreams
-        upstream = next((one for one in upstreams if one.line.ready), upstreams[0])
+        upstream = next((one for one in upstreams if one.load.ready), upstreams[0])
         return await upstream.pass_on(method, raw)
 
     async def _closed(self, method: str, raw: bytes, context: Context) -> bytes:

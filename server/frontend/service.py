@@ -14,7 +14,7 @@ from typing import Any
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import ENSEMBLE_STAGES, INFO
 from reelserve.pipeline.request import VideoRequest
-from reelserve.server.frontend.admission import Admission, Line, clip_units
+from reelserve.server.frontend.admission import Admission, TritonLoad, clip_units
 from reelserve.server.frontend.call_errors import CallError, deadline_passed, invalid, unavailable
 from reelserve.server.frontend.clip import Answer, Clip, elapsed_by_stage
 from reelserve.server.frontend.messages import InferRequest
@@ -80,7 +80,7 @@ class Service:
         )
         self.upstreams, self._progress = upstreams, progress
         self._admission = Admission(
-            [upstream.line for upstream in upstreams],
+            [upstream.load for upstream in upstreams],
             settings.max_requests_in_flight,
             settings.max_active_requests,
         )
@@ -91,7 +91,7 @@ class Service:
             {
                 REQUESTS_IN_FLIGHT: lambda: self._admission.in_flight,
                 MAX_REQUESTS_IN_FLIGHT: lambda: self._admission.limit,
-                TRITONS_READY: lambda: sum(upstream.line.ready for upstream in upstreams),
+                TRITONS_READY: lambda: sum(upstream.load.ready for upstream in upstreams),
             }
         )
 
@@ -199,23 +199,23 @@ class Service:
         for clip in list(self._clips):
             clip.fail(unavailable("the server is shutting down", RESTART_S))
 
-    def abandoned_s(self, line: Line) -> float:
+    def abandoned_s(self, load: TritonLoad) -> float:
         """How long Triton has gone on with a clip for which nobody waits; 0 if there is none."""
-        left = [c.left_at for c in self._clips if c.place.line is line and c.left_at is not None]
+        left = [c.left_at for c in self._clips if c.place.load is load and c.left_at is not None]
         return time.monotonic() - min(left) if left else 0.0
 
     def _accept(self, request: InferRequest, checked: VideoRequest, left_s: float) -> Clip:
-        line = self._admission.choose()
-        if line is None:
+        load = self._admission.choose()
+        if load is None:
             raise self._full()
         units = clip_units(
             checked.num_frames, checked.height, checked.width, checked.num_inference_steps
         )
-        expected_s = self._admission.expected_s(line, units)
+        expected_s = self._admission.expected_s(load, units)
         if left_s <= 0 or (expected_s is not None and expected_s > left_s):
             raise self._too_late(left_s, expected_s)
-        upstream = next(one for one in self.upstreams if one.line is line)
-        place = self._admission.take(line, units)
+        upstream = next(one for one in self.upstreams if one.load is load)
+        place = self._admission.take(load, units)
         clip = Clip(request.tensors, upstream, place, self._progress, self._ended)
         self._clips.add(clip)
         self._cache.add(request.tensors, clip)

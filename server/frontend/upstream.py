@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from reelserve.server.frontend.admission import Line
+from reelserve.server.frontend.admission import TritonLoad
 from reelserve.server.frontend.call_errors import CallError, from_triton, unavailable
 
 SERVICE = "inference.GRPCInferenceService"
@@ -73,7 +73,7 @@ class Upstream:
     """
 
     def __init__(self, name: str, secret: Secret, lost: Callable[[], str | None]) -> None:
-        self.line = Line(name)
+        self.load = TritonLoad(name)
         self.metrics_url = ""
         self._secret, self._lost = secret, lost
         self._channel: grpc.aio.Channel | None = None
@@ -81,11 +81,11 @@ class Upstream:
     def connect(self, channel: grpc.aio.Channel, metrics_url: str) -> None:
         """Takes calls from now on."""
         self.metrics_url, self._channel = metrics_url, channel
-        self.line.ready = True
+        self.load.ready = True
 
     def disconnect(self) -> None:
         """Takes none any more; those that run fail when the channel is closed."""
-        self.line.ready, self._channel = False, None
+        self.load.ready, self._channel = False, None
 
     async def infer(self, request: service_pb2.ModelInferRequest) -> Any:
         """Calls a model and waits as long as it takes.
@@ -131,7 +131,7 @@ class Upstream:
         while time.monotonic() < deadline:
             if channel is not self._channel or self._lost() is not None:
                 # Nothing new until it has been started again.
-                self.line.ready = False
+                self.load.ready = False
                 return True
             await asyncio.sleep(DEATH_SEEN_S / 10)
         # A stage that is stopped for a while; a connection that broke.

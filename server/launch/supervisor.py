@@ -60,7 +60,7 @@ class Supervisor:
         """
         while True:
             reason = await self._watch()
-            _log.error("%s: %s; it is started again", self._upstream.line.name, reason)
+            _log.error("%s: %s; it is started again", self._upstream.load.name, reason)
             while not await self._started_again(reason):
                 reason = "it did not start"
 
@@ -77,7 +77,7 @@ class Supervisor:
                 return reason
             if (reason := await self._triton.hung(self._hang_timeout_s)) is not None:
                 return reason
-            if self._service.abandoned_s(self._upstream.line) > ABANDONED_S:
+            if self._service.abandoned_s(self._upstream.load) > ABANDONED_S:
                 return f"a clip for which nobody waits has not ended for {ABANDONED_S:g} s"
 
     async def _started_again(self, reason: str) -> bool:
@@ -89,11 +89,11 @@ class Supervisor:
         try:
             await self._triton.start()
         except ServerError as error:
-            _log.error("%s: %s", self._upstream.line.name, error)
+            _log.error("%s: %s", self._upstream.load.name, error)
             return False
         self._upstream.connect(self._triton.channel, self._triton.metrics_url)
         self._service.recorder.count(TRITON_RESTARTS)
-        _log.warning("%s is ready again", self._upstream.line.name)
+        _log.warning("%s is ready again", self._upstream.load.name)
         return True
 
     def _backoff_s(self, reason: str) -> float:
@@ -102,7 +102,7 @@ class Supervisor:
         lately = [moment for moment in self._restarts if now - moment < RESTARTS_WITHIN_S]
         if len(lately) >= MAX_RESTARTS and not self._service.ready:
             raise ServerError(
-                f"{self._upstream.line.name} was started again {MAX_RESTARTS} times within "
+                f"{self._upstream.load.name} was started again {MAX_RESTARTS} times within "
                 f"{RESTARTS_WITHIN_S:g} s and given up: {reason}\n{self._triton.errors()}"
             )
         return min(MAX_BACKOFF_S, 2.0 ** (len(lately) - 1)) if lately else 0.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reelserve.server.frontend.admission import Line
+from reelserve.server.frontend.admission import TritonLoad
 from reelserve.server.frontend.call_errors import unavailable
 from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.messages import InferRequest, answer
@@ -45,7 +45,7 @@ class FakeUpstream:
     """A Triton whose calls wait until a test answers them."""
 
     def __init__(self, name: str = "triton", *, ready: bool = True) -> None:
-        self.line = Line(name, ready)
+        self.load = TritonLoad(name, ready)
         self.metrics_url = "http://127.0.0.1:9/metrics"
         self.calls: list[tuple[Any, asyncio.Future[Any]]] = []
         self.replies: dict[str, bytes] = {}

@@ -80,7 +80,7 @@ class Drawn:
     def __init__(self, folder):
         self.upstream, self.progress = FakeUpstream(), ProgressFolder(folder)
         self.ended = []
-        place = Place(self.upstream.line, 1.0, 0.0)
+        place = Place(self.upstream.load, 1.0, 0.0)
         tensors = request(seed=3).tensors
         self.clip = Clip(tensors, self.upstream, place, self.progress, self.ended.append)
         self.folder = folder

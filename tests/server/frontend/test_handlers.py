@@ -284,7 +284,7 @@ async def test_other_models_may_not_be_called(tmp_path, stage):
 async def test_what_only_reads_is_asked_of_a_triton_that_is_ready(tmp_path):
     async with serving(tmp_path, tritons=2) as caller:
         idle, ready = caller.rig.upstreams
-        idle.line.ready = False
+        idle.load.ready = False
         ready.replies["ServerMetadata"] = service_pb2.ServerMetadataResponse(
             name="triton"
         ).SerializeToString()
@@ -301,9 +301,9 @@ async def test_statistics_are_those_of_all_tritons(tmp_path):
             upstream.replies["ModelStatistics"] = reply.SerializeToString()
         ask = service_pb2.ModelStatisticsRequest()
         (both,) = (await caller.stub.ModelStatistics(ask)).model_stats
-        caller.rig.upstreams[0].line.ready = False
+        caller.rig.upstreams[0].load.ready = False
         (one,) = (await caller.stub.ModelStatistics(ask)).model_stats
-        caller.rig.upstreams[1].line.ready = False
+        caller.rig.upstreams[1].load.ready = False
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await caller.stub.ModelStatistics(ask)
 

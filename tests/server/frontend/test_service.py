@@ -73,7 +73,7 @@ async def test_service_refuses_over_the_limit_and_says_when_to_try_again(tmp_pat
 @asynchronous
 async def test_service_refuses_while_there_is_no_triton(tmp_path):
     rig = Rig(tmp_path)
-    rig.upstream.line.ready = False
+    rig.upstream.load.ready = False
     error = await error_of(rig.ask())
 
     assert error.code is grpc.StatusCode.UNAVAILABLE
@@ -111,10 +111,10 @@ async def test_a_place_is_kept_until_triton_has_ended_its_work(tmp_path):
 
     assert rig.progress.is_cancelled(key) and rig.in_flight == 1
     assert (await error_of(rig.ask())).code is grpc.StatusCode.UNAVAILABLE
-    assert rig.service.abandoned_s(rig.upstream.line) > 0
+    assert rig.service.abandoned_s(rig.upstream.load) > 0
     rig.upstream.fail(CallError(grpc.StatusCode.CANCELLED, "the request was cancelled"))
     await until(lambda: rig.in_flight == 0)
-    assert rig.service.abandoned_s(rig.upstream.line) == 0
+    assert rig.service.abandoned_s(rig.upstream.load) == 0
     assert not rig.progress.is_cancelled(key)
     assert rig.outcomes() == {"cancelled": 1, "refused": 1}
     assert rig.metric("cancels_total", model="text_to_video", stage="prompt_processor") == 1
@@ -197,7 +197,7 @@ async def test_clips_are_shared_out_over_the_tritons(tmp_path):
     words = "8 requests are in flight, as many as the limit; retry after 5 s"
     assert (await error_of(rig.ask())).message == words
 
-    rig.upstreams[1].line.ready = False
+    rig.upstreams[1].load.ready = False
     for number in range(4):
         rig.upstreams[0].draw(number)
     rig.upstreams[1].fail(CallError(grpc.StatusCode.UNAVAILABLE, "lost"), 2)
@@ -262,6 +262,6 @@ async def test_remaining_is_none_until_something_is_known(tmp_path):
 
 def test_fake_upstream_looks_like_the_real_one():
     real = Upstream("x", Secret(), lambda: None)
-    for name in ("line", "metrics_url", "infer", "pass_on", "starting"):
+    for name in ("load", "metrics_url", "infer", "pass_on", "starting"):
         assert hasattr(real, name) and hasattr(FakeUpstream(), name)
     assert str(real.starting()) == str(FakeUpstream().starting())

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reelserve.server.frontend.admission import Line
+from reelserve.server.frontend.admission import TritonLoad
 from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.launch import supervisor as supervisor_module
 from reelserve.server.launch.supervisor import MAX_RESTARTS, RESTARTS_WITHIN_S, Supervisor
@@ -45,10 +45,10 @@ class Triton:
 
 class Upstream(FakeUpstream):
     def connect(self, url, metrics_url):
-        self.line.ready = True
+        self.load.ready = True
 
     def disconnect(self):
-        self.line.ready = False
+        self.load.ready = False
         for _, future in self.calls:
             if not future.done():
                 future.set_exception(self.starting())
@@ -61,7 +61,7 @@ class Kept:
         self.rig, self.waits = Rig(folder), []
         self.triton, self.upstream = Triton(), Upstream(ready=False)
         self.rig.service.upstreams[0] = self.upstream
-        self.rig.service._admission._lines[0] = self.upstream.line
+        self.rig.service._admission._loads[0] = self.upstream.load
         self.supervisor = Supervisor(self.triton, self.upstream, self.rig.service, 7.0)
 
         async def sleep(seconds):
@@ -79,7 +79,7 @@ class Kept:
         starts = self.triton.starts
         self.triton.reason = reason
         await until(lambda: self.triton.starts > starts or self.task.done())
-        await until(lambda: self.upstream.line.ready or self.task.done())
+        await until(lambda: self.upstream.load.ready or self.task.done())
 
     async def end(self):
         self.task.cancel()
@@ -94,7 +94,7 @@ def kept(tmp_path, monkeypatch):
 @asynchronous
 async def test_supervisor_starts_again_what_has_died(kept, caplog):
     await kept.start()
-    assert kept.upstream.line.ready
+    assert kept.upstream.load.ready
     await kept.lose()
 
     assert kept.triton.starts == 2 and kept.triton.stops == [0], "what is left is killed"
@@ -111,7 +111,7 @@ async def test_supervisor_starts_again_what_has_died(kept, caplog):
 async def test_supervisor_starts_again_what_hangs(kept):
     await kept.start()
     kept.triton.hang = "the process of denoiser has been stopped for 7 s"
-    await until(lambda: kept.triton.starts == 2 and kept.upstream.line.ready)
+    await until(lambda: kept.triton.starts == 2 and kept.upstream.load.ready)
     await kept.end()
 
 
@@ -153,17 +153,17 @@ async def test_supervisor_waits_longer_every_time_and_gives_up(kept):
     with pytest.raises(ServerError, match=words) as caught:
         kept.task.result()
     assert "given up: the process of denoiser has died\nits own words" in str(caught.value)
-    assert not kept.upstream.line.ready
+    assert not kept.upstream.load.ready
 
 
 @asynchronous
 async def test_supervisor_does_not_give_up_while_another_triton_serves(kept):
-    kept.rig.service._admission._lines.append(Line("another", ready=True))
+    kept.rig.service._admission._loads.append(TritonLoad("another", ready=True))
     await kept.start()
     for _ in range(MAX_RESTARTS + 3):
         await kept.lose()
 
-    assert not kept.task.done() and kept.upstream.line.ready
+    assert not kept.task.done() and kept.upstream.load.ready
     assert kept.waits[MAX_RESTARTS:] == [16.0, 32.0, 60.0]
     await kept.end()
 
@@ -173,7 +173,7 @@ async def test_supervisor_tries_again_when_a_start_fails(kept, caplog):
     await kept.start()
     kept.triton.refuses = 2
     await kept.lose()
-    await until(lambda: kept.upstream.line.ready)
+    await until(lambda: kept.upstream.load.ready)
 
     assert kept.triton.starts == 4 and kept.waits == [0.0, 1.0, 2.0]
     assert caplog.messages.count("triton: no memory") == 2
@@ -198,7 +198,7 @@ async def test_start_says_why_when_triton_does_not_start(kept):
     kept.triton.refuses = 1
     with pytest.raises(ServerError, match="no memory"):
         await kept.supervisor.start()
-    assert not kept.upstream.line.ready
+    assert not kept.upstream.load.ready
 
 
 @asynchronous
@@ -207,4 +207,4 @@ async def test_stop_ends_triton_in_its_own_time(kept):
     await kept.end()
     await kept.supervisor.stop()
 
-    assert kept.triton.stops == [20] and not kept.upstream.line.ready
+    assert kept.triton.stops == [20] and not kept.upstream.load.ready
