@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
-"""There while the driver is loaded."""
+"""Device file that exists while the driver is loaded."""
 
 
 class DeviceTensor(Protocol):

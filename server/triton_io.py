@@ -1,4 +1,4 @@
-"""Between Triton's requests and NumPy; importable inside a Triton stage only."""
+"""Converts between Triton's requests and NumPy arrays; importable inside a Triton stage only."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _exec(
 
 
 def raise_error(name: str, message: str) -> NoReturn:
-    """Raises what another model answered, as the error that it was there.
+    """Raises the error that another model answered with, as the exception that it was there.
 
     A caller's mistake, a full stage and a cancelled request keep their own words.
     """

@@ -20,7 +20,8 @@ from reelserve.server.engines.torch_tensors import OUTPUT_DEVICES, TORCH_TYPES, 
 from reelserve.server.parameters import Parameters, available_cores
 
 FULL_BELOW = 0.4
-"""A GPU with less than this share free gets full: the peak of another stage must find its room."""
+"""Share of free memory below which a run's memory is given back: other stages need room for their
+peaks."""
 RUNS_BEFORE_CAPTURE = 2
 """The second one finds every library set up, as a capture must."""
 

@@ -1,4 +1,4 @@
-"""Names what goes wrong on a GPU; imports torch."""
+"""Turns failures on a GPU into errors that name their cause; imports torch."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 DECODE_STEPS = 9
-"""What follows denoising costs as much as about so many steps (`docs/results/bench_cpu.json`)."""
+"""Denoising steps that cost about as much as all that follows (`docs/results/bench_cpu.json`)."""
 MEMORY = 0.3
 """Weight of the newest clip in the average cost."""
 LEAST_SHARE_LEFT = 0.05
@@ -64,7 +64,7 @@ class Place:
 
 
 class Admission:
-    """All places of a server; of one thread.
+    """Gives out the places of a server; used by one thread alone.
 
     Args:
         loads: The load of each Triton.

@@ -60,7 +60,7 @@ class Clip:
         self._entries: list[Entry] = []
         progress.open_clip(self.key)
         self.result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        # A result that nobody asks for is no mistake.
+        # An error that nobody waits for must not be reported as never retrieved.
         self.result.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._task = asyncio.create_task(self._draw(tensors))
 

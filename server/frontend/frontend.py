@@ -23,14 +23,14 @@ MOST_BYTES_PER_CHARACTER = 4
 REQUEST_OVERHEAD_BYTES = 64 * 1024
 """Room for what a message holds beside its two prompts: names, shapes, an id, parameters."""
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 10_000
-"""Between two questions whether a silent caller is still there, and how long it may take; without
-them a link that was cut is never noticed."""
+"""Interval of keepalive pings to a silent caller, and how long its answer may take; without them a
+link that was cut is never noticed."""
 LEAST_PING_INTERVAL_MS = 5_000
-"""Between two such questions of a caller."""
+"""Shortest interval at which a caller may send keepalive pings."""
 STUCK_AFTER_S = 10.0
-"""An event loop that has not run for so long does not live."""
+"""Time without a beat after which the event loop counts as stuck."""
 STOP_GRACE_S = 5.0
-"""For answers that are being written."""
+"""How long answers that are being written may take at the end."""
 
 
 class PortError(RuntimeError):

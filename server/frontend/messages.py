@@ -1,4 +1,4 @@
-"""Between Triton's gRPC messages and NumPy.
+"""Converts between Triton's gRPC messages and NumPy arrays.
 
 What a caller sends is read tensor by tensor and written anew for Triton: nothing else of it, no
 sequence id, no shared memory and no parameter, gets there.
@@ -168,7 +168,7 @@ def with_seconds(info: bytes, seconds: Mapping[str, float]) -> bytes:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A caller's text in an error: quoted, and no book."""
+    """A caller's text for an error message: quoted, and cut short."""
     return repr(text if len(text) <= most else text[:most] + "…")
 
 

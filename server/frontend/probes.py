@@ -28,7 +28,7 @@ class ProbeServer:
         host: Address to listen on.
         port: TCP port; 0 takes a free one.
         pages: Path to what gives its page.
-        elsewhere: Told to who asks for anything else.
+        elsewhere: Message for any other path.
 
     Raises:
         OSError: If the port cannot be had.

@@ -38,7 +38,7 @@ from reelserve.server.progress import ProgressFolder
 from reelserve.server.prompts import FILE_NAME, PromptTokenizer, check_request
 
 RETRY_AFTER_S = 5.0
-"""Said to a refused client while nothing is known about how long clips take."""
+"""Retry hint for a refused client while nothing is known about how long clips take."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ServiceSettings:
 
 
 class Service:
-    """The clips in flight; of one thread.
+    """Keeps the clips in flight; used by one thread alone.
 
     Args:
         prompt_processor: Version folder of that stage: limits and tokenizer.

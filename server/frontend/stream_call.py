@@ -23,7 +23,7 @@ from reelserve.server.metric_table import REQUESTS
 ERROR_STATUS = ("triton_grpc_error", "true")
 """Header that asks a stream to end with an error's own status instead of telling it."""
 MAX_AT_ONCE = 256
-"""Requests of one stream that are not answered."""
+"""Most requests of one stream that wait for their answers at once."""
 MAX_MESSAGE_CHARACTERS = 1000
 
 Context = Any

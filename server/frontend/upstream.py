@@ -37,10 +37,10 @@ BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNA
 UNHEALTHY = "is not healthy"
 """Triton's words for a stage that does not react."""
 DEATH_SEEN_S = 0.3
-"""A broken connection may be seen before the death of the process."""
+"""How long a process's death may take to show after its connection broke."""
 STATUS_TIMEOUT_S = 10.0
 RESTART_S = 5.0
-"""Said to callers while a Triton is started again; on a CPU it takes less."""
+"""Retry hint for callers while a Triton is started again; on a CPU it takes less."""
 
 
 @dataclass(frozen=True)

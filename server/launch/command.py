@@ -14,6 +14,7 @@ from rich.console import Console
 
 from reelserve.server.frontend.frontend import PortError
 from reelserve.server.launch.installation import InstallationError
+from reelserve.server.launch.repository_check import RepositoryError
 from reelserve.server.launch.serving import Running, announced, serve
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
@@ -47,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
 
     try:
         asyncio.run(serve(options, ready))
-    except (ServerError, PortError, InstallationError) as error:
+    except (ServerError, PortError, InstallationError, RepositoryError) as error:
         console.out(str(error), highlight=False)
         return 1
     except (OSError, ValueError, KeyError) as error:

@@ -19,7 +19,7 @@ from reelserve.runtimes.export_lock import ExportLock
 from reelserve.server.frontend.frontend import FrontEnd, Ports, address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
-from reelserve.server.launch.repository_check import RepositoryError, check_repository
+from reelserve.server.launch.repository_check import check_repository
 from reelserve.server.launch.run_folder import (
     SHARED_MEMORY,
     region_prefix,
@@ -27,13 +27,12 @@ from reelserve.server.launch.run_folder import (
     start_folder,
 )
 from reelserve.server.launch.supervisor import WATCH_S, Supervisor
-from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions, check_shared_memory, tritons_of
 from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
 
 AT_ONCE_S = 3.0
-"""For Triton to end where nothing is waited for."""
+"""How long Triton may take to end where clips in flight are given up."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -82,12 +81,13 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
         ready: Told when requests are accepted.
 
     Raises:
+        RepositoryError: If the repository cannot be served.
         ServerError: If Triton does not start, or dies again and again.
         PortError: If a port cannot be had.
         InstallationError: If there is no usable Triton server.
     """
     started, signals = time.monotonic(), _Signals()
-    lock = _checked_lock(options)
+    lock = check_repository(options.model_repository, verify=options.verify)
     check_shared_memory()
     async with contextlib.AsyncExitStack() as stack:
         shared = stack.enter_context(start_folder(SHARED_MEMORY))
@@ -177,13 +177,6 @@ async def _beat(front_end: FrontEnd) -> None:
     while True:
         await front_end.beat()
         await asyncio.sleep(WATCH_S)
-
-
-def _checked_lock(options: ServeOptions) -> ExportLock:
-    try:
-        return check_repository(options.model_repository, verify=options.verify)
-    except RepositoryError as error:
-        raise ServerError(str(error)) from None
 
 
 def service_settings(repository: Path, config_name: str) -> ServiceSettings:

@@ -13,9 +13,9 @@ from reelserve.server.launch.triton_process import KILL_AFTER_S, ServerError, Tr
 from reelserve.server.metric_table import TRITON_RESTARTS
 
 WATCH_S = 0.25
-"""Between two looks whether its processes live."""
+"""Interval between two checks that its processes live."""
 ABANDONED_S = 300.0
-"""A clip for which nobody waits and on which Triton has gone on for so long hangs."""
+"""How long Triton may go on with a clip that nobody waits for, before it counts as hung."""
 MAX_RESTARTS = 5
 RESTARTS_WITHIN_S = 600.0
 """After so many restarts within so long it is given up, unless another Triton serves."""

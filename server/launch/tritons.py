@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +88,12 @@ def tritons_of(
     repository = _linked_repository(options.model_repository, run_dir, whole=native is not None)
     # Not resolved: /dev/stdout would be the name of a pipe, which nobody can open.
     log_file = (options.log_file or run_dir / "triton.log").absolute()
-    with _writable(log_file):
+    try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         if not log_file.exists() or log_file.is_file():
             log_file.open("wb").close()
+    except OSError as error:
+        raise ServerError(f"the log cannot be written to {log_file}: {error.strerror}") from None
     usual = allocator_environment(beside_gpu=is_for_gpu(lock))
     allocator = {name: value for name, value in usual.items() if name not in os.environ}
     tritons = {}
@@ -137,14 +137,6 @@ def _linked_repository(repository: Path, run_dir: Path, *, whole: bool) -> Path:
         else:
             (linked / model.name).symlink_to(model, target_is_directory=True)
     return linked
-
-
-@contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ServerError(f"the log cannot be written to {path}: {error.strerror}") from None
 
 
 def check_shared_memory() -> None:

@@ -30,7 +30,7 @@ class DiffusionClip:
         sampler: Its latents.
         prompt_embeds: `[2, L, E]`.
         attention_mask: `[2, L]`.
-        rank: Place in line, see `PRIORITIES`.
+        rank: Index of its priority in `PRIORITIES`; the lowest goes first.
     """
 
     sampler: Sampler

@@ -21,7 +21,7 @@ from reelserve.tools.bench.cpu_command import PROMPT
 from reelserve.tools.bench.metrics_poll import MetricsPoll
 
 ALLOWED_S = 0.1
-"""Over one denoising step."""
+"""Allowance over the seconds of one denoising step."""
 LEFT_WITHIN = 0.75
 """Share of the steps within which a clip is left, so that it is still denoised then."""
 PACE_STEPS = 2
@@ -30,7 +30,7 @@ ATTEMPTS = 5
 DIGITS = 4
 UNARY, STREAMED = PUBLIC_MODEL, f"{PUBLIC_MODEL}, stream"
 METHODS = {UNARY: "generate", STREAMED: "stream"}
-"""What was asked, as results say it, to the client's method that asks it."""
+"""Name of a call in the results, and the client's method that makes it."""
 PROGRAM = """
 import json, sys
 from reelserve.client import Client

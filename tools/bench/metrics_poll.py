@@ -11,7 +11,7 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 POLL_PAUSE_S = 0.002
-"""Leaves the processor to what is measured."""
+"""Pause between two readings, which leaves the processor to what is measured."""
 UNTIL_TIMEOUT_S = 120.0
 _SERIES = {
     "reelserve_requests_in_flight": "in_flight",

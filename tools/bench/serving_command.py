@@ -47,9 +47,9 @@ from reelserve.tools.figures.tables import serving
 
 SHORT: GenerateOptions = {"num_frames": 16, "num_inference_steps": 4}
 REFUSALS_PER_ROUND = 100
-"""The places are filled anew then, long before the first clip could end."""
+"""Refusals after which the places are filled anew, long before the first clip could end."""
 REFUSAL_PAUSE_S = 0.1
-"""At most, between two refusals: spread over the steps of the batch."""
+"""Longest pause between two refusals, which spreads them over the steps of the batch."""
 
 
 def run(argv: list[str]) -> int:

@@ -28,7 +28,7 @@ POLL_S = 0.1
 DIGITS = 2
 CLIP_OUTCOME, OTHER_CLIP, NOTHING = "clip", "other clip", "nothing"
 REFUSED = "UnavailableError"
-"""With the seconds after which to try again."""
+"""Outcome of a refusal that says when to try again."""
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from reelserve.tools.faults.load import (
 
 FACTORS = (10, 50)
 SPREAD_S = 3.0
-"""Over which the requests come."""
+"""Time over which the requests are spread."""
 
 
 def overloads() -> list[Trial]:

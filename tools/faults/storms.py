@@ -36,12 +36,12 @@ from reelserve.tools.faults.fuzzing import EXPECTED
 from reelserve.tools.faults.load import CLIP_OUTCOME, draw, outcomes, recovery
 
 CALLERS = 12
-"""More would wait in their own process until their time is up."""
+"""Calls at once; more would wait in this process until their time is up."""
 DEADLINES_S = (0.0005, 0.035)
 VALID_SHARE = 0.3
 CANCELLED_AT_ONCE = 100
 SENT_S = 0.03
-"""For calls to leave this process before they are cancelled."""
+"""Pause in which calls leave this process before they are cancelled."""
 METRICS_TIMEOUT_S = 10.0
 REQUESTS = "reelserve_requests_total{"
 

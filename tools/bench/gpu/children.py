@@ -16,7 +16,7 @@ from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, Result
 from reelserve.tools.results_file import write_json
 
 LEFT_OVER_S = 10.0
-"""Kept of the budget, so that what is interrupted ends in time."""
+"""Part of the budget that is kept back, so that what is interrupted ends in time."""
 END_S = 8.0
 """How long an interrupted process has before it is killed."""
 TAIL_LINES = 5
