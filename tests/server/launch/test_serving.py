@@ -10,6 +10,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import InferenceServerClient
@@ -233,11 +234,8 @@ def test_two_tritons_share_the_clips_and_give_the_same_bytes(two, tiny_server):
 
 
 def test_each_triton_sees_its_own_gpu(two):
-    seen = []
-    for pid in tritons(two):
-        with open(f"/proc/{pid}/environ") as variables:
-            seen += re.findall(r"CUDA_VISIBLE_DEVICES=([^\0]*)", variables.read())
-    assert sorted(seen) == ["0", "1"]
+    variables = [psutil.Process(pid).environ() for pid in tritons(two)]
+    assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in variables) == ["0", "1"]
 
 
 def test_a_triton_that_dies_takes_only_its_own_clips_and_comes_back(two, expected):
