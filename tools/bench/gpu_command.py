@@ -14,10 +14,10 @@ from reelserve.export.engines import ENGINES, get_engine
 from reelserve.export.stages import DTYPES
 from reelserve.kernels.benchmarks.timing import results_file
 from reelserve.server.launch.command import gpu_names
+from reelserve.tools.bench.gpu.bench_results import collect, missing, newest_origin
 from reelserve.tools.bench.gpu.cases import CASES, DRY_CASES, Case, chosen
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
 from reelserve.tools.bench.gpu.phases import PHASES, Options, Runner
-from reelserve.tools.bench.gpu.results import collect, missing, newest_origin
 from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
 from reelserve.tools.results_file import write_json
 
@@ -91,7 +91,7 @@ def _write(results: dict[str, Any], output: Path, plot: Path | None) -> None:
     if plot is not None:
         # Here, because matplotlib takes a second to import, which `--help` need not wait for.
         from reelserve.loadtest.plots import save_png
-        from reelserve.tools.bench.gpu.plots import draw_bench
+        from reelserve.tools.bench.gpu.bench_plot import draw_bench
 
         save_png(draw_bench(results), plot)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reelserve.loadtest.plots import save_png
-from reelserve.tools.bench.gpu.plots import draw_bench
+from reelserve.tools.bench.gpu.bench_plot import draw_bench
 from reelserve.tools.figures import command as docs_command
 from reelserve.tools.figures.gpu import GPU_WRITERS, bench_gpu, bench_gpu_curves
 from tests.tools.bench.gpu.samples import sample, unfinished

@@ -26,7 +26,7 @@ from reelserve.tools.bench.gpu.exporting import (
 )
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.in_process import Job
-from reelserve.tools.bench.gpu.serving import PROMPT, level_clips, levels, served_case
+from reelserve.tools.bench.gpu.served_clips import PROMPT, level_clips, levels, served_case
 from reelserve.tools.bench.gpu.state import Budget, Result, State
 
 EXPORT, IN_PROCESS, SERVE, CURVES = "export", "in_process", "serve", "curves"

@@ -13,13 +13,13 @@ import pytest
 from reelserve.export.repository import TEMPLATE
 from reelserve.loadtest.figures import ServerTime
 from reelserve.server.launch.stage_processes import has_ended
+from reelserve.tools.bench.gpu.bench_results import collect, missing, newest_origin, overhead_share
 from reelserve.tools.bench.gpu.cases import CASES, chosen
 from reelserve.tools.bench.gpu.children import ChildError, run_child
 from reelserve.tools.bench.gpu.curves import curve, fitted_exponent
 from reelserve.tools.bench.gpu.gpu_monitor import MIB, GpuMonitor, Sample, parse_sample
 from reelserve.tools.bench.gpu.in_process import StageTimes, encoder_threads
-from reelserve.tools.bench.gpu.results import collect, missing, newest_origin, overhead_share
-from reelserve.tools.bench.gpu.serving import level_clips, stage_times
+from reelserve.tools.bench.gpu.served_clips import level_clips, stage_times
 from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
 from tests.tools.bench.gpu.samples import level, sample, stage
 

@@ -12,7 +12,7 @@ from reelserve.tools.bench.gpu import phases
 from reelserve.tools.bench.gpu.cases import DRY_CASES
 from reelserve.tools.bench.gpu.children import ChildError
 from reelserve.tools.bench.gpu.phases import Options, Runner
-from reelserve.tools.bench.gpu.serving import LEVEL_CLIPS
+from reelserve.tools.bench.gpu.served_clips import LEVEL_CLIPS
 from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
 from tests.tools.bench.gpu.samples import level, stage
 

@@ -8,7 +8,7 @@ from typing import Any
 from reelserve.loadtest.results import number
 from reelserve.tools.bench.gpu.cases import Case
 from reelserve.tools.bench.gpu.phases import CURVES, EXPORT, IN_PROCESS, SERVE
-from reelserve.tools.bench.gpu.serving import LEVEL_CLIPS
+from reelserve.tools.bench.gpu.served_clips import LEVEL_CLIPS
 from reelserve.tools.bench.gpu.state import Result, State
 
 
