@@ -9,6 +9,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from reelserve.kernels.temporal_attention_parts import (
+    dot_logits,
+    inverse_rms,
+    load_norm,
+    output_offsets,
+    rotate,
+)
+
 
 @triton.jit
 def _load_halves(ptrs, live, D: tl.constexpr, BLOCK_HALF: tl.constexpr):
@@ -66,9 +74,8 @@ def _norm_and_rotate(
     if QK_NORM:
         low = low.to(tl.float32)
         high = high.to(tl.float32)
-        scale = tl.rsqrt(tl.sum(low * low + high * high, axis=2) * (1.0 / D) + EPS)[:, :, None]
-        low_weight = tl.load(norm_ptr + half, mask=inside, other=0.0).to(tl.float32)
-        high_weight = tl.load(norm_ptr + D // 2 + half, mask=inside, other=0.0).to(tl.float32)
+        scale = inverse_rms(low, high, EPS, D)
+        low_weight, high_weight = load_norm(norm_ptr, D, columns)
         low = low * scale * low_weight[None, None, :]
         high = high * scale * high_weight[None, None, :]
     if ROPE:
@@ -86,9 +93,7 @@ def _norm_and_rotate(
             one = tl.where(tl.sum(low * low, axis=2) < 0, 0.0, 1.0)[:, :, None]
             low = low * one
             high = high * one
-        turned = low * cos - high * sin
-        high = high * cos + low * sin
-        low = turned
+        low, high = rotate(low, high, cos, sin)
     low = tl.reshape(low.to(dtype), (rows, columns))
     high = tl.reshape(high.to(dtype), (rows, columns))
     return low, high
@@ -99,8 +104,7 @@ def _attend(
     q_low, q_high, k_low, k_high, v, attends, SCALE_LOG2: tl.constexpr, DOT_PRECISION: tl.constexpr
 ):
     """Softmax attention of `[M, BLOCK_HALF]` queries over `[K, …]` keys; `[M, BLOCK_D]` fp32."""
-    logits = tl.dot(q_low, tl.trans(k_low), input_precision=DOT_PRECISION)
-    logits = tl.dot(q_high, tl.trans(k_high), logits, input_precision=DOT_PRECISION)
+    logits = dot_logits(q_low, q_high, k_low, k_high, DOT_PRECISION)
     logits = tl.where(attends, logits, float("-inf"))
     peak = tl.max(logits, axis=1) * SCALE_LOG2
     weights = tl.exp2(logits * SCALE_LOG2 - peak[:, None])
@@ -155,12 +159,8 @@ def temporal_attention_fwd_kernel(
     sequence = tl.program_id(0) * PACK + tl.arange(0, PACK)
     head = sequence % num_heads
     location = sequence // num_heads
-    batch = location // num_locations
-    # Elements beyond 2^31: 64 bits from here on. Offsets of the output; those of qkv are
-    # three times as far, plus the head.
+    stride, start = output_offsets(location, num_frames, num_locations, num_heads, D)
     width = num_heads * D
-    stride = tl.cast(num_locations, tl.int64) * width
-    start = tl.cast(batch, tl.int64) * num_frames * stride + (location % num_locations) * width
     head = (head * D)[None, :]
     exists = (sequence < num_sequences)[None, :]
 
@@ -256,10 +256,8 @@ def temporal_attention_blocked_fwd_kernel(
     num_blocks = tl.cdiv(num_frames, BLOCK_F)
     sequence = tl.program_id(0) // num_blocks
     location = sequence // num_heads
+    stride, start = output_offsets(location, num_frames, num_locations, num_heads, D)
     width = num_heads * D
-    stride = tl.cast(num_locations, tl.int64) * width
-    start = tl.cast(location // num_locations, tl.int64) * num_frames * stride
-    start += (location % num_locations) * width
     head = (sequence % num_heads) * D
     dims = tl.arange(0, BLOCK_D)
 
@@ -282,8 +280,7 @@ def temporal_attention_blocked_fwd_kernel(
         k_low, k_high = _norm_and_rotate(
             low, high, norm_k_ptr, keys, cos_ptr, sin_ptr, num_frames, EPS, D, QK_NORM, ROPE
         )
-        logits = tl.dot(q_low, tl.trans(k_low), input_precision=DOT_PRECISION)
-        logits = tl.dot(q_high, tl.trans(k_high), logits, input_precision=DOT_PRECISION)
+        logits = dot_logits(q_low, q_high, k_low, k_high, DOT_PRECISION)
         logits = tl.where((keys < num_frames)[None, :], logits * SCALE_LOG2, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(logits, axis=1))
         decay = tl.exp2(peak - new_peak)

@@ -9,15 +9,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from reelserve.kernels.temporal_attention_parts import (
+    dot_logits,
+    inverse_rms,
+    load_norm,
+    output_offsets,
+    rotate,
+)
+
 
 @triton.jit
-def _load_norm(norm_ptr, D: tl.constexpr, BLOCK_HALF: tl.constexpr):
-    """Loads `[D]` weights as two `[1, BLOCK_HALF]` rows."""
-    half = tl.arange(0, BLOCK_HALF)
-    inside = half < D // 2
-    low = tl.load(norm_ptr + half, mask=inside, other=0.0)
-    high = tl.load(norm_ptr + D // 2 + half, mask=inside, other=0.0)
-    return low.to(tl.float32)[None, :], high.to(tl.float32)[None, :]
+def _load_norm_rows(norm_ptr, D: tl.constexpr, BLOCK_HALF: tl.constexpr):
+    """Loads `[D]` weights as two `[1, BLOCK_HALF]` rows, so that the loop broadcasts them alone."""
+    low, high = load_norm(norm_ptr, D, BLOCK_HALF)
+    return low[None, :], high[None, :]
 
 
 @triton.jit
@@ -50,15 +55,13 @@ def _norm_and_rotate(
     if QK_NORM:
         low = low.to(tl.float32)
         high = high.to(tl.float32)
-        scale = tl.rsqrt(tl.sum(low * low + high * high, axis=1) * (1.0 / D) + EPS)[:, None]
+        scale = inverse_rms(low, high, EPS, D)
         low = low * scale * low_weight
         high = high * scale * high_weight
     if ROPE:
         low = low.to(tl.float32)
         high = high.to(tl.float32)
-        turned = low * cos - high * sin
-        high = high * cos + low * sin
-        low = turned
+        low, high = rotate(low, high, cos, sin)
     return low.to(dtype), high.to(dtype)
 
 
@@ -118,10 +121,8 @@ def temporal_attention_pipelined_fwd_kernel(
     half_mask = live[:, None] & (half < D // 2)[None, :]
     mask = live[:, None] & (dims < D)[None, :]
 
-    # Elements beyond 2^31: 64 bits from here on. Offsets of the output; those of qkv are
-    # three times as far, plus the head.
     width = num_heads * D
-    stride = tl.cast(num_locations, tl.int64) * width
+    stride, _ = output_offsets(0, num_frames, num_locations, num_heads, D)
     offsets = frame * stride
     rows = qkv_ptr + (offsets * 3 + slot * D)[:, None]
     half_ptrs = rows + half[None, :]
@@ -139,8 +140,8 @@ def temporal_attention_pipelined_fwd_kernel(
         cos = tl.load(cos_ptr + table, mask=half_mask, other=0.0).to(tl.float32)
         sin = tl.load(sin_ptr + table, mask=half_mask, other=0.0).to(tl.float32)
     if QK_NORM:
-        q_low_weight, q_high_weight = _load_norm(norm_q_ptr, D, BLOCK_HALF)
-        k_low_weight, k_high_weight = _load_norm(norm_k_ptr, D, BLOCK_HALF)
+        q_low_weight, q_high_weight = _load_norm_rows(norm_q_ptr, D, BLOCK_HALF)
+        k_low_weight, k_high_weight = _load_norm_rows(norm_k_ptr, D, BLOCK_HALF)
     attends = live[None, :]
     if PACK > 1:
         attends = attends & (slot[:, None] == slot[None, :])
@@ -150,8 +151,7 @@ def temporal_attention_pipelined_fwd_kernel(
     ):
         location = tile * PACK // num_heads
         head = (tile * PACK % num_heads) * D
-        start = tl.cast(location // num_locations, tl.int64) * num_frames * stride
-        start += (location % num_locations) * width
+        _, start = output_offsets(location, num_frames, num_locations, num_heads, D)
         at = start * 3 + head
         q_low = tl.load(half_ptrs + at, mask=half_mask, other=0.0)
         q_high = tl.load(half_ptrs + (at + D // 2), mask=half_mask, other=0.0)
@@ -164,8 +164,7 @@ def temporal_attention_pipelined_fwd_kernel(
         k_low, k_high = _norm_and_rotate(
             k_low, k_high, k_low_weight, k_high_weight, cos, sin, EPS, D, QK_NORM, ROPE
         )
-        logits = tl.dot(q_low, tl.trans(k_low), input_precision=DOT_PRECISION)
-        logits = tl.dot(q_high, tl.trans(k_high), logits, input_precision=DOT_PRECISION)
+        logits = dot_logits(q_low, q_high, k_low, k_high, DOT_PRECISION)
         if PACK > 1 or not FULL:
             logits = tl.where(attends, logits, float("-inf"))
         peak = tl.max(logits, axis=1) * SCALE_LOG2
