@@ -32,7 +32,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Target:
-    """What a stage is loaded for.
+    """Precision and device that a stage is loaded for.
 
     Args:
         precision: Precision of its weights and products. The tensors of the contract do not depend
@@ -127,7 +127,7 @@ class ExportStage:
 
 @dataclass(frozen=True)
 class StageSource:
-    """What a stage is made from, for deciding whether its graph is up to date.
+    """Files and settings that a stage is made from; they decide whether its graph is up to date.
 
     Args:
         files: Checkpoint files whose content it depends on.

@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Variant:
-    """What decides the code of the kernel, beside the architecture.
+    """Properties that decide the code of a kernel, besides the architecture.
 
     Args:
         num_frames: `F`.
@@ -127,7 +127,7 @@ def compile_variant(
     Args:
         variant: The variant.
         arch: Compute capability, such as 90.
-        config: In place of the launch table's.
+        config: Launch to compile for; None: the launch table's.
     """
     element_bytes = ELEMENT_BYTES[variant.dtype]
     config = config or launch_config(

@@ -25,7 +25,7 @@ class Ranks:
 
     @classmethod
     def join(cls, device: str) -> Ranks:
-        """Meets the other processes that `torchrun` started, if it did.
+        """Joins the other processes that `torchrun` started, if there are any.
 
         Args:
             device: `"cuda"` gives each process the GPU of its local rank.
@@ -69,7 +69,7 @@ class Ranks:
         return box[0]
 
     def leave(self) -> None:
-        """Waits for the others and parts from them."""
+        """Waits for the other processes, then closes the group."""
         if self.count > 1:
             dist.barrier()
             dist.destroy_process_group()

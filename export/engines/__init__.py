@@ -39,11 +39,11 @@ class Engine(Protocol):
         ...
 
     def target(self, precision: Precision) -> Target:
-        """What a stage is loaded for, to be built and compared."""
+        """Precision and device that a stage is loaded for, to be built and compared."""
         ...
 
     def architecture(self) -> str:
-        """What the graphs are bound to, for example `sm_90`; empty where they run anywhere."""
+        """Hardware that graphs are bound to, for example `sm_90`; empty where they run anywhere."""
         ...
 
     def versions(self) -> dict[str, str]:

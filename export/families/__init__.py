@@ -23,7 +23,7 @@ class CheckpointFamily(Protocol):
     """Name in the registry."""
 
     def source(self, stage: str) -> StageSource:
-        """What an engine stage is made from."""
+        """Files and settings that an engine stage is made from."""
         ...
 
     def build(self, stage: str, target: Target = ...) -> ExportStage:
@@ -31,7 +31,7 @@ class CheckpointFamily(Protocol):
         ...
 
     def spec(self) -> CheckpointSpec:
-        """What the serving side must know; the exporter adds the engine."""
+        """Limits, latents and scheduler, for the serving side; the exporter adds the engine."""
         ...
 
     def tokenizer(self) -> bytes:

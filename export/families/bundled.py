@@ -61,7 +61,7 @@ class BundledFamily:
         self._checkpoint, self._profile = checkpoint, profile or {}
 
     def spec(self) -> CheckpointSpec:
-        """What the serving side must know.
+        """Limits, latents and scheduler of the checkpoint, for the serving side.
 
         Raises:
             ValueError: If the index misses or misnames a setting.
@@ -88,7 +88,7 @@ class BundledFamily:
         return self._checkpoint.packaged_file("text_encoder", "tokenizer.json").read_bytes()
 
     def source(self, stage: str) -> StageSource:
-        """What an engine stage is made from.
+        """Files and settings that an engine stage is made from.
 
         Raises:
             FileNotFoundError: If a component is missing.

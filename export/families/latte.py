@@ -51,7 +51,7 @@ class LatteFamily:
         self._profile = profile or {}
 
     def spec(self) -> CheckpointSpec:
-        """What the serving side must know.
+        """Limits, latents and scheduler of the checkpoint, for the serving side.
 
         Raises:
             FileNotFoundError: If a component is missing.
@@ -88,7 +88,7 @@ class LatteFamily:
         return text.encode()
 
     def source(self, stage: str) -> StageSource:
-        """What an engine stage is made from."""
+        """Files and settings that an engine stage is made from."""
         if stage == "text_encoder":
             return t5_source(self._checkpoint, self._limits().max_prompt_tokens, masked=True)
         components = {"denoiser": "transformer", "vae_decoder": "vae"}

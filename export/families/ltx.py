@@ -55,7 +55,7 @@ class LTXFamily:
         self._limits = limits_with(limits_of(self.name), profile or {})
 
     def spec(self) -> CheckpointSpec:
-        """What the serving side must know.
+        """Limits, latents and scheduler of the checkpoint, for the serving side.
 
         Raises:
             FileNotFoundError: If a component is missing.
@@ -88,7 +88,7 @@ class LTXFamily:
         return tokenizer_json(self._checkpoint)
 
     def source(self, stage: str) -> StageSource:
-        """What an engine stage is made from."""
+        """Files and settings that an engine stage is made from."""
         checkpoint = self._checkpoint
         if stage == "text_encoder":
             return t5_source(checkpoint, self._limits.max_prompt_tokens, masked=False)
@@ -184,7 +184,7 @@ def ltx_decoder(
 
 
 def ltx_decoder_source(checkpoint: Checkpoint, ranges: Mapping[str, DimRange]) -> StageSource:
-    """What `ltx_decoder` makes the stage from."""
+    """Files and settings that `ltx_decoder` makes the stage from."""
     settings = repr((checkpoint.component("vae"), sorted(ranges.items())))
     return StageSource(checkpoint.component_files("vae"), settings)
 

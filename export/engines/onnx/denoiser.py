@@ -182,7 +182,7 @@ class OnnxTemporalAttention(nn.Module):
 
 
 class OnnxFusedTemporalAttention(nn.Module):
-    """The same by the fused op, which takes the packed projection as it comes."""
+    """Temporal attention by the fused op, which takes the packed projection as it comes."""
 
     def __init__(self, source: TemporalAttention) -> None:
         super().__init__()
