@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -258,15 +259,24 @@ def _preview_writer(path: Path | None) -> Callable[[bytes], object]:
 
 
 def _report(video: Video, path: Path) -> None:
+    """Says what was drawn; a reader that has gone, of a pipe, costs no clip that is to come."""
     to_stdout = path == STANDARD_OUTPUT or own_descriptor(path) == STDOUT
-    console = Console(highlight=False, stderr=to_stdout)
-    info = video.info
+    stream = sys.stderr if to_stdout else sys.stdout
+    if stream is None:
+        return
+    console, info = Console(file=stream, highlight=False), video.info
     table = Table("stage", "seconds", box=None, pad_edge=False)
     for stage, seconds in info.seconds.items():
         table.add_row(stage, f"{seconds:.2f}")
-    console.print(table)
-    console.print(
-        f"{path}: {info.duration_s:g} s of {info.width}×{info.height}, seed {info.seed}",
-        markup=False,
-        soft_wrap=True,
-    )
+    with console.capture() as report:
+        console.print(table)
+        console.print(
+            f"{path}: {info.duration_s:g} s of {info.width}×{info.height}, seed {info.seed}",
+            markup=False,
+            soft_wrap=True,
+        )
+    try:
+        stream.write(report.get())
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -18,6 +18,7 @@ from reelserve.client import (
     InvalidArgumentError,
     NoServerError,
     TlsOptions,
+    cli,
 )
 from reelserve.client._channel import connection, system_roots
 from tests.client.conftest import MP4, FakeTriton
@@ -201,6 +202,19 @@ def test_async_client_draws_over_tls(tls_triton):
             return (await client.generate("a")).mp4
 
     assert asyncio.run(draw()) == MP4
+
+
+def test_command_draws_over_tls(tls_triton, tmp_path, monkeypatch):
+    fake, options = tls_triton
+    monkeypatch.setenv("REELSERVE_API_KEY", "k")
+    monkeypatch.setenv("REELSERVE_CA_FILE", str(options["ca_file"]))
+    files = ("cert_file", "key_file", "server_name")
+    given = {f"--{name.replace('_', '-')}": str(options[name]) for name in files if name in options}
+    target = tmp_path / "clip.mp4"
+    call = ["generate", "a", "-o", str(target), "--server", f"grpcs://{fake.url}"]
+    assert cli.main([*call, *(word for pair in given.items() for word in pair)]) == cli.OK
+    assert target.read_bytes() == MP4
+    assert fake.metadata["authorization"] == "Bearer k"
 
 
 @pytest.mark.parametrize("wrong", ["plain text", "unknown authority", "another name"])

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import pytest
@@ -259,21 +260,45 @@ def test_generate_refuses_a_terminal_as_standard_output(generate, fake_triton, m
     assert not fake_triton.requests
 
 
+def test_generate_draws_on_when_nobody_reads_its_report(fake_triton, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    done = run(fake_triton, "a", "--num-videos", "2", stdout=write, cwd=tmp_path)
+    os.close(write)
+    assert done.returncode == cli.OK
+    assert (tmp_path / "out-002.mp4").read_bytes() == MP4
+    assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+
+
+class FromTheSecond(threading.Event):
+    """Holds every request but the first."""
+
+    def __init__(self, requests: list[object]) -> None:
+        super().__init__()
+        self.requests = requests
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return len(self.requests) < 2 or super().wait(timeout)
+
+
 def test_generate_keeps_what_was_drawn_before_ctrl_c(fake_triton, tmp_path):
     (tmp_path / "list.txt").write_text("a\nb\n")
+    fake_triton.hold = FromTheSecond(fake_triton.requests)
     call = [*REELSERVE, "generate", "--prompts", "list.txt", "--server", fake_triton.url]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
-    # The report of the first clip has been written; the second one waits.
-    line = process.stdout.readline()
-    fake_triton.hold = threading.Event()
-    while line and b"out-001.mp4" not in line:
-        line = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=30)
-    assert process.returncode in (cli.INTERRUPTED, cli.OK)
+    with subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        deadline = time.monotonic() + 30
+        while len(fake_triton.requests) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
+    assert process.returncode == cli.INTERRUPTED
     assert b"Traceback" not in shown
     assert (tmp_path / "out-001.mp4").read_bytes() == MP4
-    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["seed"] == 7
+    assert not (tmp_path / "out-002.mp4").exists()
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert json.loads(line)["seed"] == 7
 
 
 def test_generate_sends_headers_and_the_key_of_file_and_environment(

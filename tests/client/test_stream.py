@@ -148,6 +148,13 @@ def test_stream_raises_internal_when_an_event_cannot_be_read(fake_triton, output
         list(client.stream("a circle"))
 
 
+def test_stream_leaves_out_what_only_a_newer_client_knows(fake_triton):
+    newer = [{"EVENT": event("loop", "x")}, {"EVENT": event("waiting", "x", gpu=1)}]
+    fake_triton.events = newer
+    with Client(fake_triton.url) as client:
+        assert [one.kind for one in client.stream("a circle")] == ["waiting", "clip"]
+
+
 def test_stream_raises_before_anything_is_sent_when_a_value_does_not_fit(fake_triton):
     with Client(fake_triton.url) as client, pytest.raises(InvalidArgumentError, match="SEED"):
         client.stream("a circle", seed="x")
