@@ -212,19 +212,18 @@ def run(fake, *arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(call, stderr=subprocess.PIPE, timeout=60, **options)
 
 
-@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1"])
+@pytest.mark.parametrize("output", ["-", "/dev/stdout"])
 def test_generate_writes_the_clip_and_nothing_else_to_standard_output(fake_triton, output):
     done = run(fake_triton, "a", "-o", output, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (cli.OK, MP4)
     assert b"seed 7" in done.stderr
 
 
-@pytest.mark.parametrize("output", ["-", "/dev/stdout"])
-def test_generate_fails_in_a_line_when_nobody_reads_standard_output(fake_triton, output):
+def test_generate_fails_in_a_line_when_nobody_reads_standard_output(fake_triton):
     fake_triton.outputs["VIDEO"] = bytes(2**20)
     read, write = os.pipe()
     os.close(read)
-    done = run(fake_triton, "a", "-o", output, stdout=write)
+    done = run(fake_triton, "a", "-o", "-", stdout=write)
     os.close(write)
     assert done.returncode == cli.FAILURE
     assert b"Broken pipe" in done.stderr and b"Traceback" not in done.stderr

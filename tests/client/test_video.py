@@ -118,18 +118,18 @@ def test_save_writes_through_a_pipe(tmp_path, make_video, name):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "/dev/fd/1"])
-def test_save_adds_to_the_file_behind_standard_output(tmp_path, info, path):
+def test_save_adds_to_the_file_behind_standard_output(tmp_path, info):
     """The shell has opened it, perhaps to append; a new file in its place would be lost."""
     target = tmp_path / "all"
     target.write_bytes(b"before ")
     program = (
         "from reelserve.client import Video, VideoInfo\n"
-        f"Video(b'clip', VideoInfo(**{info!r})).save({path!r})\nprint(' after')"
+        "for path in ('/dev/stdout', '/proc/self/fd/1', '/dev/fd/1'):\n"
+        f"    Video(b'clip ', VideoInfo(**{info!r})).save(path)\nprint('after')"
     )
     with target.open("ab") as stdout:
         subprocess.run([sys.executable, "-c", program], stdout=stdout, check=True)
-    assert target.read_bytes() == b"before clip after\n"
+    assert target.read_bytes() == b"before clip clip clip after\n"
 
 
 @pytest.mark.parametrize("name", ["clip", "clip.avi", "clip.mp4.txt", ".mp4"])
