@@ -28,7 +28,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add(
         "--server",
-        default=os.environ.get(SERVER_VARIABLE, DEFAULT_URL),
+        default=os.environ.get(SERVER_VARIABLE) or DEFAULT_URL,
         metavar="URL",
         help=f"host:port, or grpcs://host:port for TLS; {SERVER_VARIABLE} sets the default "
         "(%(default)s)",

@@ -313,6 +313,14 @@ def test_generate_sends_headers_and_the_key_of_file_and_environment(
     assert fake_triton.metadata["authorization"] == "Bearer from-file"
 
 
+def test_generate_takes_empty_variables_as_unset(generate, fake_triton, monkeypatch):
+    for name in ("CA_FILE", "CERT_FILE", "KEY_FILE", "API_KEY", "SERVER"):
+        monkeypatch.setenv(f"REELSERVE_{name}", "")
+    assert generate("a", "--server", fake_triton.url) == cli.OK
+    assert "authorization" not in fake_triton.metadata
+    assert command._parser().parse_args(["a"]).server == "localhost:8001"
+
+
 def test_generate_takes_files_of_tls_from_the_environment(generate, monkeypatch, capsys):
     monkeypatch.setenv("REELSERVE_CA_FILE", "/no/such.pem")
     assert generate("a") == cli.USAGE

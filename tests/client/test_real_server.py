@@ -155,7 +155,7 @@ def test_refused_requests_are_all_answered_in_the_end_and_none_twice(tiny_server
     count = LIMIT + 4
 
     def draw(seed: int) -> int:
-        with Client(tiny_server.grpc_url, max_retries=20, timeout_s=60) as client:
+        with Client(tiny_server.grpc_url, max_retries=20, timeout_s=300) as client:
             answer = getattr(client, method)("a", seed=seed, num_inference_steps=2)
             return (list(answer)[-1].video if method == "stream" else answer).info.seed
 
