@@ -20,7 +20,9 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(BUILD / "inductor"))
 os.environ.setdefault("TRITON_CACHE_DIR", str(BUILD / "triton"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups the tests before xdist reads the groups, which is in this hook too."""
     group(items)
 
 

@@ -1,3 +1,7 @@
+from pathlib import Path
+
+import pytest
+
 pytest_plugins = ["pytester"]
 
 TESTS = """
@@ -20,16 +24,38 @@ def test_e(server): ...
 """
 
 
-def test_tests_that_share_what_is_made_once_are_one_group(pytester):
+CONFTEST = """
+import pytest
+from tests.distribution import group
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    group(items)
+"""
+
+
+@pytest.fixture
+def folder(pytester):
     pytester.mkdir("tests")
     pytester.path.joinpath("tests", "test_some.py").write_text(TESTS)
-    pytester.makeconftest(
-        "from tests.distribution import group\n\n"
-        "def pytest_collection_modifyitems(items):\n    group(items)\n"
-    )
-    items, _ = pytester.inline_genitems("tests/test_some.py")
+    pytester.makeconftest(CONFTEST)
+    return pytester
+
+
+def test_tests_that_share_what_is_made_once_are_one_group(folder):
+    items, _ = folder.inline_genitems("tests/test_some.py")
     marks = [item.get_closest_marker("xdist_group") for item in items]
     names = [mark and mark.args[0] for mark in marks]
     assert names[0] is not None
     assert names[:3] == [names[0]] * 3
     assert names[3:] == [None, "own"]
+
+
+def test_groups_reach_the_workers(folder):
+    """A pytest that xdist does not know lets every test go where a worker is free."""
+    root = Path(__file__).parents[1]
+    result = folder.runpytest_subprocess(
+        *("-n", "2", "--dist", "loadgroup", "-v", "-o", f"pythonpath={root}")
+    )
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*PASSED*test_some.py::test_e@own*"])

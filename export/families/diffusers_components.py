@@ -72,9 +72,7 @@ def load_library_component(
     # The export has a bar of its own.
     module.utils.logging.disable_progress_bar()
     loader = getattr(module, class_name)
-    component: nn.Module = loader.from_pretrained(
-        checkpoint.folder / name, torch_dtype=target.dtype
-    )
+    component: nn.Module = loader.from_pretrained(checkpoint.folder / name, dtype=target.dtype)
     return component.to(target.device).eval().requires_grad_(False)
 
 

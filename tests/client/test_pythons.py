@@ -17,9 +17,7 @@ NUMPY_1, NUMPY_2 = ("numpy>=1.26,<2",), ("numpy>=2",)
 LOWEST = ("numpy==1.26.0", "tritonclient[grpc]==2.50.0", "rich==13.0.0")
 ENVIRONMENTS = [
     Environment("3.10", "lowest", LOWEST),
-    Environment("3.10", "numpy2", NUMPY_2),
     Environment("3.11", "numpy1", NUMPY_1),
-    Environment("3.12", "numpy1", NUMPY_1),
     Environment("3.12", "numpy2", NUMPY_2),
     Environment("3.13", "numpy2", NUMPY_2),
     Environment("3.14", "numpy2", NUMPY_2),

@@ -31,6 +31,7 @@ pytestmark = [
 SHORT, LONG = 16, 240
 """Frames; the graphs are tuned for the former."""
 REQUEST = {"num_inference_steps": 2, "seed": 3}
+FUTURE = "from __future__ import annotations\n"
 WATCHFUL = '''"""An encoder that takes no frames on the host from the stages that it leads."""
 
 from reelserve.server import triton_io
@@ -124,7 +125,7 @@ def test_session_gives_memory_back_when_the_gpu_is_full(repository, monkeypatch)
 def test_frames_stay_on_the_gpu_from_stage_to_stage(repository, tmp_path):
     folder = Path(shutil.copytree(repository.folder, tmp_path / "model_repository"))
     file = folder / "video_encoder" / "1" / "model.py"
-    file.write_text(WATCHFUL + file.read_text())
+    file.write_text(file.read_text().replace(FUTURE, FUTURE + WATCHFUL, 1))
     with Server(ServeOptions(folder)) as server, Client(server.grpc_url) as client:
         video = client.generate("a red star", num_frames=SHORT, **REQUEST)
         again = client.generate("a red star", num_frames=SHORT, **REQUEST)

@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 def diffusers_frames(folder: Path, *, seed: int, **request: Any) -> np.ndarray:
     """Frames of diffusers' pipeline, from the noise that a request with the seed has."""
-    pipeline = LattePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = LattePipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     frames = pipeline.transformer.config.video_length
     noise = seeded_noise(seed, (4, frames, SIDE // 2, SIDE // 2))

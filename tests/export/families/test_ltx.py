@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 def diffusers_frames(folder: Path, *, seed: int, **request: Any) -> np.ndarray:
     """Frames of diffusers' pipeline, from the noise that a request with the seed has."""
-    pipeline = LTXPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = LTXPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     shape = (
         8,

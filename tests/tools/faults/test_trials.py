@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 TRIALS = {
     trial.name: trial
     for trials in (
-        *(deaths(), drains(), damages(), storms(deadlines=20_000, cancels=20_000)),
+        *(deaths(), drains(), damages(), storms(deadlines=6_000, cancels=6_000)),
         *(overloads(), neighbours(), [fuzz(600), soak(0.2)]),
     )
     for trial in trials

@@ -31,7 +31,6 @@ from reelserve.export.stages import DenoiserStage, DimRange, ExportStage, Precis
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.pipeline.contract import ANY, STAGES
 from reelserve.runtimes import tensorrt_plan
-from tests.export.conftest import BUNDLED
 
 pytest.importorskip(
     "tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: pip install '.[tensorrt]'"
@@ -53,13 +52,13 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built_once(tmp_path_factory):
+def built_once(tiny_checkpoint, tmp_path_factory):
     """Builds a stage when it is first asked for."""
 
     @cache
     def family(name: str) -> CheckpointFamily:
         if name == "bundled":
-            return family_of(Checkpoint.open(BUNDLED))
+            return family_of(Checkpoint.open(tiny_checkpoint))
         pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
         from tests.export.families import tiny_checkpoints as tiny
 
