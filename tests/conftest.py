@@ -32,6 +32,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """The same for what compiling has left behind, which later exports would look through."""
+    if item.get_closest_marker("compile"):
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository with tiny graphs of random weights."""

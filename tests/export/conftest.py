@@ -1,4 +1,3 @@
-import gc
 import shutil
 from pathlib import Path
 
@@ -93,8 +92,4 @@ def compiled(
     case = ParityCase(num_frames=16, num_inference_steps=1)
     with scalar_code():
         exporter = Exporter(compiled_family, get_engine("pytorch"), repository, case=case)
-        result = exporter.run()
-    # What compiling leaves behind would be looked through whenever a package is released.
-    gc.collect()
-    gc.freeze()
-    return repository, result
+        return repository, exporter.run()

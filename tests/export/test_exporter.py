@@ -20,6 +20,8 @@ from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
 from reelserve.server.launch.repository_check import check_repository
 from tests.export.stubs import SHORT_CLIP, StubEngine, StubFamily, export
 
+pytestmark = pytest.mark.compile
+
 ROOT = Path(__file__).parents[2]
 Exported = tuple[ModelRepository, ExportResult]
 

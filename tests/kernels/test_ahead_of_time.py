@@ -24,6 +24,8 @@ from reelserve.kernels.ahead_of_time import (  # noqa: E402
     without_scratch_pointers,
 )
 
+pytestmark = pytest.mark.compile
+
 ROOT = Path(__file__).parents[2]
 # One of each row of the launch table and each way to share a tile, with all that is optional;
 # `python -m reelserve.kernels.ahead_of_time` compiles the rest, which takes minutes.

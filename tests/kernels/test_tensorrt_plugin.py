@@ -21,6 +21,8 @@ from reelserve.kernels.ahead_of_time import Variant, compile_variant, plugin_lau
 from reelserve.kernels.launch import MULTIPROCESSORS
 from tests.kernels.problems import NAMES, Problem, assert_as_close_as_torch
 
+pytestmark = pytest.mark.compile
+
 
 def cdiv(first: int, second: int) -> int:
     return -(-first // second)

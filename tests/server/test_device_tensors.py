@@ -15,6 +15,7 @@ from reelserve.server.launch.run_folder import SHARED_MEMORY
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
 from tests.server.grpc_requests import executions, generate
+from tests.server.probes import insert_code
 
 pytestmark = pytest.mark.server
 
@@ -38,7 +39,7 @@ def in_place_server(tiny_repository: Path, tmp_path_factory):
     ensemble = folder / "text_to_video"
     shutil.copy(ensemble / "configs" / "pytorch.pbtxt", ensemble / "config.pbtxt")
     file = folder / "video_encoder" / "1" / "model.py"
-    file.write_text(BLIND + file.read_text())
+    insert_code(file, BLIND)
     with Server(ServeOptions(folder)) as server:
         yield server
 

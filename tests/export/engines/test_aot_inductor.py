@@ -27,6 +27,8 @@ from reelserve.export.stages import DimRange, ExportStage
 from reelserve.runtimes.aoti_package import Package, weights_path
 from reelserve.runtimes.export_lock import ExportLock
 
+pytestmark = pytest.mark.compile
+
 ENGINE = AotInductorEngine()
 
 

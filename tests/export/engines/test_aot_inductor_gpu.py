@@ -23,6 +23,7 @@ from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
 from tests.export.conftest import write_tiny_checkpoint
 from tests.export.engines.test_aot_inductor_served import session_of
+from tests.server.probes import insert_code
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,7 +32,6 @@ pytestmark = [
 SHORT, LONG = 16, 240
 """Frames; the graphs are tuned for the former."""
 REQUEST = {"num_inference_steps": 2, "seed": 3}
-FUTURE = "from __future__ import annotations\n"
 WATCHFUL = '''"""An encoder that takes no frames on the host from the stages that it leads."""
 
 from reelserve.server import triton_io
@@ -125,7 +125,7 @@ def test_session_gives_memory_back_when_the_gpu_is_full(repository, monkeypatch)
 def test_frames_stay_on_the_gpu_from_stage_to_stage(repository, tmp_path):
     folder = Path(shutil.copytree(repository.folder, tmp_path / "model_repository"))
     file = folder / "video_encoder" / "1" / "model.py"
-    file.write_text(file.read_text().replace(FUTURE, FUTURE + WATCHFUL, 1))
+    insert_code(file, WATCHFUL)
     with Server(ServeOptions(folder)) as server, Client(server.grpc_url) as client:
         video = client.generate("a red star", num_frames=SHORT, **REQUEST)
         again = client.generate("a red star", num_frames=SHORT, **REQUEST)

@@ -27,6 +27,8 @@ from reelserve.server.launch.tritons import ServeOptions
 from tests.export.families import served
 from tests.server.bare import bare_triton
 
+pytestmark = pytest.mark.compile
+
 ENGINE = get_engine("pytorch")
 KIND = "GPU" if torch.cuda.is_available() else "CPU"
 

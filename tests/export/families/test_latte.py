@@ -35,6 +35,8 @@ from tests.export.families import served
 from tests.export.families.tiny_checkpoints import write_tiny_latte
 from tests.server.bare import bare_triton
 
+pytestmark = pytest.mark.compile
+
 SIDE = 16
 
 

@@ -36,6 +36,8 @@ from tests.export.families import served
 from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 from tests.server.bare import bare_triton
 
+pytestmark = pytest.mark.compile
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:

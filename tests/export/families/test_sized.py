@@ -16,6 +16,8 @@ from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, torc
 from reelserve.tools.bench.gpu.cases import DRY_CASES
 from reelserve.tools.bench.gpu.checkpoints import write_checkpoint
 
+pytestmark = pytest.mark.compile
+
 LTX, SIZED, DEEP, _ = DRY_CASES
 
 

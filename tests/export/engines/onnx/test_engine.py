@@ -28,6 +28,8 @@ from reelserve.server.engines.onnx_session import OnnxSession
 from reelserve.server.engines.session_settings import SessionSettings
 from tests.export.conftest import ENGINE
 
+pytestmark = pytest.mark.compile
+
 ONNX_TYPES = {"FP32": "FLOAT", "INT64": "INT64", "UINT8": "UINT8"}
 
 

@@ -28,6 +28,8 @@ from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from tests.export.conftest import randomise
 from tests.kernels.problems import Problem
 
+pytestmark = pytest.mark.compile
+
 FORMS = ("node", "inlined")
 NUM_BLOCKS = 2
 

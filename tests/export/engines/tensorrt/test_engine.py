@@ -32,6 +32,8 @@ from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.pipeline.contract import ANY, STAGES
 from reelserve.runtimes import tensorrt_plan
 
+pytestmark = pytest.mark.compile
+
 pytest.importorskip(
     "tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: pip install '.[tensorrt]'"
 )

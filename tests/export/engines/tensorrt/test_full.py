@@ -15,6 +15,8 @@ from reelserve.export.stages import DenoiserStage, DimRange, ExportStage
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from tests.export.engines.tensorrt.stub import StubTensorRT
 
+pytestmark = pytest.mark.compile
+
 NUM_BLOCKS = 2
 
 
