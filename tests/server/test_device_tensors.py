@@ -21,7 +21,8 @@ pytestmark = pytest.mark.server
 
 BLIND = '''"""An encoder that sees no frames until it encodes them."""
 
-from reelserve.server import frames_in_place, triton_io
+from reelserve.server import triton_io
+from reelserve.server.stages import frames_in_place
 
 FRAMES = ("FRAMES", "CONSISTENT_FRAMES", "UPSAMPLED_FRAMES")
 seen, led = triton_io._read, frames_in_place.frames_in_place
