@@ -118,7 +118,7 @@ def test_clips_in_flight_fail_and_triton_is_started_again(server, expected, harm
     """Four times, which is less often than a Triton is given up after."""
     pids, restarts = processes(server), metrics(server)["reelserve_triton_restarts_total"]
     with ThreadPoolExecutor(2) as pool, health(server) as states:
-        futures = drawing(pool, server, 2, num_inference_steps=MANY)
+        futures = drawing(pool, server, 2, num_inference_steps=MANY, timeout_s=1e6)
         assert next(states) == health_pb2.HealthCheckResponse.SERVING
         harm(server)
         for future in futures:
