@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ STATUS_TIMEOUT_S = 10.0
 """A bound on calls that ask for state; a live server answers them at once."""
 
 
-class BaseClient:
+class BaseClient(ABC):
     """Settings of a connection to a server, its messages and its errors."""
 
     def __init__(
@@ -77,13 +78,13 @@ class BaseClient:
         self.max_retries = check_max_retries(max_retries)
         self._prepare()
 
+    @abstractmethod
     def _prepare(self) -> None:
         """Makes what calls need."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_closed(self) -> bool:
         """Whether `close` was called."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return (

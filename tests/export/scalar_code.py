@@ -1,7 +1,7 @@
 """Compiles packages for a CPU sooner: their kernels are of scalar code.
 
 Which instructions the compiler of torch chooses is not what these tests are about, and choosing
-them takes a third of the time. A GPU's code is not touched.
+them takes much of its time. A GPU's code is not touched.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from reelserve.export.stages import DenoiserStage, DimRange, ExportStage, Precis
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.pipeline.contract import ANY, STAGES
 from reelserve.runtimes import tensorrt_plan
+from tests.export.conftest import BUNDLED
 
 pytestmark = pytest.mark.compile
 
@@ -54,13 +55,13 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built_once(tiny_checkpoint, tmp_path_factory):
+def built_once(tmp_path_factory):
     """Builds a stage when it is first asked for."""
 
     @cache
     def family(name: str) -> CheckpointFamily:
         if name == "bundled":
-            return family_of(Checkpoint.open(tiny_checkpoint))
+            return family_of(Checkpoint.open(BUNDLED))
         pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
         from tests.export.families import tiny_checkpoints as tiny
 
