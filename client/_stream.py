@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
 
@@ -13,8 +12,10 @@ from reelserve.client._events import Event, read_event
 from reelserve.client._exceptions import ReelserveError
 from reelserve.client._retries import Retries
 
+PauseT = TypeVar("PauseT")
 
-class _Call:
+
+class _Call(Generic[PauseT]):
     """A stream's gRPC call; closing it cancels the request on the server.
 
     Args:
@@ -22,6 +23,7 @@ class _Call:
         retries: What may be spent on refusals.
         url: Address of the server, for messages.
         failure: Turns an error of gRPC into one of this client.
+        pause: Waits so many seconds before the request is sent again.
     """
 
     _ended = True
@@ -33,8 +35,10 @@ class _Call:
         retries: Retries,
         url: str,
         failure: Callable[[grpc.RpcError], ReelserveError],
+        pause: Callable[[float], PauseT],
     ) -> None:
         self._send, self._retries, self._url, self._failure = send, retries, url, failure
+        self._pause = pause
         self._call = send(retries.remaining_s())
         self._ended, self._heard = False, False
 
@@ -66,22 +70,11 @@ class _Call:
         self._cancel()
 
 
-class Stream(_Call):
+class Stream(_Call[None]):
     """Events of a clip on its way, an iterator and a context manager.
 
     Leaving it before the last event, in any way, cancels the request on the server.
     """
-
-    def __init__(
-        self,
-        send: Callable[[float], Any],
-        retries: Retries,
-        url: str,
-        failure: Callable[[grpc.RpcError], ReelserveError],
-        pause: Callable[[float], None],
-    ) -> None:
-        super().__init__(send, retries, url, failure)
-        self._pause = pause
 
     def __iter__(self) -> Stream:
         return self
@@ -117,16 +110,11 @@ class Stream(_Call):
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-class AsyncStream(_Call):
+class AsyncStream(_Call[Awaitable[None]]):
     """`Stream` for asyncio: `async for`, `async with`."""
 
     def __init__(
@@ -138,8 +126,8 @@ class AsyncStream(_Call):
         pause: Callable[[float], Awaitable[None]],
         interruption: Callable[[asyncio.CancelledError], BaseException],
     ) -> None:
-        super().__init__(send, retries, url, failure)
-        self._pause, self._interruption = pause, interruption
+        super().__init__(send, retries, url, failure, pause)
+        self._interruption = interruption
 
     def __aiter__(self) -> AsyncStream:
         return self
@@ -177,10 +165,5 @@ class AsyncStream(_Call):
     async def __aenter__(self) -> AsyncStream:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.aclose()

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from types import TracebackType
 from urllib.parse import urlsplit
 
 POLL_PAUSE_S = 0.002
@@ -105,12 +104,7 @@ class MetricsPoll:
     def __enter__(self) -> MetricsPoll:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._connection.close()
 
 
