@@ -12,7 +12,7 @@ from pathlib import Path
 import reelserve.export.engines
 import reelserve.export.families
 import reelserve.export.stages
-import reelserve.kernels.temporal_attention
+import reelserve.kernels
 import reelserve.models
 import reelserve.runtimes.graph_spec
 from reelserve.export.stages import StageSource
@@ -60,9 +60,7 @@ def _code_files() -> list[Path]:
     packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
     folders = [Path(package.__file__).parent for package in packages if package.__file__]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    modules = (
-        reelserve.export.stages,
-        reelserve.kernels.temporal_attention,
-        reelserve.runtimes.graph_spec,
-    )
-    return [*files, *(Path(module.__file__) for module in modules if module.__file__)]
+    # Packages and plugins hold the kernels; the benchmarks beside them shape nothing.
+    kernels = sorted(Path(str(reelserve.kernels.__file__)).parent.glob("*.py"))
+    modules = (reelserve.export.stages, reelserve.runtimes.graph_spec)
+    return [*files, *kernels, *(Path(module.__file__) for module in modules if module.__file__)]
