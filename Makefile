@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 REELSERVE := $(BIN)/reelserve
 # Seconds of the slowest tests, for example: PYTEST_ADDOPTS=--durations=25.
 PYTEST := $(BIN)/python -m pytest
+WORKERS := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 PROMPT := a large yellow star spins on a starry night
 CHECKPOINT := checkpoints/bundled
@@ -40,10 +41,10 @@ serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); 
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
 test: $(VENV)/dev.stamp build/export.stamp build/perf_analyzer.stamp ## Run every test, those of the real server too
-	$(PYTEST) -n logical --maxprocesses 4 --dist loadgroup
+	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/dev.stamp ## Run the tests that need no server and compile nothing
-	$(PYTEST) -n logical --maxprocesses 4 --dist loadgroup -m "not server and not compile and not gpu"
+	$(PYTEST) $(WORKERS) -m "not server and not compile and not gpu"
 
 test-gpu: $(VENV)/dev.stamp ## Run the tests that need an NVIDIA GPU
 	$(PYTEST) -m gpu

@@ -9,7 +9,7 @@ import pytest
 from reelserve.runtimes.export_lock import LOCK_FILE
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
-from tests.distribution import group
+from tests.distribution import group, slow_first
 from tests.server.tiny_repository import REPOSITORY, write_tiny_repository
 
 # A background job ignores SIGINT, and so would every process that the tests start and interrupt.
@@ -21,9 +21,11 @@ os.environ.setdefault("TRITON_CACHE_DIR", str(BUILD / "triton"))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Groups the tests before xdist reads the groups, which is in this hook too."""
     group(items)
+    if hasattr(config, "workerinput"):
+        slow_first(items)
 
 
 def pytest_collection_finish() -> None:

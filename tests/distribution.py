@@ -1,4 +1,4 @@
-"""Which tests stay together in one worker, so that what they share is made once."""
+"""Which tests stay in one worker, so that what they share is made once, and which begin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import pytest
 
 EACH_WORKER = frozenset({"compiled_family", "family", "tiny_checkpoint", "tiny_repository"})
 """Fixtures of a second or less: cheaper made twice than waited for."""
+
+
+SLOW_MARKS = ("compile", "server")
+"""Tests that take long, the longest first."""
+
+
+def slow_first(items: list[pytest.Item]) -> None:
+    """Lets slow tests begin, so that no worker is left with one of them when the others are done.
+
+    xdist keeps this order with `--no-loadscope-reorder`.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        marked = [item.get_closest_marker(name) is not None for name in SLOW_MARKS]
+        return marked.index(True) if any(marked) else len(marked)
+
+    items.sort(key=rank)
 
 
 def group(items: Iterable[pytest.Item]) -> None:

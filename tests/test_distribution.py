@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.distribution import slow_first
+
 pytest_plugins = ["pytester"]
 
 TESTS = """
@@ -49,6 +51,25 @@ def test_tests_that_share_what_is_made_once_are_one_group(folder):
     assert names[0] is not None
     assert names[:3] == [names[0]] * 3
     assert names[3:] == [None, "own"]
+
+
+def test_slow_tests_begin(pytester):
+    pytester.makeini("[pytest]\nmarkers = compile\n    server")
+    items, _ = pytester.inline_genitems(
+        pytester.makepyfile("""
+import pytest
+
+def test_a(): ...
+@pytest.mark.server
+def test_b(): ...
+def test_c(): ...
+@pytest.mark.server
+@pytest.mark.compile
+def test_d(): ...
+""")
+    )
+    slow_first(items)
+    assert [item.name for item in items] == ["test_d", "test_b", "test_a", "test_c"]
 
 
 def test_groups_reach_the_workers(folder):

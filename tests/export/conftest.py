@@ -15,6 +15,7 @@ from reelserve.export.repository import ModelRepository
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.models.loading import save_component
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
+from tests.export.kept_graphs import kept_graphs
 from tests.export.scalar_code import scalar_code
 
 BUNDLED = Path(__file__).parents[2] / "checkpoints" / "bundled"
@@ -73,7 +74,8 @@ def exported(
     """The tiny checkpoint, exported once for all tests."""
     repository = ModelRepository(tmp_path_factory.mktemp("exported") / "repository")
     family = family_of(Checkpoint.open(tiny_checkpoint))
-    return repository, Exporter(family, ENGINE, repository, case=SHORT_CLIP).run()
+    with kept_graphs():
+        return repository, Exporter(family, ENGINE, repository, case=SHORT_CLIP).run()
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +92,6 @@ def compiled(
     """The tiny checkpoint as AOTInductor packages, made once for all tests."""
     repository = ModelRepository(tmp_path_factory.mktemp("compiled") / "model_repository")
     case = ParityCase(num_frames=16, num_inference_steps=1)
-    with scalar_code():
+    with scalar_code(), kept_graphs("scalar"):
         exporter = Exporter(compiled_family, get_engine("pytorch"), repository, case=case)
         return repository, exporter.run()

@@ -13,6 +13,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from reelserve.export import command
 from reelserve.pipeline.contract import REQUEST_INPUTS, STAGES
+from tests.export.kept_graphs import kept_graphs
 from tests.export.scalar_code import scalar_code
 
 TIMEOUT_S = 120
@@ -32,7 +33,7 @@ def export(
         "--parity-report": report,
     }
     argv = [str(part) for option in options.items() for part in option]
-    with scalar_code():
+    with scalar_code(), kept_graphs("scalar"):
         assert command.run(argv) == command.EXIT_OK
     return float(json.loads(report.read_text())["frames_psnr_db"])
 

@@ -84,6 +84,8 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
         num_layers=2,
         caption_channels=EMBED,
     )
+    # The same decoder whatever the transformer has drawn: it is exported once.
+    torch.manual_seed(1)
     vae = AutoencoderKLLTXVideo(
         latent_channels=8,
         block_out_channels=(8, 8, 8, 8),

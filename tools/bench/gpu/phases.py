@@ -26,7 +26,13 @@ from reelserve.tools.bench.gpu.exporting import (
 )
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.in_process import Job
-from reelserve.tools.bench.gpu.served_clips import PROMPT, level_clips, levels, served_case
+from reelserve.tools.bench.gpu.served_clips import (
+    LEVEL_S,
+    PROMPT,
+    level_clips,
+    levels,
+    served_case,
+)
 from reelserve.tools.bench.gpu.state import Budget, Result, State
 
 EXPORT, IN_PROCESS, SERVE, CURVES = "export", "in_process", "serve", "curves"
@@ -52,7 +58,7 @@ class Options:
         engine: Engine that is exported for.
         precision: Precision of the stages.
         jobs: Stages that are built at once.
-        tiny: Whether models are tiny.
+        tiny: Whether models are tiny, and levels as short as they may be.
         ready_timeout_s: Bound on the server's start.
         keep: Whether graphs stay after they were measured.
         gpus: One Triton on each of these; empty: one Triton.
@@ -221,7 +227,8 @@ class Runner:
             alone = self._find(case, IN_PROCESS)
             assert alone is not None, "measured before"
             for level in levels:
-                clips = level_clips(level, alone["seconds"])
+                level_s = 0.0 if options.tiny else LEVEL_S
+                clips = level_clips(level, alone["seconds"], level_s)
                 # A round of the callers warms the level up.
                 most_s = LEVEL_OVERHEAD_S + SERVED_FACTOR * alone["seconds"] * (level + clips)
                 self._budget.require(f"{case.name}, {level} at once", most_s)
