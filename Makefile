@@ -40,10 +40,10 @@ serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); 
 	$(REELSERVE) serve --model-repository $(REPOSITORY) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
-test: $(VENV)/dev.stamp build/export.stamp build/perf_analyzer.stamp ## Run every test, those of the real server too
+test: $(VENV)/dev.stamp build/export.stamp build/perf_analyzer.stamp build/mermaid.stamp ## Run every test, those of the real server too
 	$(PYTEST) $(WORKERS)
 
-test-fast: $(VENV)/dev.stamp ## Run the tests that need no server and compile nothing
+test-fast: $(VENV)/dev.stamp build/mermaid.stamp ## Run the tests that need no server and compile nothing
 	$(PYTEST) $(WORKERS) -m "not server and not compile and not gpu"
 
 test-gpu: $(VENV)/dev.stamp ## Run the tests that need an NVIDIA GPU
@@ -137,3 +137,7 @@ build/export.stamp: $(VENV)/runtime.stamp $(EXPORT_SOURCES) \
 # Where it cannot be had, its tests are skipped with the reason, and the next call tries again.
 build/perf_analyzer.stamp: tests/perf_analyzer.py | $(BIN)/python
 	if $(BIN)/python -m tests.perf_analyzer build/perf_analyzer; then touch $@; fi
+
+# Likewise: the parser of the diagrams in the pages.
+build/mermaid.stamp: $(addprefix tests/docs/,mermaid_parser.py package.json package-lock.json) | $(VENV)/dev.stamp
+	if $(BIN)/python -m tests.docs.mermaid_parser build/mermaid; then touch $@; fi
