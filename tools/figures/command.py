@@ -15,6 +15,7 @@ from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
 from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
 from reelserve.tools.figures.summary import summary
+from reelserve.tools.figures.system import SYSTEM_WRITERS, figures_in_sentences
 from reelserve.tools.figures.tables import WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
@@ -26,6 +27,8 @@ BLOCK = re.compile(
     r"(?P<start><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
 )
 """A block that this command owns."""
+IN_SENTENCE = re.compile(r"(?P<start><!-- figure: (?P<name>\w+) -->).*?(?P<end><!-- end -->)")
+"""A single figure that this command owns, inside a line."""
 
 
 def run(argv: list[str]) -> int:
@@ -74,20 +77,35 @@ def fill_pages(root: Path, *, write: bool) -> list[Path]:
 
 
 def fill(text: str, results: Path) -> str:
-    """Replaces what stands in every block of a page by its figures.
+    """Replaces what stands in every block, and in every mark inside a line, by its figures.
 
     Args:
         text: Markdown.
         results: Folder of results files; a missing file is said to be not measured yet.
 
     Raises:
-        ValueError: If no function writes the figures of a block.
+        ValueError: If no function writes the figures of a block, or no figure has that name.
+        FileNotFoundError: If a file that figures inside lines come from is missing.
     """
 
     def replace(block: re.Match[str]) -> str:
         return f"{block['start']}{_figures(block['name'], results)}\n{block['end']}"
 
-    return BLOCK.sub(replace, text)
+    return _fill_sentences(BLOCK.sub(replace, text), results)
+
+
+def _fill_sentences(text: str, results: Path) -> str:
+    if not IN_SENTENCE.search(text):
+        return text
+    known = figures_in_sentences(results)
+
+    def replace(mark: re.Match[str]) -> str:
+        if mark["name"] not in known:
+            names = ", ".join(sorted(known))
+            raise ValueError(f"no figure is called {mark['name']!r}; there are {names}")
+        return f"{mark['start']}{known[mark['name']]}{mark['end']}"
+
+    return IN_SENTENCE.sub(replace, text)
 
 
 def _figures(name: str, results: Path) -> str:
@@ -103,11 +121,17 @@ def _figures(name: str, results: Path) -> str:
     if name in GPU_WRITERS:
         found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
         return GPU_WRITERS[name](found) if found else NOT_MEASURED
+    if name in SYSTEM_WRITERS:
+        try:
+            return SYSTEM_WRITERS[name](results)
+        except FileNotFoundError:
+            return NOT_MEASURED
     if name in REGISTRIES:
         return REGISTRIES[name]()
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    named = {SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *COMPARISONS, *REGISTRIES}
+    named = {SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *SYSTEM_WRITERS, *COMPARISONS}
+    named |= REGISTRIES.keys()
     names = ", ".join(sorted(named))
     raise ValueError(f"no table is called {name!r}; there are {names}")
