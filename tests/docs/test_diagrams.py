@@ -41,7 +41,7 @@ def errors(texts: Sequence[str]) -> list[str]:
 
 def test_every_diagram_of_the_pages_parses():
     found = diagrams(ROOT)
-    assert {"README.md, diagram 1", "ARCHITECTURE.md, diagram 1"} <= found.keys()
+    assert {"README.md, diagram 1", "docs/system.md, diagram 1"} <= found.keys()
     wrong = zip(found, errors(list(found.values())), strict=True)
     assert {name: error for name, error in wrong if error} == {}
 
