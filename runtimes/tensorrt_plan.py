@@ -20,11 +20,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
+from reelserve.runtimes.tensorrt_editions import FULL, RTX, Edition, edition_of
 
 if TYPE_CHECKING:
     import torch
 
-MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+MODULES = (FULL, RTX, "tensorrt_rtx_bindings")
 """Import names of the library; the first one installed wins. The last two are one library."""
 DTYPES = {
     "BOOL": ("BOOL", "bool"),
@@ -38,6 +39,9 @@ DTYPES = {
 }
 """Triton's and torch's data type for each of TensorRT's."""
 _TORCH_DTYPES = dict(DTYPES.values())
+_WIDE = {"INT32": "INT64"}
+"""What the contract calls a plan's data type where its library has made it narrow. No stage of an
+engine has INT32 of its own."""
 
 
 class TensorRTError(ValueError):
@@ -55,14 +59,14 @@ class TensorRTLibrary:
     trt: ModuleType
 
     @property
-    def rtx(self) -> bool:
-        """Whether it is the edition for RTX GPUs."""
-        return self.trt.__name__ != MODULES[0]
+    def edition(self) -> Edition:
+        """What it can, and how it is asked."""
+        return edition_of(self.trt.__name__, self.version)
 
     @property
     def name(self) -> str:
         """`tensorrt` or `tensorrt_rtx`."""
-        return MODULES[1] if self.rtx else MODULES[0]
+        return self.edition.name
 
     @property
     def version(self) -> str:
@@ -71,8 +75,8 @@ class TensorRTLibrary:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """GPUs that the edition for RTX GPUs builds for without having one, for example `SM89`."""
-        known = self.trt.ComputeCapability.__members__ if self.rtx else ()
+        """GPUs that it builds for without having one, for example `SM89`; empty with full ones."""
+        known = self.trt.ComputeCapability.__members__ if self.edition.any_gpu else ()
         return frozenset(name for name in known if name.startswith("SM"))
 
     @property
@@ -88,6 +92,23 @@ class TensorRTLibrary:
         There is one for the process: the library keeps the first logger that it is given.
         """
         return _log(self.trt)
+
+    def torch_dtype(self, dtype: Any) -> torch.dtype:
+        """Torch's data type of one of TensorRT's."""
+        import torch
+
+        found: torch.dtype = getattr(torch, DTYPES[_known(dtype)][1])
+        return found
+
+    def triton_dtype(self, dtype: Any) -> str:
+        """Triton's data type of a tensor that a plan says has one of TensorRT's.
+
+        Raises:
+            TensorRTError: If Triton has none.
+        """
+        name = _known(dtype)
+        wide = _WIDE.get(name, name) if self.edition.narrow_integers else name
+        return DTYPES[wide][0]
 
     def refusal(self, what: str) -> TensorRTError:
         """Makes an error of the messages collected so far, and clears them."""
@@ -131,15 +152,10 @@ def find_library() -> TensorRTLibrary:
     )
 
 
-def triton_dtype(dtype: Any) -> str:
-    """Triton's data type of one of TensorRT's.
-
-    Raises:
-        TensorRTError: If Triton has none.
-    """
+def _known(dtype: Any) -> str:
     if dtype.name not in DTYPES:
         raise TensorRTError(f"data type is {dtype.name}; it must be one of {sorted(DTYPES)}")
-    return DTYPES[dtype.name][0]
+    return str(dtype.name)
 
 
 class TensorRTPlan:
@@ -225,7 +241,7 @@ def engine_spec(library: TensorRTLibrary, engine: Any) -> GraphSpec:
     inputs, outputs = [], []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
-        dtype = triton_dtype(engine.get_tensor_dtype(name))
+        dtype = library.triton_dtype(engine.get_tensor_dtype(name))
         if engine.get_tensor_mode(name) == library.trt.TensorIOMode.INPUT:
             low, usual, high = (tuple(s) for s in engine.get_tensor_profile_shape(name, 0))
             inputs.append(GraphInput(name, dtype, low, high, usual))

@@ -120,6 +120,8 @@ def test_plan_is_refused_when_it_is_missing(engine, tmp_path):
 def test_find_library_prefers_full_tensorrt(monkeypatch):
     found = {"tensorrt": ModuleType("tensorrt"), "tensorrt_rtx": ModuleType("tensorrt_rtx")}
 
+    found["tensorrt"].__version__ = "10.13.0"
+
     def import_module(name: str) -> ModuleType:
         if name not in found:
             raise ModuleNotFoundError(name=name)
@@ -129,6 +131,7 @@ def test_find_library_prefers_full_tensorrt(monkeypatch):
 
     assert find_library().name == "tensorrt"
     del found["tensorrt"]
+    found["tensorrt_rtx"].__version__ = "1.7.1"
     assert find_library().name == "tensorrt_rtx"
     del found["tensorrt_rtx"]
     with pytest.raises(TensorRTError, match="TensorRT is not installed"):

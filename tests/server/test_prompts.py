@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from reelserve.server.prompts import PromptTokenizer, process_prompt
-from tests.server.tiny_repository import SPEC, WORDS, tiny_tokenizer
+from reelserve.tools.tiny_checkpoints import WORDS
+from tests.server.tiny_repository import SPEC, tiny_tokenizer
 
 LENGTH = SPEC.limits.max_prompt_tokens
 

@@ -23,6 +23,7 @@ from reelserve.pipeline.checkpoint import (
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.scheduler import FlowMatchSpec
 from reelserve.runtimes.export_lock import ArtefactFile, ExportLock, LockedStage
+from reelserve.tools.tiny_checkpoints import WORDS
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 PYTHON_STAGES = ("prompt_processor", "video_diffusion", "video_encoder")
@@ -49,7 +50,6 @@ SPEC = CheckpointSpec(
         width=IntRange(64, 128, 64, multiple_of=32),
     ),
 )
-WORDS = "a an red green blue star circle square moves spins slowly on the plain sea".split()
 
 
 def write_tiny_repository(folder: Path) -> Path:

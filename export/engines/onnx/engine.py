@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir
@@ -20,10 +20,12 @@ import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.export import ExportedProgram
 
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.onnx.files import save_graph
 from reelserve.export.engines.onnx.modules import for_onnx_runtime
+from reelserve.export.engines.onnx.older_opset import EXPORTED_OPSET, lower, without_fused_ops
 from reelserve.export.engines.onnx.temporal_attention import (
     DOMAIN,
     inlined,
@@ -149,27 +151,54 @@ def onnx_model(
         module: Module to trace, with the stage's inputs and outputs.
         temporal_attention: What becomes of the fused op where the module calls it.
     """
-    names = [tensor.name for tensor in stage.contract.inputs]
-    dynamic_shapes = tuple({0: "batch", **stage.free_dims.get(name, {})} for name in names)
     fused = temporal_attention != "standard"
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            stage.example_inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=[tensor.name for tensor in stage.contract.outputs],
-            dynamic_shapes=_dynamic_dims(dynamic_shapes),
-            custom_translation_table=translation_table() if fused else None,
-            optimize=False,
-            verbose=False,
+        model = _tidy(
+            _exported(
+                stage,
+                module,
+                OPSET,
+                args=stage.example_inputs,
+                dynamic_shapes=_dynamic_dims(stage),
+                custom_translation_table=translation_table() if fused else None,
+            )
         )
-        assert program is not None
-        model = _tidy(program.model)
     if DOMAIN not in model.opset_imports:
         return model
     return inlined(model) if temporal_attention == "inlined" else with_body(model)
+
+
+def older_onnx_model(stage: ExportStage, module: nn.Module) -> onnx_ir.Model:
+    """Traces a module as `onnx_model` does, to operator set 17 and standard operators alone.
+
+    Raises:
+        OpsetError: If the module has an operator that this set lacks.
+    """
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(
+            module, stage.example_inputs, dynamic_shapes=_dynamic_dims(stage), strict=False
+        )
+        model = _tidy(_exported(stage, without_fused_ops(program), EXPORTED_OPSET))
+        lower(model)
+        # What lowering has left over, and what it gave are looked at once more.
+        return _tidy(model)
+
+
+def _exported(
+    stage: ExportStage, module: nn.Module | ExportedProgram, opset: int, **options: Any
+) -> onnx_ir.Model:
+    program = torch.onnx.export(
+        module,
+        dynamo=True,
+        opset_version=opset,
+        input_names=[tensor.name for tensor in stage.contract.inputs],
+        output_names=[tensor.name for tensor in stage.contract.outputs],
+        optimize=False,
+        verbose=False,
+        **options,
+    )
+    assert program is not None
+    return program.model
 
 
 @lru_cache(maxsize=1)
@@ -199,8 +228,11 @@ def _tidy(model: onnx_ir.Model) -> onnx_ir.Model:
     return passes(model).model
 
 
-def _dynamic_dims(names: tuple[dict[int, str], ...]) -> tuple[dict[int, object], ...]:
-    """Turns dimension names into torch's dimensions; a shared name is one dimension."""
+def _dynamic_dims(stage: ExportStage) -> tuple[dict[int, object], ...]:
+    """Free dimensions of each input as torch has them; a shared name is one dimension."""
+    names = [
+        {0: "batch", **stage.free_dims.get(tensor.name, {})} for tensor in stage.contract.inputs
+    ]
     dims = {name: torch.export.Dim.DYNAMIC for shape in names for name in shape.values()}
     return tuple({axis: dims[name] for axis, name in shape.items()} for shape in names)
 

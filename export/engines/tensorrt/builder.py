@@ -1,7 +1,8 @@
 """Builds a TensorRT plan from an ONNX graph, and looks at what came out.
 
-Networks are strongly typed: every layer has the type that the graph gives it. The edition for RTX
-GPUs builds for other GPUs than the one at hand, or with none; full TensorRT for the GPU at hand.
+Where networks are strongly typed, every layer has the type that the graph gives it; for TensorRT
+8.6 the graph is in fp32 and the builder may choose fp16 for a layer. The edition for RTX GPUs
+builds for other GPUs than the one at hand, or with none; full TensorRT for the GPU at hand.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from reelserve.runtimes.tensorrt_plan import (
     TensorRTLibrary,
     engine_spec,
     load_engine,
-    triton_dtype,
 )
 
 _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
+_WIDE_LAYERS = ("NORMALIZATION", "REDUCE", "CUMULATIVE")
+_WIDE_UNARY = ("EXP", "LOG", "RECIP", "SQRT")
 _TARGETS = re.compile(rb"accelerators=\{([a-z0-9_ ]+)\}")
 """Target GPUs, as the compiler of the edition for RTX GPUs writes them into a plan."""
 
@@ -70,7 +72,9 @@ class PlanBuilder:
         """File with times of this library's kernels, checked against the GPU when read."""
         return self._cache_folder / f"{self._library.name}_{self._library.version}.timing_cache"
 
-    def build(self, graph: Path, spec: GraphSpec, name: str, path: Path) -> PlanReport:
+    def build(
+        self, graph: Path, spec: GraphSpec, name: str, path: Path, *, half: bool = False
+    ) -> PlanReport:
         """Builds a plan.
 
         Args:
@@ -78,20 +82,16 @@ class PlanBuilder:
             spec: What the plan must take and give.
             name: Name of the network, kept in the plan.
             path: The plan to write.
+            half: Whether layers of a weakly typed network may be in fp16.
 
         Raises:
             TensorRTError: If the library refuses the graph, or the plan is not what `spec` says.
         """
         self._library.log.messages = []
         builder = self._trt.Builder(self._library.log)
-        strongly_typed = 1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = builder.create_network(strongly_typed)
-        network.name = name
-        self._parse(network, graph)
+        network = self.parse(builder, graph, name)
         _allow_decomposition(self._trt, network)
-        config = builder.create_builder_config()
-        config.profiling_verbosity = self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-        self._set_capabilities(config)
+        config = self._configured(builder, network, half=half)
         profile = self._add_profile(builder, config, spec)
         cache = self._read_cache(config)
         plan = builder.build_serialized_network(network, config)
@@ -104,12 +104,47 @@ class PlanBuilder:
         _check_report(report, spec, self._capabilities)
         return report
 
-    def _parse(self, network: Any, graph: Path) -> None:
+    def parse(self, builder: Any, graph: Path, name: str) -> Any:
+        """Reads a graph.
+
+        Args:
+            builder: The library's, kept by the caller as long as the network is used.
+            graph: The ONNX file.
+            name: Name of the network.
+
+        Raises:
+            TensorRTError: If the parser refuses it; quotes all that it says.
+        """
+        network = builder.create_network(self._network_flags())
+        network.name = name
         parser = self._trt.OnnxParser(network, self._library.log)
         if not parser.parse_from_file(str(graph)):
             faults = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             self._library.log.messages = faults or self._library.log.messages
-            raise self._library.refusal(f"{network.name}: the parser refuses the graph")
+            raise self._library.refusal(f"{name}: the parser refuses the graph")
+        return network
+
+    def _network_flags(self) -> int:
+        flags, edition = self._trt.NetworkDefinitionCreationFlag, self._library.edition
+        wanted = [flags.STRONGLY_TYPED] if edition.strongly_typed else []
+        wanted += [flags.EXPLICIT_BATCH] if edition.explicit_batch else []
+        return sum(1 << int(flag) for flag in wanted)
+
+    def _configured(self, builder: Any, network: Any, *, half: bool) -> Any:
+        """Settings of a build but for shapes and times."""
+        edition, flags = self._library.edition, self._trt.BuilderFlag
+        config = builder.create_builder_config()
+        config.profiling_verbosity = self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+        # On by default, and fp32 is to be fp32.
+        config.clear_flag(flags.TF32)
+        self._set_capabilities(config)
+        if edition.tactic_sources is not None:
+            config.set_tactic_sources(edition.tactic_sources)
+        if half and not edition.strongly_typed:
+            config.set_flag(flags.FP16)
+            config.set_flag(flags.PREFER_PRECISION_CONSTRAINTS)
+            keep_wide(self._trt, network)
+        return config
 
     def _set_capabilities(self, config: Any) -> None:
         if not self._capabilities:
@@ -129,7 +164,7 @@ class PlanBuilder:
 
     def _read_cache(self, config: Any) -> Any:
         """Times of an earlier build; nothing is timed by the edition for RTX GPUs."""
-        if self._library.rtx:
+        if self._library.edition.any_gpu:
             return None
         known = self.cache_file.read_bytes() if self.cache_file.is_file() else b""
         cache = config.create_timing_cache(known)
@@ -146,11 +181,11 @@ class PlanBuilder:
         self._check_file(path, network.name)
         plugins = [layer for layer in _layers(network) if layer.type.name in _PLUGIN_LAYERS]
         engine = load_engine(self._library, path)
-        if engine is None and not self._library.rtx:
+        if engine is None and not self._library.edition.any_gpu:
             raise self._library.refusal(f"{network.name}: the plan that was built does not load")
         return PlanReport(
             name=str(network.name if engine is None else engine.name),
-            spec=network_spec(network, profile)
+            spec=network_spec(self._library, network, profile)
             if engine is None
             else engine_spec(self._library, engine),
             num_layers=int(network.num_layers if engine is None else engine.num_layers),
@@ -164,7 +199,7 @@ class PlanBuilder:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
             if plan.find(name.encode()) < 0:
                 raise TensorRTError(f"{path}: the plan does not hold its name {name}")
-            if not self._library.rtx:
+            if not self._library.edition.any_gpu:
                 return
             runtime = self._trt.Runtime(self._library.log)
             header = plan[: runtime.engine_header_size]
@@ -190,16 +225,50 @@ def _allow_decomposition(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def network_spec(network: Any, profile: Any) -> GraphSpec:
+def keep_wide(trt: Any, network: Any) -> int:
+    """Keeps what leaves the range of fp16 in fp32: norms, sums, squares, powers and exponentials.
+
+    Softmax is left to the library, whose fused attention sums in fp32.
+
+    Returns:
+        Layers that are kept.
+    """
+    kept = 0
+    for layer in _layers(network):
+        if layer.get_output(0).dtype == trt.float32 and _grows(trt, layer):
+            layer.precision = trt.float32
+            layer.set_output_type(0, trt.float32)
+            kept += 1
+    return kept
+
+
+def _grows(trt: Any, layer: Any) -> bool:
+    """Whether a layer's values can be far larger, or far smaller, than what enters it."""
+    kind = layer.type.name
+    if kind == "ELEMENTWISE":
+        # The bindings give layers their base class.
+        layer.__class__ = trt.IElementWiseLayer
+        first, second = layer.get_input(0), layer.get_input(1)
+        square = layer.op.name == "PROD" and first.name == second.name
+        return square or layer.op.name == "POW"
+    if kind == "UNARY":
+        layer.__class__ = trt.IUnaryLayer
+        return layer.op.name in _WIDE_UNARY
+    return kind in _WIDE_LAYERS
+
+
+def network_spec(library: TensorRTLibrary, network: Any, profile: Any) -> GraphSpec:
     """Inputs, with the shapes of a profile, and outputs of a network."""
     inputs, outputs = [], []
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         low, usual, high = (tuple(shape) for shape in profile.get_shape(tensor.name))
-        inputs.append(GraphInput(tensor.name, triton_dtype(tensor.dtype), low, high, usual))
+        dtype = library.triton_dtype(tensor.dtype)
+        inputs.append(GraphInput(tensor.name, dtype, low, high, usual))
     for index in range(network.num_outputs):
         tensor = network.get_output(index)
-        outputs.append(GraphOutput(tensor.name, triton_dtype(tensor.dtype), len(tensor.shape)))
+        dtype = library.triton_dtype(tensor.dtype)
+        outputs.append(GraphOutput(tensor.name, dtype, len(tensor.shape)))
     return GraphSpec(tuple(inputs), tuple(outputs))
 
 

@@ -2,10 +2,12 @@
 
 With full TensorRT a plan is built for the GPU at hand and checked on it. Its edition for RTX GPUs
 builds without a GPU; where the plan cannot run, the check runs the graph that it was built from.
+What differs between the libraries is in `runtimes/tensorrt_editions.py`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 from pathlib import Path
@@ -16,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from reelserve.export.engines import EngineError
-from reelserve.export.engines.onnx.engine import OPSET, OnnxRuntimeEngine
+from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
+from reelserve.export.engines.onnx.older_opset import OpsetError
 from reelserve.export.engines.stage_graph import graph_spec
 from reelserve.export.engines.tensorrt.builder import PlanBuilder, PlanReport
 from reelserve.export.engines.tensorrt.graph import (
@@ -68,11 +71,12 @@ class TensorRTEngine:
     def check(self, precision: Precision) -> None:
         """Refuses what the installed library cannot build here."""
         library, capabilities = self._library, self.capabilities()
-        if precision not in self.precisions:
+        if precision not in library.edition.precisions:
             raise EngineError(
-                f"precision is {precision}; engine tensorrt has {', '.join(self.precisions)}"
+                f"precision is {precision}; engine tensorrt with {library.name} {library.version} "
+                f"has {', '.join(library.edition.precisions)}"
             )
-        if not library.rtx and gpu_capability() is None:
+        if not library.edition.any_gpu and gpu_capability() is None:
             raise EngineError(
                 "tensorrt builds for the GPU at hand, and torch sees none; tensorrt-rtx builds "
                 "without one"
@@ -100,13 +104,13 @@ class TensorRTEngine:
     def runs_here(self) -> bool:
         """Whether there is a GPU that runs the plans."""
         gpu = gpu_capability()
-        if gpu is None or not self._library.rtx:
+        if gpu is None or not self._library.edition.any_gpu:
             return gpu is not None
         return gpu in (self._capabilities or self._library.capabilities)
 
     def capabilities(self) -> tuple[str, ...]:
         """What to ask the edition for RTX GPUs for; empty with full TensorRT."""
-        if not self._library.rtx:
+        if not self._library.edition.any_gpu:
             return ()
         if self._capabilities is not None:
             return self._capabilities
@@ -124,7 +128,7 @@ class TensorRTEngine:
         return {
             "torch": torch.__version__,
             "onnxscript": onnxscript.__version__,
-            "opset": str(OPSET),
+            "opset": str(self._library.edition.opset),
             self._library.name: self._library.version,
         }
 
@@ -148,19 +152,43 @@ class TensorRTEngine:
         """Builds a plan as `build` does, and says what it is."""
         try:
             return self._build(stage, path)
-        except TensorRTError as error:
+        except (TensorRTError, OpsetError) as error:
             raise EngineError(f"engine tensorrt: {error}") from None
 
-    def _build(self, stage: ExportStage, path: Path) -> PlanReport:
-        library, graph = self._library, path.with_name(GRAPH_FILE)
-        fixed = with_fixed_dims(stage)
+    def write_graph(self, stage: ExportStage, path: Path) -> int:
+        """Writes the graph that a stage's plan is built from, as this library takes it.
+
+        Args:
+            stage: To trace.
+            path: The ONNX file to write.
+
+        Returns:
+            Nodes of the plugin for temporal attention.
+
+        Raises:
+            TensorRTError: If the stage computes on UINT8.
+            OpsetError: If it has an operator that the library's operator set lacks.
+        """
+        edition, fixed = self._library.edition, with_fixed_dims(stage)
         # Frames, heads and width are compiled into the plugin.
-        plugin = not library.rtx and not any(fixed.free_dims.values())
+        plugin = edition.ahead_of_time_plugins and not any(fixed.free_dims.values())
         if plugin:
             importlib.import_module(PLUGIN_MODULE)
-        plugins = write_graph(fixed, graph, plugin=plugin)
-        builder = PlanBuilder(library, self.capabilities(), self._cache_folder)
-        report = builder.build(graph, plan_spec(stage), self.plan_name(stage), path)
+        if not edition.strongly_typed:
+            fixed = in_fp32(fixed)
+        return write_graph(fixed, path, plugin=plugin, opset=edition.opset)
+
+    def builder(self) -> PlanBuilder:
+        """Reads graphs and builds plans with the installed library."""
+        return PlanBuilder(self._library, self.capabilities(), self._cache_folder)
+
+    def _build(self, stage: ExportStage, path: Path) -> PlanReport:
+        graph = path.with_name(GRAPH_FILE)
+        plugins = self.write_graph(stage, graph)
+        half = lowest_precision(stage) == "fp16"
+        report = self.builder().build(
+            graph, plan_spec(stage), self.plan_name(stage), path, half=half
+        )
         if report.num_plugins != plugins:
             raise EngineError(
                 f"engine tensorrt: {report.name} has {report.num_plugins} layers of the plugin for "
@@ -178,12 +206,9 @@ class TensorRTEngine:
 
         Kept in the plan; its file has the name that Triton's backend looks for.
         """
-        dtypes = {parameter.dtype for parameter in stage.module.parameters()}
-        # The lowest: some layers of a stage may keep FP32.
-        precision = next((name for name in self.precisions if DTYPES[name] in dtypes), "fp32")
-        architecture = self.architecture().replace("_", "")
-        edition = "rtx" if self._library.rtx else "trt"
-        return f"{stage.name}_{precision}_{architecture}_{edition}{self._library.version}"
+        library, architecture = self._library, self.architecture().replace("_", "")
+        version = f"{library.edition.tag}{library.version}"
+        return f"{stage.name}_{lowest_precision(stage)}_{architecture}_{version}"
 
     def checked_file(self) -> str:
         """The plan, or without a GPU that runs it the graph that it was built from."""
@@ -220,6 +245,18 @@ def gpu_capability() -> str | None:
         return None
     major, minor = torch.cuda.get_device_capability()
     return f"SM{major}{minor}"
+
+
+def lowest_precision(stage: ExportStage) -> Precision:
+    """The lowest precision of a stage's weights: some of its layers may keep FP32."""
+    dtypes = {parameter.dtype for parameter in stage.module.parameters()}
+    lower: tuple[Precision, ...] = ("bf16", "fp16")
+    return next((name for name in lower if DTYPES[name] in dtypes), "fp32")
+
+
+def in_fp32(stage: ExportStage) -> ExportStage:
+    """The stage with its weights, as rounded as they are, in FP32; the original keeps its own."""
+    return dataclasses.replace(stage, module=copy.deepcopy(stage.module).float())
 
 
 def plan_spec(stage: ExportStage) -> GraphSpec:

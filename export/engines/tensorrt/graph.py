@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from reelserve.export.engines.onnx.engine import onnx_model
+from reelserve.export.engines.onnx.engine import OPSET, older_onnx_model, onnx_model
 from reelserve.export.engines.onnx.files import save_graph
 from reelserve.export.engines.onnx.modules import for_any_graph
 from reelserve.export.engines.onnx.temporal_attention import DOMAIN
@@ -59,21 +59,27 @@ def with_fixed_dims(stage: ExportStage) -> ExportStage:
     return dataclasses.replace(stage, example_inputs=inputs, free_dims=free)
 
 
-def write_graph(stage: ExportStage, path: Path, *, plugin: bool) -> int:
+def write_graph(stage: ExportStage, path: Path, *, plugin: bool, opset: int = OPSET) -> int:
     """Writes the graph of a stage.
 
     Args:
         stage: Its free dimensions are those of the graph.
         path: The file to write; large weights go to `data_file`.
         plugin: Temporal attention is the node of our plugin; else standard operators.
+        opset: Operator set; below the usual one, all that a set has not is plain operators of it.
 
     Returns:
         Nodes of our plugin.
 
     Raises:
         TensorRTError: If the stage computes on UINT8.
+        OpsetError: If it has an operator that an older set lacks.
     """
-    model = onnx_model(stage, for_any_graph(stage.module), "node" if plugin else "inlined")
+    module = for_any_graph(stage.module)
+    if opset < OPSET:
+        model = older_onnx_model(stage, module)
+    else:
+        model = onnx_model(stage, module, "node" if plugin else "inlined")
     cast_at_the_ends(model)
     give_masks_their_rows(model)
     save_graph(model, path)

@@ -31,8 +31,8 @@ from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
+from reelserve.tools.tiny_checkpoints import write_tiny_latte
 from tests.export.families import served
-from tests.export.families.tiny_checkpoints import write_tiny_latte
 from tests.server.bare import bare_triton
 
 pytestmark = pytest.mark.compile

@@ -32,8 +32,8 @@ from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
+from reelserve.tools.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 from tests.export.families import served
-from tests.export.families.tiny_checkpoints import LTX_PROFILE, write_tiny_ltx
 from tests.server.bare import bare_triton
 
 pytestmark = pytest.mark.compile

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import onnx
 
 from reelserve.runtimes.graph_spec import GraphSpec
-from reelserve.runtimes.tensorrt_plan import DTYPES
+from reelserve.runtimes.tensorrt_editions import edition_of
+from reelserve.runtimes.tensorrt_plan import DTYPES, TensorRTLibrary
 
 PLUGIN_DOMAIN = "reelserve"
 _NAMES = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.INT64: "INT64"}
 _NAMES |= {onnx.TensorProto.UINT8: "UINT8"}
+_OPERATIONS = {"Mul": ("ELEMENTWISE", "PROD"), "Pow": ("ELEMENTWISE", "POW")}
+_OPERATIONS |= {"Exp": ("UNARY", "EXP"), "Sin": ("UNARY", "SIN"), "ReduceMean": ("REDUCE", "AVG")}
 
 
 class _Names:
@@ -35,6 +39,24 @@ class Logger:
 class Mode(enum.Enum):
     INPUT = 0
     OUTPUT = 1
+
+
+class Layer:
+    """A layer named like its node; element-wise ones have an operation."""
+
+    def __init__(self, op_type: str, inputs: Sequence[str]) -> None:
+        name, op = _OPERATIONS.get(op_type, (op_type, ""))
+        self.type, self.op = SimpleNamespace(name=name), SimpleNamespace(name=op)
+        self.inputs, self.precision, self.output_types = inputs, None, []
+
+    def get_input(self, index: int) -> Any:
+        return SimpleNamespace(name=self.inputs[index])
+
+    def get_output(self, index: int) -> Any:
+        return SimpleNamespace(dtype="FLOAT")
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        self.output_types.append((index, dtype))
 
 
 class Network:
@@ -61,6 +83,7 @@ class Engine:
     def __init__(self, name: str, spec: GraphSpec, output_shapes: dict[str, tuple]) -> None:
         self.name, self.spec, self.output_shapes = name, spec, output_shapes
         self.num_layers = 7
+        self.narrow_integers = False
         self.tensors = [*spec.inputs, *spec.outputs]
         self.num_io_tensors = len(self.tensors)
         self.calls: list[tuple] = []
@@ -77,6 +100,8 @@ class Engine:
 
     def get_tensor_dtype(self, name: str) -> Any:
         wanted = self._tensor(name).dtype
+        if self.narrow_integers and wanted == "INT64":
+            wanted = "INT32"
         return SimpleNamespace(name=next(key for key, (own, _) in DTYPES.items() if own == wanted))
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> tuple:
@@ -133,15 +158,23 @@ class StubTensorRT(ModuleType):
         self.caches: list[bytes] = []
         self.ILogger = Logger
         self.TensorIOMode, self.LayerType = Mode, _Names()
-        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=3)
+        self.edition = edition_of("tensorrt", version)
+        # 8.6 lacks the first, and takes no network without the second.
+        names = {"STRONGLY_TYPED": 3} if self.edition.strongly_typed else {"EXPLICIT_BATCH": 0}
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(**names)
         self.ProfilingVerbosity = _Names()
+        self.BuilderFlag = SimpleNamespace(
+            FP16="FP16", TF32="TF32", PREFER_PRECISION_CONSTRAINTS="PREFER"
+        )
+        self.asked: list[tuple] = []
+        self.float32, self.IElementWiseLayer, self.IUnaryLayer = "FLOAT", Layer, Layer
         self.network = Network()
 
     def Builder(self, log: Any) -> Any:  # noqa: N802
         return self
 
     def create_network(self, flags: int) -> Network:
-        assert flags == 1 << 3
+        assert flags == (1 << 3 if self.edition.strongly_typed else 1 << 0)
         self.network = Network()
         return self.network
 
@@ -152,12 +185,13 @@ class StubTensorRT(ModuleType):
         graph = onnx.load(path, load_external_data=False).graph
         for node in graph.node:
             own = node.domain == PLUGIN_DOMAIN and self.has_plugin
-            kind = SimpleNamespace(name="PLUGIN_V3" if own else node.op_type)
-            self.network.layers.append(SimpleNamespace(type=kind))
+            self.network.layers.append(Layer("PLUGIN_V3" if own else node.op_type, node.input))
         for end, values in zip(self.network.ends, (graph.input, graph.output), strict=True):
             for value in values:
                 kind = value.type.tensor_type
-                dtype = SimpleNamespace(name=_NAMES[kind.elem_type])
+                name = _NAMES[kind.elem_type]
+                narrow = self.edition.narrow_integers and name == "INT64"
+                dtype = SimpleNamespace(name="INT32" if narrow else name)
                 end.append(
                     SimpleNamespace(name=value.name, dtype=dtype, shape=list(kind.shape.dim))
                 )
@@ -165,6 +199,9 @@ class StubTensorRT(ModuleType):
 
     def create_builder_config(self) -> Any:
         return SimpleNamespace(
+            set_flag=lambda flag: self.asked.append(("set", flag)),
+            clear_flag=lambda flag: self.asked.append(("clear", flag)),
+            set_tactic_sources=lambda bits: self.asked.append(("tactics", bits)),
             add_optimization_profile=lambda profile: 0,
             create_timing_cache=self._cache,
             set_timing_cache=lambda cache, ignore_mismatch: True,
@@ -194,4 +231,7 @@ class StubTensorRT(ModuleType):
         from reelserve.export.engines.tensorrt.builder import network_spec
 
         profile = SimpleNamespace(get_shape=lambda name: self.shapes[name])
-        return Engine(self.network.name, network_spec(self.network, profile), {})
+        spec = network_spec(TensorRTLibrary(self), self.network, profile)
+        engine = Engine(self.network.name, spec, {})
+        engine.narrow_integers = self.edition.narrow_integers
+        return engine

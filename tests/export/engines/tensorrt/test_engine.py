@@ -63,7 +63,7 @@ def built_once(tmp_path_factory):
         if name == "bundled":
             return family_of(Checkpoint.open(BUNDLED))
         pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
-        from tests.export.families import tiny_checkpoints as tiny
+        from reelserve.tools import tiny_checkpoints as tiny
 
         folder = tmp_path_factory.mktemp(name) / "checkpoint"
         if name == "ltx":

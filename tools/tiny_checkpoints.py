@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderKLLTXVideo,
-    AutoencoderKLTemporalDecoder,
-    DDIMScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    LattePipeline,
-    LatteTransformer3DModel,
-    LTXPipeline,
-    LTXVideoTransformer3DModel,
-)
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from tests.server.tiny_repository import WORDS
-
+WORDS = "a an red green blue star circle square moves spins slowly on the plain sea".split()
+"""Vocabulary of the tiny text encoders."""
 EMBED = 32
-LTX_PROFILE = {
+LTX_PROFILE: dict[str, Any] = {
     "max_prompt_tokens": 16,
     "num_inference_steps": {"default": 2},
     "num_frames": {"low": 9, "high": 33, "default": 9},
@@ -33,6 +22,9 @@ LTX_PROFILE = {
 
 def tiny_t5() -> tuple[T5EncoderModel, PreTrainedTokenizerFast]:
     """A T5 encoder and a tokenizer with T5's special tokens."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
     vocabulary = ["<pad>", "</s>", "<unk>", *WORDS]
     tokenizer = Tokenizer(
         models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="<unk>")
@@ -65,6 +57,14 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
         heads: Of the transformer.
         scheduler: Settings of its scheduler, in place of those of the public checkpoints.
     """
+    import torch
+    from diffusers import (
+        AutoencoderKLLTXVideo,
+        FlowMatchEulerDiscreteScheduler,
+        LTXPipeline,
+        LTXVideoTransformer3DModel,
+    )
+
     torch.manual_seed(0)
     settings = {
         "use_dynamic_shifting": True,
@@ -116,6 +116,15 @@ def write_tiny_latte(
         num_frames: Of its clips.
         temporal_decoder: Whether the decoder looks at neighbouring frames.
     """
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        AutoencoderKLTemporalDecoder,
+        DDIMScheduler,
+        LattePipeline,
+        LatteTransformer3DModel,
+    )
+
     torch.manual_seed(0)
     text_encoder, tokenizer = tiny_t5()
     transformer = LatteTransformer3DModel(

@@ -1,0 +1,1 @@
+"""Measures TensorRT plans beside the other engines on one GPU, part by part."""
