@@ -158,6 +158,23 @@ def _known(dtype: Any) -> str:
     return str(dtype.name)
 
 
+@dataclass(frozen=True)
+class _Recording:
+    """A CUDA graph of one run, and the tensors that its kernels read and write.
+
+    Args:
+        context: Holds the memory between the kernels.
+        graph: What is replayed.
+        inputs: By name.
+        outputs: By name; valid until the next replay.
+    """
+
+    context: Any
+    graph: torch.cuda.CUDAGraph
+    inputs: dict[str, torch.Tensor]
+    outputs: dict[str, torch.Tensor]
+
+
 class TensorRTPlan:
     """A plan on the GPU, ready to run.
 
@@ -165,13 +182,23 @@ class TensorRTPlan:
         library: TensorRT in the version that built the plan.
         path: File of the plan.
         device: A GPU.
+        cuda_graph: Whether the first run of the usual shapes is recorded as a CUDA graph and
+            replayed from then on; other shapes run as usual. Takes the plan's memory twice where
+            it takes several shapes. A plan that cannot be recorded runs without.
 
     Raises:
         FileNotFoundError: If there is no plan.
         TensorRTError: If the library does not take it on this GPU.
     """
 
-    def __init__(self, library: TensorRTLibrary, path: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        library: TensorRTLibrary,
+        path: Path,
+        device: torch.device,
+        *,
+        cuda_graph: bool = False,
+    ) -> None:
         import torch
 
         self._library, self._device = library, device
@@ -182,11 +209,16 @@ class TensorRTPlan:
             raise library.refusal(f"{path}: {library.name} {library.version} does not take it")
         self.name = str(self._engine.name)
         self.spec = engine_spec(library, self._engine)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise library.refusal(f"{path}: no room to run it")
+        self._context = self._new_context()
         # On the default stream TensorRT waits for every other one.
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._cuda_graph = cuda_graph
+        self._recording: _Recording | None = None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether runs of the usual shapes replay a CUDA graph."""
+        return self._recording is not None
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Runs the plan once and waits for its end.
@@ -194,30 +226,110 @@ class TensorRTPlan:
         Args:
             inputs: Tensors on the device, by name.
 
+        Returns:
+            Tensors on the device, by name; they are the caller's.
+
         Raises:
             ValueError: If an input is missing, or of a shape or type that the plan does not take.
             TensorRTError: If the run fails.
         """
-        import torch
+        taken = self._taken(inputs)
+        usual = all(tuple(taken[spec.name].shape) == spec.usual for spec in self.spec.inputs)
+        if self._cuda_graph and usual:
+            if self._recording is None:
+                self._record(taken)
+            if self._recording is not None:
+                return self._replay(self._recording, taken)
+        outputs = self._bind(self._context, taken)
+        self._execute(self._context)
+        return outputs
 
+    def _taken(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs after their checks, in the types of the plan."""
         self.spec.check({name: tuple(tensor.shape) for name, tensor in inputs.items()})
-        kept = {}
+        taken = {}
         for spec in self.spec.inputs:
             tensor = inputs[spec.name]
             if str(tensor.dtype) != f"torch.{_TORCH_DTYPES[spec.dtype]}":
                 raise ValueError(f"{spec.name} is {tensor.dtype}; it must be {spec.dtype}")
-            kept[spec.name] = tensor.contiguous()
-            self._context.set_input_shape(spec.name, tuple(tensor.shape))
+            taken[spec.name] = tensor.to(self._dtype(spec.name)).contiguous()
+        return taken
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return self._library.torch_dtype(self._engine.get_tensor_dtype(name))
+
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise self._library.refusal(f"{self.name}: no room to run it")
+        return context
+
+    def _bind(self, context: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Gives a context its inputs and new tensors for its outputs."""
+        import torch
+
+        for name, tensor in inputs.items():
+            context.set_input_shape(name, tuple(tensor.shape))
         outputs = {}
         for output in self.spec.outputs:
-            shape = tuple(self._context.get_tensor_shape(output.name))
-            dtype = getattr(torch, _TORCH_DTYPES[output.dtype])
-            outputs[output.name] = torch.empty(shape, dtype=dtype, device=self._device)
-        for name, tensor in (kept | outputs).items():
-            self._context.set_tensor_address(name, tensor.data_ptr())
+            shape = tuple(context.get_tensor_shape(output.name))
+            outputs[output.name] = torch.empty(
+                shape, dtype=self._dtype(output.name), device=self._device
+            )
+        for name, tensor in {**inputs, **outputs}.items():
+            context.set_tensor_address(name, tensor.data_ptr())
+        return outputs
+
+    def _execute(self, context: Any) -> None:
+        import torch
+
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        if not self._context.execute_async_v3(self._stream.cuda_stream):
+        if not context.execute_async_v3(self._stream.cuda_stream):
             raise self._library.refusal(f"{self.name} failed")
+        self._stream.synchronize()
+
+    def _record(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Records the usual shapes; where that is not possible, no plan of this one is tried again.
+
+        A recording is of no use once its context has had other shapes, so it gets one of its own
+        where there are any.
+        """
+        import torch
+
+        fixed = all(spec.low == spec.high for spec in self.spec.inputs)
+        context = self._context if fixed else self._new_context()
+        buffers = {name: tensor.clone() for name, tensor in inputs.items()}
+        outputs = self._bind(context, buffers)
+        # What is set up at the first run cannot be recorded.
+        self._execute(context)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads of this process may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                complete = context.execute_async_v3(self._stream.cuda_stream)
+        except RuntimeError:
+            complete = False
+        if complete:
+            self._recording = _Recording(context, graph, buffers, outputs)
+            return
+        self._cuda_graph, self._library.log.messages = False, []
+        # The other one may be left in the middle of a recording.
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    def _replay(
+        self, recording: _Recording, inputs: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        import torch
+
+        outputs = {name: torch.empty_like(value) for name, value in recording.outputs.items()}
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            for name, tensor in inputs.items():
+                recording.inputs[name].copy_(tensor, non_blocking=True)
+            recording.graph.replay()
+            # The caller may keep them beyond the next replay.
+            for name, tensor in outputs.items():
+                tensor.copy_(recording.outputs[name], non_blocking=True)
         self._stream.synchronize()
         return outputs
 

@@ -24,10 +24,12 @@ class TensorRTSettings:
     Args:
         device: A GPU.
         output_on_device: Whether outputs stay on it, `output_device` is `gpu`.
+        cuda_graphs: Whether the usual shapes are recorded as a CUDA graph, `cuda_graphs`.
     """
 
     device: torch.device
     output_on_device: bool
+    cuda_graphs: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], kind: str, device_id: int) -> TensorRTSettings:
@@ -43,8 +45,12 @@ class TensorRTSettings:
         """
         if kind != "GPU":
             raise ValueError(f"instance kind is {kind}; a plan runs on a GPU: it must be GPU")
-        output_device = Parameters(config).choice("output_device", OUTPUT_DEVICES, "cpu")
-        return cls(torch.device("cuda", device_id), output_device == "gpu")
+        parameters = Parameters(config)
+        return cls(
+            device=torch.device("cuda", device_id),
+            output_on_device=parameters.choice("output_device", OUTPUT_DEVICES, "cpu") == "gpu",
+            cuda_graphs=parameters.switch("cuda_graphs", default=False),
+        )
 
 
 class TensorRTSession:
@@ -62,7 +68,9 @@ class TensorRTSession:
 
     def __init__(self, graph: Path, config: Mapping[str, Any], settings: TensorRTSettings) -> None:
         self._name, self._settings = str(config["name"]), settings
-        self._plan = TensorRTPlan(find_library(), graph, settings.device)
+        self._plan = TensorRTPlan(
+            find_library(), graph, settings.device, cuda_graph=settings.cuda_graphs
+        )
         self.spec = self._plan.spec
         require_match(config, GraphRanges.from_spec(self.spec), graph.name)
         self._plan.run(

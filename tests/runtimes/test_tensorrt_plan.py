@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -27,6 +30,36 @@ SPEC = GraphSpec(
 STREAM = 77
 
 
+class Graph:
+    """A CUDA graph: notes its replays."""
+
+    def __init__(self) -> None:
+        self.replays, self.effect = 0, lambda: None
+
+    def replay(self) -> None:
+        self.replays += 1
+        self.effect()
+
+
+@contextlib.contextmanager
+def recording(graph: Graph, *, stream: object, capture_error_mode: str):
+    yield
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> list[Graph]:
+    made: list[Graph] = []
+
+    def make() -> Graph:
+        made.append(Graph())
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    return made
+
+
 @pytest.fixture
 def engine(monkeypatch) -> Engine:
     stream = SimpleNamespace(
@@ -40,9 +73,16 @@ def engine(monkeypatch) -> Engine:
 
 @pytest.fixture
 def plan(engine, tmp_path) -> TensorRTPlan:
-    path = tmp_path / "model.plan"
+    return opened(engine, tmp_path)
+
+
+def opened(
+    engine: Engine, folder: Path, *, version: str = "10.13.0", cuda_graph: bool = False
+) -> TensorRTPlan:
+    path = folder / "model.plan"
     path.write_bytes(b"plan")
-    return TensorRTPlan(TensorRTLibrary(StubTensorRT(engine=engine)), path, torch.device("cpu"))
+    library = TensorRTLibrary(StubTensorRT(version, engine=engine))
+    return TensorRTPlan(library, path, torch.device("cpu"), cuda_graph=cuda_graph)
 
 
 def inputs(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -102,6 +142,94 @@ def test_run_raises_with_the_words_of_the_library_when_it_fails(plan, engine):
 
     with pytest.raises(TensorRTError, match=r"trt10\.13\.0 failed: no kernel for this"):
         plan.run(inputs())
+
+
+def usual(value: float = 0.0) -> dict[str, torch.Tensor]:
+    """Inputs of the usual shapes."""
+    return {
+        "LATENTS": torch.full((2, 4, 4), value),
+        "ATTENTION_MASK": torch.ones(2, 3, dtype=torch.int64),
+    }
+
+
+def executions(engine: Engine) -> int:
+    return engine.calls.count(("execute", STREAM))
+
+
+def test_run_replays_the_usual_shapes_and_leaves_earlier_outputs_alone(engine, graphs, tmp_path):
+    plan = opened(engine, tmp_path, cuda_graph=True)
+
+    first = plan.run(usual())["FRAMES"].fill_(1)
+    graphs[0].effect = lambda: plan._recording.outputs["FRAMES"].fill_(2)
+    second = plan.run(usual(3.0))["FRAMES"]
+
+    assert plan.recorded
+    # Once to warm up, once to record.
+    assert executions(engine) == 2
+    assert len(graphs) == 1 and graphs[0].replays == 2
+    assert first.eq(1).all() and second.eq(2).all()
+    assert plan._recording.inputs["LATENTS"].eq(3.0).all()
+
+
+def test_run_of_other_shapes_leaves_the_recording_alone(engine, graphs, tmp_path):
+    plan = opened(engine, tmp_path, cuda_graph=True)
+    plan.run(usual())
+    recorded_context = plan._recording.context
+
+    plan.run(inputs())
+
+    assert executions(engine) == 3 and graphs[0].replays == 1
+    assert recorded_context is not plan._context
+
+
+def test_plan_of_fixed_shapes_is_recorded_in_its_one_context(engine, graphs, tmp_path):
+    fixed = tuple(replace(given, low=given.usual, high=given.usual) for given in SPEC.inputs)
+    engine.spec = replace(SPEC, inputs=fixed)
+    engine.tensors = [*engine.spec.inputs, *engine.spec.outputs]
+    plan = opened(engine, tmp_path, cuda_graph=True)
+
+    plan.run(usual())
+
+    assert plan._recording.context is plan._context
+
+
+@pytest.mark.parametrize("how", ["refused", "raised"])
+def test_run_goes_on_without_a_recording_when_it_is_not_possible(
+    engine, graphs, tmp_path, monkeypatch, how
+):
+    @contextlib.contextmanager
+    def broken(graph, *, stream, capture_error_mode):
+        engine.succeeds = False
+        yield
+        engine.succeeds = True
+        if how == "raised":
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", broken)
+    plan = opened(engine, tmp_path, cuda_graph=True)
+
+    for _ in range(2):
+        plan.run(usual())
+
+    assert not plan.recorded
+    # One to warm up, one that was to be recorded, then one for each run.
+    assert executions(engine) == 4 and len(graphs) == 1
+
+
+def test_integers_of_the_contract_become_those_of_an_older_plan(engine, tmp_path):
+    engine.narrow_integers = True
+    plan = opened(engine, tmp_path, version="8.6.0")
+    bound = {}
+    plan._context.set_tensor_address = lambda name, address: bound.update({name: address})
+    given = inputs()
+
+    plan.run(given)
+
+    assert plan.spec == SPEC
+    assert bound["LATENTS"] == given["LATENTS"].data_ptr()
+    assert bound["ATTENTION_MASK"] != given["ATTENTION_MASK"].data_ptr()
+    with pytest.raises(ValueError, match=r"ATTENTION_MASK is torch.int32; it must be INT64"):
+        plan.run(inputs(ATTENTION_MASK=torch.ones(1, 3, dtype=torch.int32)))
 
 
 def test_plan_is_refused_when_the_library_does_not_take_it(engine, tmp_path):

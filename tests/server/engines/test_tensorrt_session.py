@@ -55,7 +55,7 @@ def plan(tmp_path):
 
 
 def settings(*, output_on_device: bool = False) -> TensorRTSettings:
-    return TensorRTSettings(torch.device("cpu"), output_on_device)
+    return TensorRTSettings(torch.device("cpu"), output_on_device, cuda_graphs=False)
 
 
 def test_session_is_warm_when_it_is_ready(engine, plan):
@@ -111,10 +111,15 @@ def test_session_refuses_when_plan_and_config_disagree(engine, plan, changes, me
 
 
 def test_settings_come_from_the_config():
-    on_gpu = {"output_device": {"string_value": "gpu"}}
+    on_gpu = {
+        "output_device": {"string_value": "gpu"},
+        "cuda_graphs": {"string_value": "1"},
+    }
 
     found = TensorRTSettings.from_config(config(parameters=on_gpu), "GPU", 1)
 
-    assert found == TensorRTSettings(torch.device("cuda", 1), True)
+    assert found == TensorRTSettings(
+        torch.device("cuda", 1), output_on_device=True, cuda_graphs=True
+    )
     with pytest.raises(ValueError, match="instance kind is CPU; a plan runs on a GPU"):
         TensorRTSettings.from_config(config(), "CPU", 0)
