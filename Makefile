@@ -26,10 +26,10 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline runti
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-gpu bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-gpu bench-tensorrt bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 # `value`: a dollar sign in the sentence is not make's.
 demo: export REELSERVE_PROMPT := $(value PROMPT)
@@ -64,6 +64,9 @@ bench-cpu: build/export.stamp ## Measure the server on this machine: docs/result
 # GPU_ARGUMENTS: a part of it, for example GPU_ARGUMENTS="--only bundled --budget-seconds 600".
 bench-gpu: $(VENV)/gpu.stamp ## Measure sized models on an NVIDIA GPU: docs/results/bench_gpu_<gpu>.json
 	$(REELSERVE) bench-gpu $(GPU_ARGUMENTS)
+
+bench-tensorrt: $(VENV)/gpu.stamp ## Measure TensorRT plans on an NVIDIA GPU: docs/results/bench_tensorrt_<gpu>.json
+	$(REELSERVE) bench-tensorrt $(GPU_ARGUMENTS)
 
 bench-serving: build/export.stamp ## Measure cancels, refusals and progress: docs/results/serving.json
 	$(REELSERVE) bench-serving --model-repository $(REPOSITORY) --output docs/results/serving.json

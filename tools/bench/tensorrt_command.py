@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import importlib.metadata
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from reelserve.client.cli import FAILURE, OK, error_console
-from reelserve.runtimes.tensorrt_plan import TensorRTError
-from reelserve.tools.bench.tensorrt.models import MODELS, Model, chosen
+import torch
+
+from reelserve.client.argument_types import real_number
+from reelserve.client.cli import FAILURE, OK, USAGE, error_console
+from reelserve.kernels.benchmarks.timing import results_file
+from reelserve.runtimes.tensorrt_plan import TensorRTError, find_library
+from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
+from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
+from reelserve.tools.bench.tensorrt.models import MODELS, chosen
+from reelserve.tools.bench.tensorrt.parsing import parse_all
+from reelserve.tools.bench.tensorrt.parts import SERVE, STAGES, TENSORRT, Part, Runner, all_parts
+from reelserve.tools.bench.tensorrt.results import collect, faults, missing
 from reelserve.tools.results_file import write_json
 
+INCOMPLETE = 3
+"""Exit status: what was measured is kept, and the same command goes on."""
+DRY = "cpu"
 PARSE = "parse"
-PARTS = (PARSE,)
+STATE_FILE = "state.json"
+OTHERS = {False: ("onnxruntime-gpu", "pytorch"), True: ("onnxruntime", "pytorch")}
+"""Engines that TensorRT is measured beside, by whether there is no GPU."""
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "nvidia-pytriton")
+EPILOG = """\
+Every part is kept on disk as soon as it ends; the same command goes on with the next one. A part
+that fails is kept with its error. Exit status: 0 if all is measured and good, 1 if a part failed or
+served clips are too far from those of the ONNX graphs, 2 if the command is wrong, 3 if the budget
+ended before the last part.
+"""
 
 
 def run(argv: list[str]) -> int:
@@ -20,33 +44,126 @@ def run(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     console = error_console()
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
     try:
-        models = chosen(arguments.models)
+        names = [model.name for model in chosen(arguments.models)]
     except ValueError as error:
         parser.error(str(error))
+    if arguments.only == PARSE:
+        return _parse(names, arguments.work_dir.resolve(), tell)
+    if not (arguments.dry_run or gpu_query("name")):
+        tell("reelserve bench-tensorrt: there is no GPU here; --dry-run needs none")
+        return USAGE
+    others = OTHERS[arguments.dry_run]
+    engines = tuple(arguments.engines or (TENSORRT, *others))
+    parts = [
+        part
+        for part in all_parts((TENSORRT, *others), others[0])
+        if part.model.name in names
+        and part.engine in engines
+        and arguments.only in (None, part.kind)
+    ]
+    return _measure(arguments, parts, shlex.join(["reelserve", "bench-tensorrt", *argv]), tell)
+
+
+def _measure(arguments: argparse.Namespace, parts: Sequence[Part], command: str, tell: Any) -> int:
     work: Path = arguments.work_dir.resolve()
+    others = OTHERS[arguments.dry_run]
+    state = State(work / STATE_FILE, {"dry": arguments.dry_run}, _machine())
+    every = list(all_parts((TENSORRT, *others), others[0]))
+    output = arguments.output or _output(dry=arguments.dry_run)
+    if arguments.redo_failed:
+        for part in parts:
+            if "error" in (state.find(part.model, part.phase) or {}):
+                state.forget(part.model, part.phase)
+
+    def write() -> None:
+        write_json(output, collect(every, state, {"command": command}))
+
+    budget = Budget(arguments.budget_seconds)
+    runner = Runner(work, others[0], state, budget, tell, write, tiny=arguments.dry_run)
     try:
-        return _parse(models, work, lambda line: console.print(line, markup=False, soft_wrap=True))
+        runner.run(parts)
+    except OutOfBudgetError as error:
+        tell(f"reelserve bench-tensorrt: {error}")
+        for title in missing(parts, state):
+            tell(f"not measured yet: {title}")
+        return INCOMPLETE
+    write()
+    found = faults(parts, state)
+    for fault in found:
+        tell(f"reelserve bench-tensorrt: {fault}")
+    tell(str(output))
+    return FAILURE if found else OK
+
+
+def _parse(names: Sequence[str], work: Path, tell: Any) -> int:
+    try:
+        results = parse_all([model for model in MODELS if model.name in names], work, tell)
     except TensorRTError as error:
-        console.print(f"reelserve bench-tensorrt: {error}")
+        tell(f"reelserve bench-tensorrt: {error}")
         return FAILURE
-
-
-def _parse(models: Sequence[Model], work: Path, tell: Callable[[str], None]) -> int:
-    # Here, because torch and the exporter take seconds to import, which `--help` need not wait for.
-    from reelserve.tools.bench.tensorrt.parsing import parse_all
-
-    results = parse_all(models, work, tell)
-    write_json(work / "parse.json", results)
+    write_json(work / f"{PARSE}.json", results)
     return FAILURE if any(found["error"] for found in results) else OK
 
 
+def _machine() -> dict[str, Any]:
+    versions = {"cuda": torch.version.cuda or "none"}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    try:
+        library = find_library()
+        versions[library.name] = library.version
+    except TensorRTError:
+        versions[TENSORRT] = "none"
+    return {
+        "gpu": gpu_query("name") or DRY,
+        "driver": gpu_query("driver_version"),
+        "versions": versions,
+    }
+
+
+def _output(*, dry: bool) -> Path:
+    if dry:
+        return Path("build/bench_tensorrt_dry.json")
+    return results_file("bench_tensorrt", gpu_query("name") or DRY).with_suffix(".json")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reelserve bench-tensorrt", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="reelserve bench-tensorrt",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     names = ", ".join(model.name for model in MODELS)
-    parser.add_argument("--only", choices=PARTS, help="one part of the work")
+    parser.add_argument(
+        "--only",
+        choices=(PARSE, STAGES, SERVE),
+        help="one kind of part; parse only reads every graph with TensorRT's parser",
+    )
     parser.add_argument("--models", metavar="MODEL[,MODEL]", help=f"some of {names}")
     parser.add_argument(
+        "--engines", nargs="+", choices=sorted({TENSORRT, *OTHERS[False], *OTHERS[True]})
+    )
+    parser.add_argument(
+        "--budget-seconds",
+        type=real_number(0, above=True),
+        metavar="N",
+        help="end before a part that would not fit; status 3",
+    )
+    parser.add_argument(
         "--work-dir", type=Path, default=Path("build/bench_tensorrt"), metavar="FOLDER"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
+    parser.add_argument("--redo-failed", action="store_true", help="measure again what failed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="without a GPU, to show that it runs"
     )
     return parser

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.export.families.registry import families_table
@@ -17,6 +18,7 @@ from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
 from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.system import SYSTEM_WRITERS, figures_in_sentences
 from reelserve.tools.figures.tables import WRITERS
+from reelserve.tools.figures.tensorrt import NOT_RUN, TENSORRT_WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
 REGISTRIES = {"families": families_table, BLOCK_NAME: metric_rows}
@@ -119,19 +121,26 @@ def _figures(name: str, results: Path) -> str:
         rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in csv_rows(file)]
         return KERNEL_WRITERS[name](rows) if rows else NOT_MEASURED
     if name in GPU_WRITERS:
-        found = [json.loads(file.read_text()) for file in sorted(results.glob("bench_gpu_*.json"))]
+        found = _files(results, "bench_gpu")
         return GPU_WRITERS[name](found) if found else NOT_MEASURED
     if name in SYSTEM_WRITERS:
         try:
             return SYSTEM_WRITERS[name](results)
         except FileNotFoundError:
             return NOT_MEASURED
+    if name in TENSORRT_WRITERS:
+        found = _files(results, "bench_tensorrt")
+        return TENSORRT_WRITERS[name](found) if found else NOT_RUN
     if name in REGISTRIES:
         return REGISTRIES[name]()
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    named = {SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *SYSTEM_WRITERS, *COMPARISONS}
-    named |= REGISTRIES.keys()
-    names = ", ".join(sorted(named))
+    named = {SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *SYSTEM_WRITERS, *TENSORRT_WRITERS}
+    names = ", ".join(sorted(named | {*COMPARISONS, *REGISTRIES}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
+
+
+def _files(results: Path, kind: str) -> list[Any]:
+    """Results files of every GPU."""
+    return [json.loads(file.read_text()) for file in sorted(results.glob(f"{kind}_*.json"))]

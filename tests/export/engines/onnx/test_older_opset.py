@@ -1,0 +1,123 @@
+"""Operator set 17: every engine stage of every family as TensorRT 8.6 is to get it."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir
+import pytest
+import torch
+
+from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
+from reelserve.export.engines.onnx.older_opset import OPSET, OpsetError, lower
+from reelserve.export.engines.tensorrt.graph import with_fixed_dims, write_graph
+from reelserve.export.families import family_of
+from reelserve.export.families.layout import Checkpoint
+from reelserve.export.parity import ENGINE_STAGES, StageRun, compare_stage, require_parity
+from reelserve.export.stages import ExportStage
+from tests.export.conftest import BUNDLED
+
+CASES = [(family, stage) for family in ("bundled", "ltx", "latte") for stage in ENGINE_STAGES]
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
+    from reelserve.tools import tiny_checkpoints as tiny
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    ltx, latte = folder / "ltx", folder / "latte"
+    return {
+        "bundled": family_of(Checkpoint.open(BUNDLED)),
+        "ltx": family_of(Checkpoint.open(tiny.write_tiny_ltx(ltx)), tiny.LTX_PROFILE),
+        "latte": family_of(Checkpoint.open(tiny.write_tiny_latte(latte))),
+    }
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(("family", "name"), CASES, ids=[f"{f}-{s}" for f, s in CASES])
+def test_graph_has_standard_operators_alone_and_computes_what_torch_does(
+    families, family, name, tmp_path
+):
+    stage = with_fixed_dims(families[family].build(name))
+    path = tmp_path / "graph.onnx"
+
+    assert write_graph(stage, path, plugin=False, opset=OPSET) == 0
+
+    model = onnx.load(path)
+    onnx.checker.check_model(path, full_check=True)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET}
+    assert model.ir_version == 8 and not model.functions
+    # TensorRT 8.6 knows none of it.
+    assert not any(node.op_type in ("CastLike", "Attention", "If") for node in model.graph.node)
+    require_parity(name, parity_of(stage, path), "fp32")
+
+
+def parity_of(stage: ExportStage, path):
+    tensors = stage.inputs_at(1)
+    with torch.no_grad():
+        expected = stage.module(*tensors).numpy()
+    arrays = tuple(tensor.numpy() for tensor in tensors)
+    names = [spec.name for spec in stage.contract.inputs]
+    engine = OnnxRuntimeEngine()
+
+    def run(*values):
+        return engine.run(path, dict(zip(names, values, strict=True)))[0]
+
+    try:
+        return compare_stage(StageRun(arrays, expected, expected), run, "torch", path.name)
+    finally:
+        engine.release()
+
+
+def model_of(text: str) -> onnx_ir.Model:
+    parsed = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]>\n{text}')
+    return onnx_ir.from_proto(parsed)
+
+
+def test_lower_moves_axes_into_the_node():
+    model = model_of(
+        "g (float[2, 3, 4] x) => (float[2, 3, 1] y) "
+        "{ a = Constant <value_ints: ints = [-1]> () y = ReduceMean <keepdims: int = 1> (x, a) }"
+    )
+
+    lower(model)
+
+    node = next(node for node in model.graph if node.op_type == "ReduceMean")
+    assert list(node.attributes["axes"].as_ints()) == [-1]
+    assert len(node.inputs) == 1
+    assert model.opset_imports[""] == OPSET
+
+
+def test_lower_names_the_type_of_a_cast():
+    model = model_of(
+        "g (int64[2] x, float[2] z) => (float[2] y) { a = Abs (z) y = CastLike (x, a) }"
+    )
+
+    lower(model)
+
+    node = next(node for node in model.graph if node.op_type == "Cast")
+    assert node.attributes["to"].as_int() == onnx.TensorProto.FLOAT
+    assert [value.name for value in node.inputs] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("y = Mish (x)", "operator Mish .* is not in operator set 17"),
+        ("a = Shape (x) y = ReduceMax (x, a)", "ReduceMax .* has axes that are computed"),
+        (
+            "s = Constant <value_floats: floats = [1.0, 1.0]> () "
+            'y = Resize <antialias: int = 1, mode: string = "linear"> (x, , s)',
+            "Resize .* has antialias 1",
+        ),
+        (
+            "p = Constant <value_ints: ints = [1, 1]> () a = Constant <value_ints: ints = [1]> () "
+            "y = Pad (x, p, , a)",
+            r"Pad .* has axes, which set 17 has not",
+        ),
+    ],
+    ids=["operator", "axes", "antialias", "pad"],
+)
+def test_lower_refuses_what_the_older_set_lacks(body, message):
+    with pytest.raises(OpsetError, match=message):
+        lower(model_of(f"g (float[2, 3] x) => (float y) {{ {body} }}"))

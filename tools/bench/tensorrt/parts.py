@@ -1,0 +1,161 @@
+"""Leads the benchmark from part to part; each is kept on disk and not run again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reelserve.client import ReelserveError
+from reelserve.export.stages import Precision
+from reelserve.loadtest.command import LoadError
+from reelserve.server.launch.installation import InstallationError
+from reelserve.server.launch.triton_process import ServerError
+from reelserve.tools.bench.gpu.children import ChildError, run_module
+from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, Result, State
+from reelserve.tools.bench.tensorrt import serving
+from reelserve.tools.bench.tensorrt.models import BLOCK, BUNDLED, MODELS, Model
+from reelserve.tools.bench.tensorrt.stage import Job
+
+TENSORRT = "tensorrt"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+STAGES, SERVE = "stages", "serve"
+LEAST_S = {STAGES: 45.0, SERVE: 150.0}
+"""Seconds that must be left for a part to begin."""
+MOST_S = 480.0
+"""A part that had so long and has not ended counts as failed, or every run would begin it anew."""
+FAILURES = (
+    *(ChildError, LoadError, ReelserveError, InstallationError, ServerError),
+    *(OSError, RuntimeError, ValueError),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to measure.
+
+    Args:
+        kind: `stages` or `serve`.
+        model: Its model.
+        engine: Name of the engine.
+        precision: Precision of weights and products.
+        stage: Name of the stage; empty where clips are drawn.
+    """
+
+    kind: str
+    model: Model
+    engine: str
+    precision: Precision
+    stage: str = ""
+
+    @property
+    def phase(self) -> str:
+        """Its name in the state."""
+        return " ".join(filter(None, (self.kind, self.stage, self.engine, self.precision)))
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return f"{self.model.name}: {self.phase}"
+
+
+def all_parts(engines: Sequence[str], reference: str) -> Iterator[Part]:
+    """Every part, in the order of their worth to a run that may be cut short.
+
+    Args:
+        engines: Engines whose stages are measured; TensorRT is among them.
+        reference: Engine of the ONNX graphs that served clips are compared with.
+    """
+    checkpoints = [model for model in MODELS if model.name != BLOCK]
+    block = [model for model in MODELS if model.name == BLOCK]
+    others = [engine for engine in engines if engine != TENSORRT]
+    bundled = next(model for model in MODELS if model.name == BUNDLED)
+    yield from _stages(checkpoints, [TENSORRT])
+    yield Part(SERVE, bundled, reference, "fp32")
+    for precision in PRECISIONS:
+        yield Part(SERVE, bundled, TENSORRT, precision)
+    yield from _stages(checkpoints, others)
+    yield from _stages(block, engines)
+
+
+def _stages(models: Iterable[Model], engines: Sequence[str]) -> Iterator[Part]:
+    return (
+        Part(STAGES, model, engine, precision, stage)
+        for model in models
+        for engine in engines
+        for precision in PRECISIONS
+        for stage in model.stages
+    )
+
+
+class Runner:
+    """Runs the parts that are missing.
+
+    Args:
+        work: Folder for checkpoints, graphs, logs and clips.
+        reference: Engine of the ONNX graphs that served clips are compared with.
+        tiny: Whether served clips are short.
+        state: What has been measured.
+        budget: How long this may take.
+        tell: Takes lines about how far it is.
+        changed: Called after every part.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        reference: str,
+        state: State,
+        budget: Budget,
+        tell: Callable[[str], object],
+        changed: Callable[[], object],
+        *,
+        tiny: bool = False,
+    ) -> None:
+        self._work, self._reference, self._tiny = work, reference, tiny
+        self._state, self._budget = state, budget
+        self._tell, self._changed = tell, changed
+
+    def run(self, parts: Iterable[Part]) -> None:
+        """Runs what is missing; a part that fails is kept with its error, and the next one begun.
+
+        Raises:
+            OutOfBudgetError: If a part does not fit into the time that is left.
+        """
+        for part in parts:
+            if self._state.find(part.model, part.phase) is None:
+                self._budget.require(part.title, LEAST_S[part.kind])
+                self._tell(f"{part.title} ({time.strftime('%H:%M:%S')})")
+                result = self._result(part)
+                if "error" in result:
+                    self._tell(f"FAILED {part.title}: {result['error']}")
+                self._state.save(part.model, part.phase, result)
+                self._changed()
+
+    def _result(self, part: Part) -> Result:
+        left_s = self._budget.left_s
+        try:
+            return self._serve(part) if part.kind == SERVE else self._stage(part)
+        except OutOfBudgetError as error:
+            if left_s is None or left_s < MOST_S:
+                raise
+            return {"error": f"not done in {left_s:.0f} s: {error}"}
+        except FAILURES as error:
+            return {"error": str(error)}
+
+    def _stage(self, part: Part) -> Result:
+        job = Job(part.model.name, part.stage, part.engine, part.precision, str(self._work))
+        folder = self._work / "parts" / f"{part.model.name} {part.phase}".replace(" ", "_")
+        return run_module("reelserve.tools.bench.tensorrt.stage", asdict(job), folder, self._budget)
+
+    def _serve(self, part: Part) -> Result:
+        case = serving.served_case_of(tiny=self._tiny)
+        repository = serving.export(case, part.engine, part.precision, self._work, self._budget)
+        self._budget.require(part.title, LEAST_S[SERVE] / 2)
+        clips = self._work / "clips"
+        own = clips / f"{part.engine}_{part.precision}"
+        result = serving.serve(case, repository, own, self._budget)
+        if part.engine == TENSORRT:
+            result["psnr_db"] = serving.least_psnr_db(own, clips / f"{self._reference}_fp32")
+        return result

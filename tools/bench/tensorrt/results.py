@@ -1,0 +1,81 @@
+"""Puts what the parts have measured together: the results file, and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reelserve.tools.bench.gpu.bench_results import newest_origin
+from reelserve.tools.bench.gpu.state import Result, State
+from reelserve.tools.bench.tensorrt.models import MODELS
+from reelserve.tools.bench.tensorrt.parts import SERVE, STAGES, TENSORRT, Part
+from reelserve.tools.bench.tensorrt.serving import LEAST_PSNR_DB, SEEDS
+
+FIGURES = (
+    *("ms", "graph_ms", "max_error", "max_value", "relative_error"),
+    *("plan_bytes", "build_s", "parameters", "shapes", "error"),
+)
+"""Of a stage; null where they are not known."""
+
+
+def collect(parts: Iterable[Part], state: State, how: Result) -> Result:
+    """The results file, of all that has been measured so far.
+
+    Args:
+        parts: In the order of the file.
+        state: Holds what was measured, and on what.
+        how: The command.
+
+    Raises:
+        ValueError: If it was measured on more than one kind of GPU.
+    """
+    stages, served = [], {}
+    for part in parts:
+        found = state.find(part.model, part.phase)
+        if found is None:
+            continue
+        if part.kind == STAGES:
+            stages.append(_stage_row(part, found))
+        else:
+            served[f"{part.engine} {part.precision}"] = {"psnr_db": None, "error": None, **found}
+    return {
+        "stages": stages,
+        "served": served,
+        "seeds": list(SEEDS),
+        **how,
+        **newest_origin(MODELS, state),
+    }
+
+
+def _stage_row(part: Part, found: Result) -> Result:
+    return {
+        "model": part.model.name,
+        "family": part.model.family,
+        "weights": part.model.weights,
+        "stage": part.stage,
+        "engine": part.engine,
+        "precision": part.precision,
+        **{name: found.get(name) for name in FIGURES},
+    }
+
+
+def missing(parts: Iterable[Part], state: State) -> list[str]:
+    """Parts that are not measured yet."""
+    return [part.title for part in parts if state.find(part.model, part.phase) is None]
+
+
+def faults(parts: Iterable[Part], state: State) -> list[str]:
+    """Parts that failed, and clips that are too far from those of the ONNX graphs."""
+    found = []
+    for part in parts:
+        result = state.find(part.model, part.phase) or {}
+        if "error" in result:
+            found.append(f"{part.title}: {result['error']}")
+        elif part.kind == SERVE and part.engine == TENSORRT and result:
+            limit = LEAST_PSNR_DB[part.precision]
+            # Negated so that NaN fails too.
+            if not result["psnr_db"] >= limit:
+                found.append(
+                    f"{part.title}: clips have {result['psnr_db']} dB against those of the ONNX "
+                    f"graphs; the limit is {limit:g} dB"
+                )
+    return found

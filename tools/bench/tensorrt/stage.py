@@ -1,0 +1,258 @@
+"""Builds one stage for one engine, compares it with torch and times it.
+
+`python -m reelserve.tools.bench.tensorrt.stage JOB RESULT`, both JSON files, in a process of its
+own, so that its memory is free afterwards and a library that crashes takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reelserve.export.engines import Engine, get_engine
+from reelserve.export.engines.tensorrt.engine import MAX_BATCH
+from reelserve.export.parity import StageRun, compare_stage, torch_runner
+from reelserve.export.stages import ExportStage, Precision, Target
+from reelserve.pipeline.contract import TensorSpec
+from reelserve.runtimes.aoti_package import Package
+from reelserve.runtimes.onnx_graph import CUDA_PROVIDER, open_graph
+from reelserve.runtimes.tensorrt_plan import TensorRTPlan, find_library
+from reelserve.tools.bench.gpu.checkpoints import free_gpu_memory
+from reelserve.tools.bench.tensorrt.models import MODELS, load_stage
+from reelserve.tools.results_file import write_json
+
+Result = dict[str, Any]
+Arrays = dict[str, NDArray[np.generic]]
+Call = Callable[[], object]
+DIGITS = 4
+WARM_UPS = 3
+REPEATS = (10, 200)
+"""Least and most runs that are timed."""
+SECONDS = 1.5
+"""What the timed runs take together, unless that is too few or too many."""
+TIMESTEP = 500.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure.
+
+    Args:
+        model: Its name in `MODELS`.
+        stage: Its name.
+        engine: Name of the engine.
+        precision: Precision of weights and products.
+        work: Folder for checkpoints and graphs.
+    """
+
+    model: str
+    stage: str
+    engine: str
+    precision: Precision
+    work: str
+
+
+def measure(job: Job) -> Result:
+    """Figures of one stage on one engine.
+
+    The inputs are the same for every engine, and so is what is compared with: torch in fp32.
+
+    Raises:
+        EngineError: If the engine cannot be used here, or not build this.
+    """
+    engine, model = get_engine(job.engine), next(m for m in MODELS if m.name == job.model)
+    engine.check(job.precision)
+    work = Path(job.work)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = reference_run(load_stage(model, job.stage, Target("fp32", device), work))
+    free_gpu_memory()
+    stage = load_stage(model, job.stage, engine.target(job.precision), work)
+    names = [spec.name for spec in stage.contract.inputs]
+    folder = work / "built" / f"{job.engine}_{job.precision}" / f"{job.model}_{job.stage}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / engine.file_name
+    started = time.perf_counter()
+    engine.build(stage, path)
+    build_s = time.perf_counter() - started
+    num_parameters = stage.num_parameters
+    del stage
+    free_gpu_memory()
+
+    def graph(*values: NDArray[np.generic]) -> NDArray[np.generic]:
+        return engine.run(path, dict(zip(names, values, strict=True)))[0]
+
+    parity = compare_stage(run, graph, f"torch fp32 on {device}", engine.file_name)
+    engine.release()
+    arrays = dict(zip(names, run.inputs, strict=True))
+    times = TIMERS[job.engine](engine, path, arrays)
+    return {
+        **times,
+        "max_error": significant(parity.max_abs_error),
+        "max_value": significant(parity.max_abs_value),
+        "relative_error": significant(parity.relative_error),
+        "plan_bytes": path.stat().st_size,
+        "build_s": round(build_s, 1),
+        "parameters": num_parameters,
+        "shapes": {name: list(array.shape) for name, array in arrays.items()},
+    }
+
+
+def reference_run(stage: ExportStage) -> StageRun:
+    """Inputs of a stage and what torch makes of them, in fp32 as it is."""
+    # On by default for convolutions; it would round what everything is compared with.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    arrays = tuple(inputs_of(stage).values())
+    output = torch_runner(stage)(*arrays)
+    return StageRun(arrays, output, output)
+
+
+def inputs_of(stage: ExportStage) -> Arrays:
+    """Inputs of the usual shapes, the same in every process: noise, and frames that move."""
+    examples = stage.inputs_at(MAX_BATCH.get(stage.name, 1))
+    generator = np.random.default_rng(0)
+    return {
+        spec.name: _values(spec, example, generator)
+        for spec, example in zip(stage.contract.inputs, examples, strict=True)
+    }
+
+
+def _values(
+    spec: TensorSpec, example: Tensor, generator: np.random.Generator
+) -> NDArray[np.generic]:
+    shape = tuple(example.shape)
+    if spec.name == "TIMESTEP":
+        return np.full(shape, TIMESTEP, np.float32)
+    if spec.dtype == "FP32":
+        return generator.standard_normal(shape, np.float32)
+    if spec.dtype == "UINT8":
+        return moving_frames(shape)
+    return example.cpu().numpy()
+
+
+def moving_frames(shape: Sequence[int]) -> NDArray[np.uint8]:
+    """A pattern that drifts: `[B, F, H, W, 3]`, smooth as the frames of a film are."""
+    _, frames, height, width, channels = shape
+    time_, row, column, colour = np.ogrid[:frames, :height, :width, :channels]
+    waves = np.sin(row / 7 + time_ / 5) + np.cos(column / 9 - time_ / 4 + colour)
+    levels = (127.5 + 60 * waves).astype(np.uint8)
+    return np.broadcast_to(levels, shape).copy()
+
+
+def time_tensorrt(engine: Engine, path: Path, arrays: Arrays) -> Result:
+    """Runs of a plan, one by one and as a CUDA graph with the copies into and out of it."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    tensors = on_device(arrays, device)
+    found: Result = {}
+    for name, recorded in (("ms", False), ("graph_ms", True)):
+        plan = TensorRTPlan(find_library(), path, device, cuda_graph=recorded)
+        found[name] = median_ms(lambda plan=plan: plan.run(tensors))  # type: ignore[misc]
+        if recorded and not plan.recorded:
+            found[name] = None
+    return found
+
+
+def time_package(engine: Engine, path: Path, arrays: Arrays) -> Result:
+    """Runs of a package, row by row as it takes them, and all of them as a CUDA graph."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    package, tensors = Package(path, device), on_device(arrays, device)
+    count = len(next(iter(arrays.values())))
+    rows = [
+        [tensors[spec.name][row : row + 1].contiguous() for spec in package.spec.inputs]
+        for row in range(count)
+    ]
+
+    def run() -> None:
+        for row in rows:
+            package.run(row)
+
+    with torch.no_grad():
+        return {"ms": median_ms(run), "graph_ms": graph_ms(run) if device.type == "cuda" else None}
+
+
+def time_onnx(engine: Engine, path: Path, arrays: Arrays) -> Result:
+    """Runs of an ONNX graph; with the CUDA provider inputs and outputs stay on the GPU."""
+    provider: str = getattr(engine, "provider")  # noqa: B009
+    session = open_graph(path, provider)
+    if provider != CUDA_PROVIDER:
+        return {"ms": median_ms(lambda: session.run(None, arrays)), "graph_ms": None}
+    tensors = on_device(arrays, torch.device("cuda", 0))
+    binding = session.io_binding()
+    for name, tensor in tensors.items():
+        dtype, shape = arrays[name].dtype.type, tuple(tensor.shape)
+        binding.bind_input(name, "cuda", 0, dtype, shape, tensor.data_ptr())
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cuda", 0)
+    return {"ms": median_ms(lambda: session.run_with_iobinding(binding)), "graph_ms": None}
+
+
+TIMERS: dict[str, Callable[[Engine, Path, Arrays], Result]] = {
+    "tensorrt": time_tensorrt,
+    "pytorch": time_package,
+    "onnxruntime": time_onnx,
+    "onnxruntime-gpu": time_onnx,
+}
+"""How the graphs of an engine are run where they are timed."""
+
+
+def on_device(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
+    """Tensors of the arrays on a device."""
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def graph_ms(call: Call) -> float | None:
+    """Milliseconds of a replay of what a call launches; None where it cannot be recorded."""
+    try:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+    except RuntimeError:
+        return None
+    return median_ms(graph.replay)
+
+
+def median_ms(call: Call) -> float:
+    """Median milliseconds of single calls, each until the GPU has ended.
+
+    Args:
+        call: Runs once.
+    """
+    for _ in range(WARM_UPS):
+        _once_ms(call)
+    repeats = SECONDS * 1e3 / max(_once_ms(call), 1e-3)
+    least, most = REPEATS
+    times = [_once_ms(call) for _ in range(int(min(max(repeats, least), most)))]
+    return significant(statistics.median(times))
+
+
+def _once_ms(call: Call) -> float:
+    started = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - started)
+
+
+def significant(value: float) -> float:
+    """A figure with as many digits as it deserves."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def main() -> None:
+    """Measures what the first file says, and writes it to the second."""
+    job_file, result_file = map(Path, sys.argv[1:])
+    write_json(result_file, measure(Job(**json.loads(job_file.read_text()))))
+
+
+if __name__ == "__main__":
+    main()
