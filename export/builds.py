@@ -50,15 +50,21 @@ class Builder:
         family: The checkpoint.
         engine: Builds the graphs.
         target: What the stages are loaded for.
+        fp32_stages: Stages that are in fp32 whatever the target says.
     """
 
     family: CheckpointFamily
     engine: Engine
     target: Target
+    fp32_stages: tuple[str, ...] = ()
+
+    def target_of(self, stage: str) -> Target:
+        """What a stage is loaded for."""
+        return self.engine.target("fp32") if stage in self.fp32_stages else self.target
 
     def load(self, stage: str) -> ExportStage:
         """Loads a stage."""
-        return self.family.build(stage, self.target)
+        return self.family.build(stage, self.target_of(stage))
 
     def build(self, stage: ExportStage, folder: Path) -> None:
         """Builds a stage's graph into a folder.

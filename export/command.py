@@ -18,7 +18,7 @@ from reelserve.export.engines import ENGINES, Engine, get_engine
 from reelserve.export.exporter import Exporter, ExportResult
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.parity import ParityError, StageParity, gives_frames
+from reelserve.export.parity import ENGINE_STAGES, ParityError, StageParity, gives_frames
 from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import DTYPES
 from reelserve.pipeline.provenance import provenance
@@ -84,6 +84,7 @@ def _export(arguments: argparse.Namespace, console: Console) -> ExportResult:
                 task, description=what, completed=done, total=total or None
             ),
             precision=arguments.precision,
+            fp32_stages=tuple(arguments.fp32_stages),
             jobs=arguments.jobs,
         )
         return exporter.run(force=arguments.force)
@@ -138,6 +139,14 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=list(DTYPES),
         help="of weights and products (default: the engine's own)",
+    )
+    parser.add_argument(
+        "--fp32-stages",
+        nargs="+",
+        default=[],
+        choices=ENGINE_STAGES,
+        metavar="STAGE",
+        help="stages that stay in fp32, whose values a lower precision does not hold",
     )
     parser.add_argument(
         "--jobs",

@@ -53,6 +53,8 @@ class Exporter:
         progress: Called before every part of the work.
         case: The clip that graphs and torch are compared on.
         precision: Precision of the stages; None: the engine's first.
+        fp32_stages: Engine stages that are in fp32 all the same, because their values leave the
+            range of a lower precision. A stage's record names what it was compared with.
         jobs: Stages that are built at once; above 1, in processes of their own.
     """
 
@@ -65,12 +67,14 @@ class Exporter:
         case: ParityCase | None = None,
         *,
         precision: Precision | None = None,
+        fp32_stages: tuple[str, ...] = (),
         jobs: int = 1,
     ) -> None:
         self._family, self._engine, self._repository = family, engine, repository
         self._progress = progress
         self._case = case or ParityCase()
         self._precision = precision or engine.precisions[0]
+        self._fp32_stages = fp32_stages
         self._jobs = jobs
 
     def run(self, *, force: bool = False) -> ExportResult:
@@ -113,18 +117,30 @@ class Exporter:
                 f"{', '.join(self._engine.precisions)}"
             )
         self._engine.check(self._precision)
+        unknown = sorted(set(self._fp32_stages) - set(ENGINE_STAGES))
+        if unknown:
+            raise ValueError(
+                f"fp32 stages are {', '.join(unknown)}; they must be some of "
+                f"{', '.join(ENGINE_STAGES)}"
+            )
 
     def _fingerprints(self) -> dict[str, str]:
         made_by = {
             **self._engine.versions(),
             "engine": self._engine.name,
-            "precision": self._precision,
             "architecture": self._engine.architecture(),
         }
         return {
-            name: stage_fingerprint(name, self._family.source(name), made_by)
+            name: stage_fingerprint(
+                name,
+                self._family.source(name),
+                {**made_by, "precision": self._precision_of(name)},
+            )
             for name in ENGINE_STAGES
         }
+
+    def _precision_of(self, stage: str) -> Precision:
+        return "fp32" if stage in self._fp32_stages else self._precision
 
     def _current_records(self, prints: Mapping[str, str]) -> dict[str, ExportRecord]:
         found = {
@@ -148,7 +164,7 @@ class Exporter:
         sources = {name: self._family.source(name) for name in outdated}
         check_resources(sources, target, self._jobs, self._repository.folder)
         check = ParityCheck(self._family.spec(), self._family.tokenizer(), self._case)
-        builder = Builder(self._family, self._engine, target)
+        builder = Builder(self._family, self._engine, target, self._fp32_stages)
         chain = StageExporter(builder, self._repository, check, prints, self._progress)
         clips = chain.run(outdated, records, self._jobs)
         psnr_db = psnr(clips.graph, clips.torch)

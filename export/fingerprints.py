@@ -15,6 +15,7 @@ import reelserve.export.stages
 import reelserve.kernels
 import reelserve.models
 import reelserve.runtimes.graph_spec
+import reelserve.runtimes.tensorrt_editions
 from reelserve.export.stages import StageSource
 from reelserve.runtimes.export_lock import file_sha256
 
@@ -62,5 +63,6 @@ def _code_files() -> list[Path]:
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     # Packages and plugins hold the kernels; the benchmarks beside them shape nothing.
     kernels = sorted(Path(str(reelserve.kernels.__file__)).parent.glob("*.py"))
-    modules = (reelserve.export.stages, reelserve.runtimes.graph_spec)
+    runtimes = (reelserve.runtimes.graph_spec, reelserve.runtimes.tensorrt_editions)
+    modules = (reelserve.export.stages, *runtimes)
     return [*files, *kernels, *(Path(module.__file__) for module in modules if module.__file__)]

@@ -122,8 +122,8 @@ class StageExporter:
         try:
             if folder is not None:
                 checked = self._builder.engine.checked_file()
-                parity = compare_stage(run, graph, self._reference(), checked)
-                require_parity(name, parity, self._builder.target.precision)
+                parity = compare_stage(run, graph, self._reference(name), checked)
+                require_parity(name, parity, self._builder.target_of(name).precision)
             other = self._check.run_stage(name, graph, before.graph if before else None)
         finally:
             self._builder.engine.release()
@@ -164,8 +164,8 @@ class StageExporter:
             files=tuple(ArtefactFile.of(path) for path in (graph, *others)),
         )
 
-    def _reference(self) -> str:
-        target = self._builder.target
+    def _reference(self, name: str) -> str:
+        target = self._builder.target_of(name)
         return f"torch {target.precision} on {target.device}"
 
     def _say(self, what: str) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from reelserve.client.argument_types import real_number
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
+from reelserve.export.parity import ENGINE_STAGES
 from reelserve.kernels.benchmarks.timing import results_file
 from reelserve.runtimes.tensorrt_plan import TensorRTError, find_library
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
@@ -84,7 +85,16 @@ def _measure(arguments: argparse.Namespace, parts: Sequence[Part], command: str,
         write_json(output, collect(every, state, {"command": command}))
 
     budget = Budget(arguments.budget_seconds)
-    runner = Runner(work, others[0], state, budget, tell, write, tiny=arguments.dry_run)
+    runner = Runner(
+        work,
+        others[0],
+        state,
+        budget,
+        tell,
+        write,
+        tiny=arguments.dry_run,
+        fp32_stages=tuple(arguments.fp32_stages),
+    )
     try:
         runner.run(parts)
     except OutOfBudgetError as error:
@@ -151,6 +161,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", metavar="MODEL[,MODEL]", help=f"some of {names}")
     parser.add_argument(
         "--engines", nargs="+", choices=sorted({TENSORRT, *OTHERS[False], *OTHERS[True]})
+    )
+    parser.add_argument(
+        "--fp32-stages",
+        nargs="+",
+        default=[],
+        choices=ENGINE_STAGES,
+        metavar="STAGE",
+        help="stages that the served fp16 plans keep in fp32",
     )
     parser.add_argument(
         "--budget-seconds",

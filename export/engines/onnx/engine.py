@@ -180,8 +180,8 @@ def older_onnx_model(stage: ExportStage, module: nn.Module) -> onnx_ir.Model:
         )
         model = _tidy(_exported(stage, without_fused_ops(program), EXPORTED_OPSET))
         lower(model)
-        # What lowering has left over, and what it gave are looked at once more.
-        return _tidy(model)
+        onnxscript.optimizer.remove_unused_nodes(model)
+        return common_passes.CheckerPass()(model).model
 
 
 def _exported(

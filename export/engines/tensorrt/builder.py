@@ -101,7 +101,7 @@ class PlanBuilder:
         del plan
         self._write_cache(cache)
         report = self._report(network, profile, path)
-        _check_report(report, spec, self._capabilities)
+        _check_report(report, spec, name, self._capabilities)
         return report
 
     def parse(self, builder: Any, graph: Path, name: str) -> Any:
@@ -116,12 +116,13 @@ class PlanBuilder:
             TensorRTError: If the parser refuses it; quotes all that it says.
         """
         network = builder.create_network(self._network_flags())
-        network.name = name
         parser = self._trt.OnnxParser(network, self._library.log)
         if not parser.parse_from_file(str(graph)):
             faults = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             self._library.log.messages = faults or self._library.log.messages
             raise self._library.refusal(f"{name}: the parser refuses the graph")
+        # Not before: a parser may name the network after its graph.
+        network.name = name
         return network
 
     def _network_flags(self) -> int:
@@ -178,7 +179,8 @@ class PlanBuilder:
         write_file(self.cache_file, memoryview(cache.serialize()))
 
     def _report(self, network: Any, profile: Any, path: Path) -> PlanReport:
-        self._check_file(path, network.name)
+        if self._library.edition.any_gpu:
+            self._check_file(path, network.name)
         plugins = [layer for layer in _layers(network) if layer.type.name in _PLUGIN_LAYERS]
         engine = load_engine(self._library, path)
         if engine is None and not self._library.edition.any_gpu:
@@ -195,12 +197,10 @@ class PlanBuilder:
         )
 
     def _check_file(self, path: Path, name: str) -> None:
-        """Whether the file is a plan of this library, as far as can be seen without a GPU."""
+        """Raises `TensorRTError` unless the file is a plan, as far as is seen without a GPU."""
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
             if plan.find(name.encode()) < 0:
                 raise TensorRTError(f"{path}: the plan does not hold its name {name}")
-            if not self._library.edition.any_gpu:
-                return
             runtime = self._trt.Runtime(self._library.log)
             header = plan[: runtime.engine_header_size]
         _, faults = runtime.get_engine_validity(header)
@@ -278,17 +278,19 @@ def _architectures(path: Path) -> tuple[str, ...]:
         return tuple(found[1].decode().split()) if found else ()
 
 
-def _check_report(report: PlanReport, spec: GraphSpec, capabilities: tuple[str, ...]) -> None:
+def _check_report(
+    report: PlanReport, spec: GraphSpec, name: str, capabilities: tuple[str, ...]
+) -> None:
     """Raises `TensorRTError` unless a plan is as it was asked for."""
-    faults = []
+    faults = [] if report.name == name else [f"its name is {report.name!r} and must be {name!r}"]
     for side in ("inputs", "outputs"):
-        found = {tensor.name: tensor for tensor in getattr(report.spec, side)}
-        wanted = {tensor.name: tensor for tensor in getattr(spec, side)}
-        for name in sorted(found.keys() | wanted.keys()):
-            if found.get(name) != wanted.get(name):
-                faults.append(f"{side} have {found.get(name)} and must have {wanted.get(name)}")
+        found = {one.name: one for one in getattr(report.spec, side)}
+        wanted = {one.name: one for one in getattr(spec, side)}
+        for tensor in sorted(found.keys() | wanted.keys()):
+            if found.get(tensor) != wanted.get(tensor):
+                faults.append(f"{side} have {found.get(tensor)} and must have {wanted.get(tensor)}")
     asked = {capability.lower() for capability in capabilities}
     if asked and report.architectures and asked != set(report.architectures):
         faults.append(f"it is for {report.architectures} and must be for {sorted(asked)}")
     if faults:
-        raise TensorRTError(f"{report.name}: {'; '.join(faults)}")
+        raise TensorRTError(f"{name}: {'; '.join(faults)}")

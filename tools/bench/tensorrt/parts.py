@@ -9,7 +9,6 @@ from pathlib import Path
 
 from reelserve.client import ReelserveError
 from reelserve.export.stages import Precision
-from reelserve.loadtest.command import LoadError
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.tools.bench.gpu.children import ChildError, run_module
@@ -25,10 +24,7 @@ LEAST_S = {STAGES: 45.0, SERVE: 150.0}
 """Seconds that must be left for a part to begin."""
 MOST_S = 480.0
 """A part that had so long and has not ended counts as failed, or every run would begin it anew."""
-FAILURES = (
-    *(ChildError, LoadError, ReelserveError, InstallationError, ServerError),
-    *(OSError, RuntimeError, ValueError),
-)
+FAILURES = (ReelserveError, InstallationError, ServerError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,12 @@ class Runner:
     Args:
         work: Folder for checkpoints, graphs, logs and clips.
         reference: Engine of the ONNX graphs that served clips are compared with.
-        tiny: Whether served clips are short.
         state: What has been measured.
         budget: How long this may take.
         tell: Takes lines about how far it is.
         changed: Called after every part.
+        tiny: Whether served clips are short.
+        fp32_stages: Stages that the served plans of a lower precision keep in fp32.
     """
 
     def __init__(
@@ -112,8 +109,10 @@ class Runner:
         changed: Callable[[], object],
         *,
         tiny: bool = False,
+        fp32_stages: tuple[str, ...] = (),
     ) -> None:
         self._work, self._reference, self._tiny = work, reference, tiny
+        self._fp32_stages = fp32_stages
         self._state, self._budget = state, budget
         self._tell, self._changed = tell, changed
 
@@ -141,6 +140,8 @@ class Runner:
             if left_s is None or left_s < MOST_S:
                 raise
             return {"error": f"not done in {left_s:.0f} s: {error}"}
+        except ChildError as error:
+            return {"error": _end_of(error)}
         except FAILURES as error:
             return {"error": str(error)}
 
@@ -151,11 +152,23 @@ class Runner:
 
     def _serve(self, part: Part) -> Result:
         case = serving.served_case_of(tiny=self._tiny)
-        repository = serving.export(case, part.engine, part.precision, self._work, self._budget)
+        kept = () if part.precision == "fp32" else self._fp32_stages
+        repository = serving.export(
+            case, part.engine, part.precision, kept, self._work, self._budget
+        )
         self._budget.require(part.title, LEAST_S[SERVE] / 2)
         clips = self._work / "clips"
         own = clips / f"{part.engine}_{part.precision}"
-        result = serving.serve(case, repository, own, self._budget)
+        result = {
+            **serving.serve(case, repository, own, self._budget),
+            "fp32_stages": list(kept),
+        }
         if part.engine == TENSORRT:
             result["psnr_db"] = serving.least_psnr_db(own, clips / f"{self._reference}_fp32")
         return result
+
+
+def _end_of(error: ChildError) -> str:
+    """How a process ended and its last words, without its command, which names folders."""
+    status, _, words = str(error).partition(" ended with ")[2].partition(": ")
+    return f"ended with {status}: {words.rpartition(' / ')[2]}"

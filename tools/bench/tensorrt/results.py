@@ -12,7 +12,7 @@ from reelserve.tools.bench.tensorrt.serving import LEAST_PSNR_DB, SEEDS
 
 FIGURES = (
     *("ms", "graph_ms", "max_error", "max_value", "relative_error"),
-    *("plan_bytes", "build_s", "parameters", "shapes", "error"),
+    *("plan_bytes", "build_s", "parameters", "shapes", "checked", "error"),
 )
 """Of a stage; null where they are not known."""
 

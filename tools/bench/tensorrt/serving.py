@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,23 @@ def served_case_of(*, tiny: bool) -> Case:
     return next(case for case in (DRY_CASES if tiny else CASES) if case.name == BUNDLED)
 
 
-def export(case: Case, engine: str, precision: str, work: Path, budget: Budget) -> Path:
+def export(
+    case: Case,
+    engine: str,
+    precision: str,
+    fp32_stages: Sequence[str],
+    work: Path,
+    budget: Budget,
+) -> Path:
     """Exports for an engine as a user would, unless that is done.
+
+    Args:
+        case: The checkpoint's clip.
+        engine: Name of the engine.
+        precision: Precision of the stages.
+        fp32_stages: Stages that stay in fp32.
+        work: Folder; the repository goes to `served/`.
+        budget: When it ends, so does the export.
 
     Returns:
         The model repository.
@@ -41,11 +57,12 @@ def export(case: Case, engine: str, precision: str, work: Path, budget: Budget) 
         ChildError: If the export fails.
         OutOfBudgetError: If it does not end in time; it goes on at the next stage then.
     """
-    folder = work / "served" / f"{engine}_{precision}"
+    folder = work / "served" / "_".join((engine, precision, *fp32_stages))
     repository = prepare_repository(case, [], folder)
     if not is_exported(repository):
         command = export_command(case, BUNDLED_CHECKPOINT, repository, engine, precision, 1)
-        python = [sys.executable, "-m", "reelserve.export", *command[2:]]
+        kept = ["--fp32-stages", *fp32_stages] if fp32_stages else []
+        python = [sys.executable, "-m", "reelserve.export", *command[2:], *kept]
         run_child(python, folder / "export.log", budget)
     return repository
 

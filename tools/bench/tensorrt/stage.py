@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reelserve.export.engines import Engine, get_engine
-from reelserve.export.engines.tensorrt.engine import MAX_BATCH
+from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
+from reelserve.export.engines.tensorrt.engine import MAX_BATCH, TensorRTEngine
 from reelserve.export.parity import StageRun, compare_stage, torch_runner
 from reelserve.export.stages import ExportStage, Precision, Target
 from reelserve.pipeline.contract import TensorSpec
@@ -92,12 +94,13 @@ def measure(job: Job) -> Result:
     def graph(*values: NDArray[np.generic]) -> NDArray[np.generic]:
         return engine.run(path, dict(zip(names, values, strict=True)))[0]
 
-    parity = compare_stage(run, graph, f"torch fp32 on {device}", engine.file_name)
+    parity = compare_stage(run, graph, f"torch fp32 on {device}", engine.checked_file())
     engine.release()
     arrays = dict(zip(names, run.inputs, strict=True))
     times = TIMERS[job.engine](engine, path, arrays)
     return {
         **times,
+        "checked": parity.checked,
         "max_error": significant(parity.max_abs_error),
         "max_value": significant(parity.max_abs_value),
         "relative_error": significant(parity.relative_error),
@@ -150,7 +153,13 @@ def moving_frames(shape: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def time_tensorrt(engine: Engine, path: Path, arrays: Arrays) -> Result:
-    """Runs of a plan, one by one and as a CUDA graph with the copies into and out of it."""
+    """Runs of a plan, one by one and as a CUDA graph with the copies into and out of it.
+
+    None of them where the plan cannot run here, and the graph that it was built from was compared.
+    """
+    assert isinstance(engine, TensorRTEngine)
+    if not engine.runs_here():
+        return {"ms": None, "graph_ms": None}
     device = torch.device("cuda", torch.cuda.current_device())
     tensors = on_device(arrays, device)
     found: Result = {}
@@ -182,9 +191,9 @@ def time_package(engine: Engine, path: Path, arrays: Arrays) -> Result:
 
 def time_onnx(engine: Engine, path: Path, arrays: Arrays) -> Result:
     """Runs of an ONNX graph; with the CUDA provider inputs and outputs stay on the GPU."""
-    provider: str = getattr(engine, "provider")  # noqa: B009
-    session = open_graph(path, provider)
-    if provider != CUDA_PROVIDER:
+    assert isinstance(engine, OnnxRuntimeEngine)
+    session = open_graph(path, engine.provider)
+    if engine.provider != CUDA_PROVIDER:
         return {"ms": median_ms(lambda: session.run(None, arrays)), "graph_ms": None}
     tensors = on_device(arrays, torch.device("cuda", 0))
     binding = session.io_binding()
@@ -249,9 +258,15 @@ def significant(value: float) -> float:
 
 
 def main() -> None:
-    """Measures what the first file says, and writes it to the second."""
+    """Measures what the first file says, and writes it, or the error, to the second."""
     job_file, result_file = map(Path, sys.argv[1:])
-    write_json(result_file, measure(Job(**json.loads(job_file.read_text()))))
+    try:
+        result = measure(Job(**json.loads(job_file.read_text())))
+    # Whatever a library raises is a result: the stage is one that this engine does not do here.
+    except Exception as error:
+        traceback.print_exc()
+        result = {"error": f"{type(error).__name__}: {error}"}
+    write_json(result_file, result)
 
 
 if __name__ == "__main__":

@@ -163,9 +163,8 @@ class StubTensorRT(ModuleType):
         names = {"STRONGLY_TYPED": 3} if self.edition.strongly_typed else {"EXPLICIT_BATCH": 0}
         self.NetworkDefinitionCreationFlag = SimpleNamespace(**names)
         self.ProfilingVerbosity = _Names()
-        self.BuilderFlag = SimpleNamespace(
-            FP16="FP16", TF32="TF32", PREFER_PRECISION_CONSTRAINTS="PREFER"
-        )
+        flags = ("FP16", "TF32", "PREFER_PRECISION_CONSTRAINTS")
+        self.BuilderFlag = SimpleNamespace(**{flag: flag for flag in flags})
         self.asked: list[tuple] = []
         self.float32, self.IElementWiseLayer, self.IUnaryLayer = "FLOAT", Layer, Layer
         self.network = Network()

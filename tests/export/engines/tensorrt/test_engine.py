@@ -202,7 +202,11 @@ def test_check_refuses_when_no_library_is_installed(monkeypatch):
 @pytest.mark.parametrize(
     ("capabilities", "precision", "message"),
     [
-        (("SM89",), "fp8", "precision is fp8; engine tensorrt has bf16, fp16, fp32"),
+        (
+            ("SM89",),
+            "fp8",
+            r"precision is fp8; engine tensorrt with .* has bf16, fp16, fp32",
+        ),
         (("SM75",), "bf16", "precision is bf16; GPUs of sm_75 have none"),
         (("SM90",), "fp16", "compute capability is SM90; tensorrt_rtx .* has .*SM89"),
     ],

@@ -1,4 +1,4 @@
-"""The engine with full TensorRT, which cannot be installed here: a stub stands in for it."""
+"""The engine with full TensorRT, which needs a GPU: a stub stands in for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.tensorrt import engine as tensorrt
-from reelserve.export.engines.tensorrt.engine import GRAPH_FILE, TensorRTEngine
+from reelserve.export.engines.tensorrt.engine import GRAPH_FILE, TensorRTEngine, plan_spec
 from reelserve.export.families.diffusers_components import Unchanged
-from reelserve.export.stages import DenoiserStage, DimRange, ExportStage
+from reelserve.export.stages import DenoiserStage, DimRange, ExportStage, Target
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
-from tests.export.engines.tensorrt.stub import StubTensorRT
+from tests.export.engines.tensorrt.stub import Engine, StubTensorRT
 
 pytestmark = pytest.mark.compile
 
@@ -123,4 +123,53 @@ def test_build_refuses_when_the_plan_does_not_load(tmp_path, monkeypatch):
     engine = TensorRTEngine(cache_folder=tmp_path / "cache")
 
     with pytest.raises(EngineError, match="the plan that was built does not load: it says nothing"):
+        engine.build(frames_stage(), tmp_path / "model.plan")
+
+
+@pytest.fixture
+def older(monkeypatch) -> StubTensorRT:
+    """Full TensorRT 8.6 on a machine with a GPU."""
+    older = StubTensorRT("8.6.0")
+    install(monkeypatch, older)
+    return older
+
+
+def test_older_library_refuses_bf16_and_names_what_it_has(older):
+    message = "precision is bf16; engine tensorrt with tensorrt 8.6.0 has fp16, fp32"
+    with pytest.raises(EngineError, match=message):
+        TensorRTEngine().check("bf16")
+    TensorRTEngine().check("fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_older_library_gets_a_graph_in_fp32_and_a_flag(older, tmp_path, precision):
+    stage = denoiser_stage(DimRange(4, 4, 4))
+    Target(precision).place(stage.module)
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+
+    report = engine.report(stage, tmp_path / "model.plan")
+
+    assert report.name == f"denoiser_{precision}_sm90_trt8.6.0"
+    assert report.num_plugins == 0
+    assert engine.versions()["opset"] == "17"
+    assert {one.dtype for one in report.spec.inputs} == {"FP32", "INT64"}
+    assert ("clear", "TF32") in older.asked and ("tactics", 0) in older.asked
+    flags = {what for how, what in older.asked if how == "set"}
+    wide = [layer for layer in older.network.layers if layer.precision is not None]
+    half = precision == "fp16"
+    assert flags == ({"FP16", "PREFER_PRECISION_CONSTRAINTS"} if half else set())
+    # The norms square and average; products and softmax are left to the library.
+    assert {layer.type.name for layer in wide} == ({"ELEMENTWISE", "REDUCE"} if half else set())
+    assert {layer.op.name for layer in wide} <= {"POW", "AVG"}
+    assert all(layer.output_types == [(0, "FLOAT")] for layer in wide)
+    # The stage keeps its own weights: it is compared with the plan after the build.
+    assert {weight.dtype for weight in stage.module.parameters()} == {Target(precision).dtype}
+
+
+def test_build_refuses_when_the_plan_has_another_name(stub, tmp_path, monkeypatch):
+    other = Engine("another", plan_spec(frames_stage()), {})
+    monkeypatch.setattr(stub, "engine", other)
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+
+    with pytest.raises(EngineError, match="its name is 'another' and must be 'frame_consistency_"):
         engine.build(frames_stage(), tmp_path / "model.plan")
