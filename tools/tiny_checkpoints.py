@@ -54,7 +54,7 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
 
     Args:
         folder: To write.
-        heads: Of the transformer.
+        heads: Attention heads of the transformer.
         scheduler: Settings of its scheduler, in place of those of the public checkpoints.
     """
     import torch
@@ -112,8 +112,8 @@ def write_tiny_latte(
 
     Args:
         folder: To write.
-        heads: Of the transformer.
-        num_frames: Of its clips.
+        heads: Attention heads of the transformer.
+        num_frames: Frames of its clips.
         temporal_decoder: Whether the decoder looks at neighbouring frames.
     """
     import torch

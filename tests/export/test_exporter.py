@@ -255,6 +255,31 @@ def test_export_makes_another_graph_for_another_engine_or_precision(stub, reposi
         assert exporter.run().exported == ENGINE_STAGES
 
 
+def test_export_keeps_named_stages_in_fp32(stub, repository: Path) -> None:
+    def run(*fp32_stages: str) -> ExportResult:
+        folder = ModelRepository(repository)
+        engine = StubEngine(runs_in="fp16")
+        exporter = Exporter(
+            stub,
+            engine,
+            folder,
+            case=SHORT_CLIP,
+            precision="fp16",
+            fp32_stages=fp32_stages,
+        )
+        return exporter.run()
+
+    run()
+    kept = run("upsampler")
+
+    assert kept.exported == ("upsampler",)
+    references = {name: record.parity.reference for name, record in kept.records.items()}
+    assert references.pop("upsampler") == "torch fp32 on cpu"
+    assert set(references.values()) == {"torch fp16 on cpu"}
+    with pytest.raises(ValueError, match="fp32 stages are unet; they must be some of text_encoder"):
+        run("unet")
+
+
 def test_record_is_json_beside_the_graph(exported: Exported) -> None:
     repository, result = exported
     raw = json.loads((repository.version_folder("denoiser") / RECORD_FILE).read_text())

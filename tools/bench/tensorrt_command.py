@@ -16,12 +16,20 @@ from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.kernels.benchmarks.timing import results_file
 from reelserve.runtimes.tensorrt_plan import TensorRTError, find_library
+from reelserve.tools.bench.gpu.cases import chosen
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
 from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
-from reelserve.tools.bench.tensorrt.models import MODELS, chosen
+from reelserve.tools.bench.tensorrt.models import MODELS
 from reelserve.tools.bench.tensorrt.parsing import parse_all
-from reelserve.tools.bench.tensorrt.parts import SERVE, STAGES, TENSORRT, Part, Runner, all_parts
-from reelserve.tools.bench.tensorrt.results import collect, faults, missing
+from reelserve.tools.bench.tensorrt.parts import (
+    SERVE,
+    STAGES,
+    TENSORRT,
+    Part,
+    PartRunner,
+    all_parts,
+)
+from reelserve.tools.bench.tensorrt.results import collect_parts, missing_parts, part_faults
 from reelserve.tools.results_file import write_json
 
 INCOMPLETE = 3
@@ -50,7 +58,7 @@ def run(argv: list[str]) -> int:
         console.print(line, markup=False, soft_wrap=True)
 
     try:
-        names = [model.name for model in chosen(arguments.models)]
+        names = [model.name for model in chosen(arguments.models, MODELS, "--models")]
     except ValueError as error:
         parser.error(str(error))
     if arguments.only == PARSE:
@@ -82,10 +90,10 @@ def _measure(arguments: argparse.Namespace, parts: Sequence[Part], command: str,
                 state.forget(part.model, part.phase)
 
     def write() -> None:
-        write_json(output, collect(every, state, {"command": command}))
+        write_json(output, collect_parts(every, state, {"command": command}))
 
     budget = Budget(arguments.budget_seconds)
-    runner = Runner(
+    runner = PartRunner(
         work,
         others[0],
         state,
@@ -99,11 +107,11 @@ def _measure(arguments: argparse.Namespace, parts: Sequence[Part], command: str,
         runner.run(parts)
     except OutOfBudgetError as error:
         tell(f"reelserve bench-tensorrt: {error}")
-        for title in missing(parts, state):
+        for title in missing_parts(parts, state):
             tell(f"not measured yet: {title}")
         return INCOMPLETE
     write()
-    found = faults(parts, state)
+    found = part_faults(parts, state)
     for fault in found:
         tell(f"reelserve bench-tensorrt: {fault}")
     tell(str(output))

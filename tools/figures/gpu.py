@@ -37,13 +37,13 @@ def bench_gpu(files: Sequence[Results]) -> str:
                 _parameters(model["parameters"]),
                 clip_shape(model),
                 str(model["steps"]),
-                number(model["videos_per_s"], 3),
-                number(model["concurrency"], 0),
-                number(model["p95_s"], 2),
-                number(model["seconds_at_1"], 2),
+                decimal(model["videos_per_s"], 3),
+                decimal(model["concurrency"], 0),
+                decimal(model["p95_s"], 2),
+                decimal(model["seconds_at_1"], 2),
                 _percent(model["idle_share"]),
                 _percent(model["server_overhead_share"]),
-                number(model["peak_memory_bytes"], 1, 2**30),
+                decimal(model["peak_memory_bytes"], 1, 2**30),
                 _commits([model]),
             )
             for model in results["models"]
@@ -71,13 +71,13 @@ def bench_gpu_levels(files: Sequence[Results]) -> str:
             (
                 f"`{model['model']}`",
                 str(level["concurrency"]),
-                number(level["videos_per_s"], 3),
-                number(level["p50_s"], 2),
-                number(level["p95_s"], 2),
+                decimal(level["videos_per_s"], 3),
+                decimal(level["p50_s"], 2),
+                decimal(level["p95_s"], 2),
                 str(level["clips"]),
                 _percent(level["idle_share"]),
-                number(level.get("clock_mhz"), 0),
-                number(level.get("power_w"), 0),
+                decimal(level.get("clock_mhz"), 0),
+                decimal(level.get("power_w"), 0),
             )
             for model in results["models"]
             for level in model["levels"]
@@ -98,7 +98,7 @@ def bench_gpu_stages(files: Sequence[Results]) -> str:
             for name in names
         ]
         totals = (
-            f"{number(model['in_process']['seconds'], 3)}, {number(model['seconds_at_1'], 3)}"
+            f"{decimal(model['in_process']['seconds'], 3)}, {decimal(model['seconds_at_1'], 3)}"
             for model in models
         )
         parts += [table(titles, [*rows, ("a clip", *totals)]), _measured(results)]
@@ -116,7 +116,7 @@ def bench_gpu_curves(files: Sequence[Results]) -> str:
                 WHAT[curve["what"]],
                 AGAINST[curve["against"]],
                 "; ".join(_point(curve, point) for point in curve["points"]),
-                number(curve["exponent"], 2),
+                decimal(curve["exponent"], 2),
             )
             for curve in results["curves"]
         ]
@@ -171,11 +171,11 @@ def _parameters(count: int) -> str:
 
 
 def _alone(model: Results, stage: str) -> str:
-    return number(model["in_process"]["stages_s"].get(stage), 3)
+    return decimal(model["in_process"]["stages_s"].get(stage), 3)
 
 
 def _served(model: Results, stage: str) -> str:
-    return number((model["stages_s"] or {}).get(stage), 3)
+    return decimal((model["stages_s"] or {}).get(stage), 3)
 
 
 def _point(curve: Results, point: Results) -> str:
@@ -187,7 +187,7 @@ def _size(point: Results) -> str:
     return f"{point['width']}×{point['height']}"
 
 
-def number(value: Any, digits: int, unit: float = 1.0) -> str:
+def decimal(value: Any, digits: int, unit: float = 1.0) -> str:
     """A figure in a unit with so many decimals; a dash where it is not known."""
     return NONE if value is None else f"{value / unit:.{digits}f}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reelserve.tools.figures.gpu import NONE, number
+from reelserve.tools.figures.gpu import NONE, decimal
 from reelserve.tools.figures.tables import Results, short_commit, table
 
 NOT_RUN = "*Not run yet.*"
@@ -35,10 +35,10 @@ def bench_tensorrt_served(files: Sequence[Results]) -> str:
         rows = [
             (
                 f"`{name}`",
-                number(served["psnr_db"], 1),
-                number(served.get("videos_per_s"), 2),
-                number(served.get("p95_s"), 2),
-                REFUSED if served["error"] else number(served.get("first_clip_s"), 2),
+                decimal(served["psnr_db"], 1),
+                decimal(served.get("videos_per_s"), 2),
+                decimal(served.get("p95_s"), 2),
+                REFUSED if served["error"] else decimal(served.get("first_clip_s"), 2),
             )
             for name, served in results["served"].items()
         ]
@@ -75,8 +75,8 @@ def _row(engines: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         plan["precision"],
         NONE if plan["relative_error"] is None else f"{plan['relative_error']:.1e}",
         NONE if plan["max_error"] is None else f"{plan['max_error']:.3g}",
-        number(plan["build_s"], 0),
-        number(plan["plan_bytes"], 1, 1e6),
+        decimal(plan["build_s"], 0),
+        decimal(plan["plan_bytes"], 1, 1e6),
         *(_milliseconds(engines.get(engine)) for engine in (TENSORRT, *OTHERS)),
     )
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from reelserve.loadtest.results import number
-from reelserve.tools.bench.gpu.cases import Case
+from reelserve.tools.bench.gpu.cases import Case, MeasuredCase
 from reelserve.tools.bench.gpu.phases import CURVES, EXPORT, IN_PROCESS, SERVE
 from reelserve.tools.bench.gpu.served_clips import LEVEL_CLIPS
-from reelserve.tools.bench.gpu.state import Measured, Result, State
+from reelserve.tools.bench.gpu.state import Result, State
 
 
 def collect(cases: Sequence[Case], state: State, how: Result) -> Result:
@@ -30,7 +30,7 @@ def collect(cases: Sequence[Case], state: State, how: Result) -> Result:
     return {"models": models, "curves": curves, **how, **newest_origin(cases, state)}
 
 
-def newest_origin(cases: Sequence[Measured], state: State) -> Result:
+def newest_origin(cases: Sequence[MeasuredCase], state: State) -> Result:
     """Machine, versions, commit and date of what was measured last; empty before anything was.
 
     Raises:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 BUNDLED = "bundled"
 """The committed checkpoint, the only one with trained weights."""
 UPSCALING = 2
 """Factor by which the upsampler of the sized checkpoints enlarges."""
 Layout = Literal["ltx", "sized", "bundled"]
+
+
+class MeasuredCase(Protocol):
+    """What is measured, a dataclass: all its fields shape the results."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Its name among those that are measured."""
+        ...
+
+
+AnyCase = TypeVar("AnyCase", bound=MeasuredCase)
 
 
 @dataclass(frozen=True)
@@ -102,12 +116,15 @@ DRY_CASES = (
 """The same with models of some thousand weights, for a machine without a GPU."""
 
 
-def chosen(names: str | None, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+def chosen(
+    names: str | None, cases: tuple[AnyCase, ...], option: str = "--only"
+) -> tuple[AnyCase, ...]:
     """Cases by their names, in the order of the table.
 
     Args:
         names: Separated by commas; None: all.
         cases: To choose from.
+        option: Where the names come from, for the error.
 
     Raises:
         ValueError: If there is no such case.
@@ -118,5 +135,5 @@ def chosen(names: str | None, cases: tuple[Case, ...]) -> tuple[Case, ...]:
     known = [case.name for case in cases]
     unknown = sorted(set(wanted) - set(known))
     if unknown or not wanted:
-        raise ValueError(f"--only is {names!r}; it must name some of {', '.join(known)}")
+        raise ValueError(f"{option} is {names!r}; it must name some of {', '.join(known)}")
     return tuple(case for case in cases if case.name in wanted)

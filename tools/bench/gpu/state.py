@@ -7,23 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from reelserve.pipeline.provenance import provenance
+from reelserve.tools.bench.gpu.cases import MeasuredCase
 from reelserve.tools.results_file import write_json
 
 Result = dict[str, Any]
-
-
-class Measured(Protocol):
-    """What is measured, a dataclass: all its fields shape the results."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """Its name among those that are measured."""
-        ...
 
 
 class OutOfBudgetError(RuntimeError):
@@ -73,7 +63,7 @@ class State:
         if file.is_file():
             self._entries = json.loads(file.read_text())
 
-    def find(self, case: Measured, phase: str) -> Result | None:
+    def find(self, case: MeasuredCase, phase: str) -> Result | None:
         """What a phase gave, or None if it has to be run."""
         entry = self._entries.get(case.name, {}).get(phase)
         if entry is None or entry["key"] != self._key(case):
@@ -81,12 +71,12 @@ class State:
         result: Result = entry["result"]
         return result
 
-    def origins(self, case: Measured) -> list[Result]:
+    def origins(self, case: MeasuredCase) -> list[Result]:
         """Machine, versions, commit and date of every phase of a case that has been run."""
         phases = self._entries.get(case.name, {}).values()
         return [entry["origin"] for entry in phases if entry["key"] == self._key(case)]
 
-    def save(self, case: Measured, phase: str, result: Result) -> None:
+    def save(self, case: MeasuredCase, phase: str, result: Result) -> None:
         """Keeps what a phase gave, on disk at once."""
         origin = {**self._machine, **provenance()}
         entry = {"key": self._key(case), "result": result, "origin": origin}
@@ -108,7 +98,7 @@ class State:
             self._entries[name] = {**phases, **self._entries.get(name, {})}
         self._write()
 
-    def forget(self, case: Measured, phase: str) -> None:
+    def forget(self, case: MeasuredCase, phase: str) -> None:
         """Lets a phase be run again, with every part of it.
 
         Args:
@@ -120,7 +110,7 @@ class State:
             del phases[name]
         self._write()
 
-    def _key(self, case: Measured) -> str:
+    def _key(self, case: MeasuredCase) -> str:
         return json.dumps({**asdict(case), **self._settings}, sort_keys=True)
 
     def _write(self) -> None:

@@ -113,22 +113,3 @@ def one_block(config: DenoiserConfig, target: Target, latents: tuple[int, int, i
     fixed = DimRange(frames, frames, frames)
     placed = tuple(tensor.to(target.device) for tensor in inputs)
     return ExportStage("denoiser", module, placed, {"LATENTS": {2: "frames"}}, {"frames": fixed})
-
-
-def chosen(names: str | None) -> tuple[Model, ...]:
-    """Models by their names, in the order of the table.
-
-    Args:
-        names: Separated by commas; None: all.
-
-    Raises:
-        ValueError: If there is no such model.
-    """
-    if names is None:
-        return MODELS
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    known = [model.name for model in MODELS]
-    unknown = sorted(set(wanted) - set(known))
-    if unknown or not wanted:
-        raise ValueError(f"--models is {names!r}; it must name some of {', '.join(known)}")
-    return tuple(model for model in MODELS if model.name in wanted)

@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -18,9 +17,8 @@ from reelserve.export.engines.tensorrt.engine import TensorRTEngine
 from reelserve.export.engines.tensorrt.graph import data_file
 from reelserve.export.stages import Target
 from reelserve.runtimes.tensorrt_plan import TensorRTLibrary, find_library
+from reelserve.tools.bench.gpu.state import Result
 from reelserve.tools.bench.tensorrt.models import Model, load_stage
-
-Result = dict[str, Any]
 
 
 def parse_all(models: Iterable[Model], work: Path, tell: Callable[[str], None]) -> list[Result]:
@@ -43,8 +41,8 @@ def parse_all(models: Iterable[Model], work: Path, tell: Callable[[str], None]) 
             started = time.monotonic()
             found: Result = {"model": model.name, "stage": stage, "layers": None, "error": None}
             try:
-                graph = write_graph(engine, model, stage, work)
-                found |= parse(library, engine, graph, f"{model.name}_{stage}")
+                graph = kept_graph(engine, model, stage, work)
+                found |= parse_graph(library, engine, graph, f"{model.name}_{stage}")
             # Whatever a library raises: the other stages are to be looked at too.
             except Exception as error:
                 found["error"] = f"{type(error).__name__}: {error}"
@@ -54,7 +52,7 @@ def parse_all(models: Iterable[Model], work: Path, tell: Callable[[str], None]) 
     return results
 
 
-def write_graph(engine: TensorRTEngine, model: Model, stage: str, work: Path) -> Path:
+def kept_graph(engine: TensorRTEngine, model: Model, stage: str, work: Path) -> Path:
     """Writes the graph of a stage, unless it is there.
 
     Args:
@@ -83,7 +81,7 @@ def whole_or_nothing(graph: Path) -> Iterator[None]:
         raise
 
 
-def parse(library: TensorRTLibrary, engine: TensorRTEngine, graph: Path, name: str) -> Result:
+def parse_graph(library: TensorRTLibrary, engine: TensorRTEngine, graph: Path, name: str) -> Result:
     """Reads one graph.
 
     Raises:

@@ -15,7 +15,7 @@ from reelserve.tools.bench.gpu.children import ChildError, run_module
 from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, Result, State
 from reelserve.tools.bench.tensorrt import serving
 from reelserve.tools.bench.tensorrt.models import BLOCK, BUNDLED, MODELS, Model
-from reelserve.tools.bench.tensorrt.stage import Job
+from reelserve.tools.bench.tensorrt.stage import StageJob
 
 TENSORRT = "tensorrt"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -85,7 +85,7 @@ def _stages(models: Iterable[Model], engines: Sequence[str]) -> Iterator[Part]:
     )
 
 
-class Runner:
+class PartRunner:
     """Runs the parts that are missing.
 
     Args:
@@ -146,7 +146,7 @@ class Runner:
             return {"error": str(error)}
 
     def _stage(self, part: Part) -> Result:
-        job = Job(part.model.name, part.stage, part.engine, part.precision, str(self._work))
+        job = StageJob(part.model.name, part.stage, part.engine, part.precision, str(self._work))
         folder = self._work / "parts" / f"{part.model.name} {part.phase}".replace(" ", "_")
         return run_module("reelserve.tools.bench.tensorrt.stage", asdict(job), folder, self._budget)
 
@@ -160,7 +160,7 @@ class Runner:
         clips = self._work / "clips"
         own = clips / f"{part.engine}_{part.precision}"
         result = {
-            **serving.serve(case, repository, own, self._budget),
+            **serving.serve_clips(case, repository, own, self._budget),
             "fp32_stages": list(kept),
         }
         if part.engine == TENSORRT:

@@ -14,10 +14,10 @@ FIGURES = (
     *("ms", "graph_ms", "max_error", "max_value", "relative_error"),
     *("plan_bytes", "build_s", "parameters", "shapes", "checked", "error"),
 )
-"""Of a stage; null where they are not known."""
+"""Figures of a stage; null where they are not known."""
 
 
-def collect(parts: Iterable[Part], state: State, how: Result) -> Result:
+def collect_parts(parts: Iterable[Part], state: State, how: Result) -> Result:
     """The results file, of all that has been measured so far.
 
     Args:
@@ -58,12 +58,12 @@ def _stage_row(part: Part, found: Result) -> Result:
     }
 
 
-def missing(parts: Iterable[Part], state: State) -> list[str]:
+def missing_parts(parts: Iterable[Part], state: State) -> list[str]:
     """Parts that are not measured yet."""
     return [part.title for part in parts if state.find(part.model, part.phase) is None]
 
 
-def faults(parts: Iterable[Part], state: State) -> list[str]:
+def part_faults(parts: Iterable[Part], state: State) -> list[str]:
     """Parts that failed, and clips that are too far from those of the ONNX graphs."""
     found = []
     for part in parts:

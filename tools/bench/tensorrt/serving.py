@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from reelserve.client import Client, Video, VideoInfo
 from reelserve.pipeline.quality import psnr
@@ -15,11 +14,10 @@ from reelserve.tools.bench.gpu.checkpoints import BUNDLED_CHECKPOINT
 from reelserve.tools.bench.gpu.children import run_child
 from reelserve.tools.bench.gpu.exporting import export_command, is_exported, prepare_repository
 from reelserve.tools.bench.gpu.served_clips import PROMPT, level_clips, request_of, served_case
-from reelserve.tools.bench.gpu.state import Budget
+from reelserve.tools.bench.gpu.state import Budget, Result
 from reelserve.tools.bench.tensorrt.models import BUNDLED
 from reelserve.tools.results_file import write_json
 
-Result = dict[str, Any]
 SEEDS = (0, 1, 2)
 CALLERS = 4
 LEAST_PSNR_DB = {"fp32": 45.0, "fp16": 40.0}
@@ -67,7 +65,7 @@ def export(
     return repository
 
 
-def serve(case: Case, repository: Path, clips: Path, budget: Budget) -> Result:
+def serve_clips(case: Case, repository: Path, clips: Path, budget: Budget) -> Result:
     """Draws the clips, then measures how many a second there are.
 
     Args:

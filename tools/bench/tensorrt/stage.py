@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +30,11 @@ from reelserve.runtimes.aoti_package import Package
 from reelserve.runtimes.onnx_graph import CUDA_PROVIDER, open_graph
 from reelserve.runtimes.tensorrt_plan import TensorRTPlan, find_library
 from reelserve.tools.bench.gpu.checkpoints import free_gpu_memory
+from reelserve.tools.bench.gpu.state import Result
 from reelserve.tools.bench.tensorrt.models import MODELS, load_stage
 from reelserve.tools.results_file import write_json
 
-Result = dict[str, Any]
-Arrays = dict[str, NDArray[np.generic]]
+ArraysByName = dict[str, NDArray[np.generic]]
 Call = Callable[[], object]
 DIGITS = 4
 WARM_UPS = 3
@@ -47,7 +46,7 @@ TIMESTEP = 500.0
 
 
 @dataclass(frozen=True)
-class Job:
+class StageJob:
     """What to measure.
 
     Args:
@@ -65,7 +64,7 @@ class Job:
     work: str
 
 
-def measure(job: Job) -> Result:
+def measure_stage(job: StageJob) -> Result:
     """Figures of one stage on one engine.
 
     The inputs are the same for every engine, and so is what is compared with: torch in fp32.
@@ -120,7 +119,7 @@ def reference_run(stage: ExportStage) -> StageRun:
     return StageRun(arrays, output, output)
 
 
-def inputs_of(stage: ExportStage) -> Arrays:
+def inputs_of(stage: ExportStage) -> ArraysByName:
     """Inputs of the usual shapes, the same in every process: noise, and frames that move."""
     examples = stage.inputs_at(MAX_BATCH.get(stage.name, 1))
     generator = np.random.default_rng(0)
@@ -152,7 +151,7 @@ def moving_frames(shape: Sequence[int]) -> NDArray[np.uint8]:
     return np.broadcast_to(levels, shape).copy()
 
 
-def time_tensorrt(engine: Engine, path: Path, arrays: Arrays) -> Result:
+def time_tensorrt(engine: Engine, path: Path, arrays: ArraysByName) -> Result:
     """Runs of a plan, one by one and as a CUDA graph with the copies into and out of it.
 
     None of them where the plan cannot run here, and the graph that it was built from was compared.
@@ -165,13 +164,13 @@ def time_tensorrt(engine: Engine, path: Path, arrays: Arrays) -> Result:
     found: Result = {}
     for name, recorded in (("ms", False), ("graph_ms", True)):
         plan = TensorRTPlan(find_library(), path, device, cuda_graph=recorded)
-        found[name] = median_ms(lambda plan=plan: plan.run(tensors))  # type: ignore[misc]
+        found[name] = call_ms(lambda plan=plan: plan.run(tensors))  # type: ignore[misc]
         if recorded and not plan.recorded:
             found[name] = None
     return found
 
 
-def time_package(engine: Engine, path: Path, arrays: Arrays) -> Result:
+def time_package(engine: Engine, path: Path, arrays: ArraysByName) -> Result:
     """Runs of a package, row by row as it takes them, and all of them as a CUDA graph."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     package, tensors = Package(path, device), on_device(arrays, device)
@@ -186,15 +185,15 @@ def time_package(engine: Engine, path: Path, arrays: Arrays) -> Result:
             package.run(row)
 
     with torch.no_grad():
-        return {"ms": median_ms(run), "graph_ms": graph_ms(run) if device.type == "cuda" else None}
+        return {"ms": call_ms(run), "graph_ms": graph_ms(run) if device.type == "cuda" else None}
 
 
-def time_onnx(engine: Engine, path: Path, arrays: Arrays) -> Result:
+def time_onnx(engine: Engine, path: Path, arrays: ArraysByName) -> Result:
     """Runs of an ONNX graph; with the CUDA provider inputs and outputs stay on the GPU."""
     assert isinstance(engine, OnnxRuntimeEngine)
     session = open_graph(path, engine.provider)
     if engine.provider != CUDA_PROVIDER:
-        return {"ms": median_ms(lambda: session.run(None, arrays)), "graph_ms": None}
+        return {"ms": call_ms(lambda: session.run(None, arrays)), "graph_ms": None}
     tensors = on_device(arrays, torch.device("cuda", 0))
     binding = session.io_binding()
     for name, tensor in tensors.items():
@@ -202,10 +201,10 @@ def time_onnx(engine: Engine, path: Path, arrays: Arrays) -> Result:
         binding.bind_input(name, "cuda", 0, dtype, shape, tensor.data_ptr())
     for output in session.get_outputs():
         binding.bind_output(output.name, "cuda", 0)
-    return {"ms": median_ms(lambda: session.run_with_iobinding(binding)), "graph_ms": None}
+    return {"ms": call_ms(lambda: session.run_with_iobinding(binding)), "graph_ms": None}
 
 
-TIMERS: dict[str, Callable[[Engine, Path, Arrays], Result]] = {
+TIMERS: dict[str, Callable[[Engine, Path, ArraysByName], Result]] = {
     "tensorrt": time_tensorrt,
     "pytorch": time_package,
     "onnxruntime": time_onnx,
@@ -214,7 +213,7 @@ TIMERS: dict[str, Callable[[Engine, Path, Arrays], Result]] = {
 """How the graphs of an engine are run where they are timed."""
 
 
-def on_device(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
+def on_device(arrays: ArraysByName, device: torch.device) -> dict[str, Tensor]:
     """Tensors of the arrays on a device."""
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
@@ -227,10 +226,10 @@ def graph_ms(call: Call) -> float | None:
             call()
     except RuntimeError:
         return None
-    return median_ms(graph.replay)
+    return call_ms(graph.replay)
 
 
-def median_ms(call: Call) -> float:
+def call_ms(call: Call) -> float:
     """Median milliseconds of single calls, each until the GPU has ended.
 
     Args:
@@ -261,7 +260,7 @@ def main() -> None:
     """Measures what the first file says, and writes it, or the error, to the second."""
     job_file, result_file = map(Path, sys.argv[1:])
     try:
-        result = measure(Job(**json.loads(job_file.read_text())))
+        result = measure_stage(StageJob(**json.loads(job_file.read_text())))
     # Whatever a library raises is a result: the stage is one that this engine does not do here.
     except Exception as error:
         traceback.print_exc()

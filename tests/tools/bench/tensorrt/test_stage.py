@@ -1,0 +1,65 @@
+"""One stage on the engines that a machine without a GPU has."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from reelserve.tools.bench.tensorrt import stage as module
+from reelserve.tools.bench.tensorrt.stage import StageJob, inputs_of, measure_stage, moving_frames
+
+pytestmark = pytest.mark.compile
+
+
+@pytest.fixture
+def job(tmp_path) -> StageJob:
+    pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
+    return StageJob("latte-tiny", "text_encoder", "onnxruntime", "fp16", str(tmp_path))
+
+
+def test_measure_compares_with_torch_in_fp32_and_times(job, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+
+    found = measure_stage(job)
+
+    assert 1e-5 < found["relative_error"] < 1e-2
+    assert found["ms"] > 0 and found["graph_ms"] is None
+    assert found["checked"] == "model.onnx" and found["plan_bytes"] > 1000
+    assert found["shapes"]["INPUT_IDS"] == [1, 2, 120]
+
+
+def test_main_writes_the_error_of_a_library(job, tmp_path, monkeypatch):
+    wrong = StageJob(**{**asdict(job), "engine": "pytorch"})
+    job_file, result_file = tmp_path / "job.json", tmp_path / "result.json"
+    job_file.write_text(json.dumps(asdict(wrong)))
+    monkeypatch.setattr(sys, "argv", ["stage", str(job_file), str(result_file)])
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+
+    module.main()
+
+    error = json.loads(result_file.read_text())["error"]
+    assert error.startswith("EngineError: precision is fp16; on a CPU the engine pytorch builds")
+
+
+def test_moving_frames_are_smooth_and_move():
+    frames = moving_frames((1, 4, 32, 32, 3)).astype(int)
+
+    assert frames.shape == (1, 4, 32, 32, 3)
+    assert 0 <= frames.min() < 60 and 200 < frames.max() <= 255
+    assert np.abs(np.diff(frames, axis=3)).max() < 20
+    assert np.abs(np.diff(frames, axis=1)).max() > 2
+
+
+def test_inputs_are_the_same_in_every_process(job, tmp_path):
+    from reelserve.export.stages import Target
+    from reelserve.tools.bench.tensorrt.models import MODELS, load_stage
+
+    latte = next(model for model in MODELS if model.name == "latte-tiny")
+    first, second = (inputs_of(load_stage(latte, "denoiser", Target(), tmp_path)) for _ in range(2))
+
+    assert first["LATENTS"].shape[0] == 2 and first["TIMESTEP"].tolist() == [[500.0], [500.0]]
+    assert all(np.array_equal(first[name], second[name]) for name in first)
