@@ -123,7 +123,7 @@ class PartRunner:
             OutOfBudgetError: If a part does not fit into the time that is left.
         """
         for part in parts:
-            if self._state.find(part.model, part.phase) is None:
+            if not self._done(part):
                 self._budget.require(part.title, LEAST_S[part.kind])
                 self._tell(f"{part.title} ({time.strftime('%H:%M:%S')})")
                 result = self._result(part)
@@ -131,6 +131,16 @@ class PartRunner:
                     self._tell(f"FAILED {part.title}: {result['error']}")
                 self._state.save(part.model, part.phase, result)
                 self._changed()
+
+    def _done(self, part: Part) -> bool:
+        """Whether a part is measured, and what others are compared with is still there."""
+        result = self._state.find(part.model, part.phase)
+        if result is None or "error" in result or part.kind != SERVE or part.engine == TENSORRT:
+            return result is not None
+        return self._clips(part.engine, part.precision).is_dir()
+
+    def _clips(self, engine: str, precision: str) -> Path:
+        return self._work / "clips" / f"{engine}_{precision}"
 
     def _result(self, part: Part) -> Result:
         left_s = self._budget.left_s
@@ -157,14 +167,13 @@ class PartRunner:
             case, part.engine, part.precision, kept, self._work, self._budget
         )
         self._budget.require(part.title, LEAST_S[SERVE] / 2)
-        clips = self._work / "clips"
-        own = clips / f"{part.engine}_{part.precision}"
+        own = self._clips(part.engine, part.precision)
         result = {
             **serving.serve_clips(case, repository, own, self._budget),
             "fp32_stages": list(kept),
         }
         if part.engine == TENSORRT:
-            result["psnr_db"] = serving.least_psnr_db(own, clips / f"{self._reference}_fp32")
+            result["psnr_db"] = serving.least_psnr_db(own, self._clips(self._reference, "fp32"))
         return result
 
 

@@ -83,6 +83,16 @@ def test_run_measures_what_is_missing_once(bench):
     assert missing_parts([STAGE, SERVED], bench.state) == []
 
 
+def test_run_draws_again_what_others_are_compared_with_when_its_clips_are_lost(bench, tmp_path):
+    reference = Part(SERVE, BUNDLED, "onnxruntime-gpu", "fp32")
+    for _ in range(2):
+        bench.runner.run([reference])
+    (tmp_path / "clips" / "onnxruntime-gpu_fp32").mkdir(parents=True)
+    bench.runner.run([reference])
+
+    assert bench.ran == ["export onnxruntime-gpu fp32"] * 2
+
+
 def test_run_goes_on_when_a_part_fails(bench):
     log = "/somewhere/python -m module ended with status 1: first / second / the last words"
     bench.error = ChildError(log)
