@@ -115,7 +115,7 @@ class PlanBuilder:
         Raises:
             TensorRTError: If the parser refuses it; quotes all that it says.
         """
-        network = builder.create_network(self._network_flags())
+        network = builder.create_network(self.network_flags())
         parser = self._trt.OnnxParser(network, self._library.log)
         if not parser.parse_from_file(str(graph)):
             faults = [str(parser.get_error(index)) for index in range(parser.num_errors)]
@@ -125,7 +125,8 @@ class PlanBuilder:
         network.name = name
         return network
 
-    def _network_flags(self) -> int:
+    def network_flags(self) -> int:
+        """What a network of this library is created with."""
         flags, edition = self._trt.NetworkDefinitionCreationFlag, self._library.edition
         wanted = [flags.STRONGLY_TYPED] if edition.strongly_typed else []
         wanted += [flags.EXPLICIT_BATCH] if edition.explicit_batch else []

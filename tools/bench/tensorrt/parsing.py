@@ -93,7 +93,7 @@ def parse_graph(library: TensorRTLibrary, engine: TensorRTEngine, graph: Path, n
     except EngineError:
         raise
     except ValueError as error:
-        unsupported = unsupported_nodes(library, graph)
+        unsupported = unsupported_nodes(library, engine, graph)
         raise EngineError(
             f"{error}; not supported: {', '.join(unsupported) or 'not said'}"
         ) from None
@@ -104,14 +104,13 @@ def parse_graph(library: TensorRTLibrary, engine: TensorRTEngine, graph: Path, n
     }
 
 
-def unsupported_nodes(library: TensorRTLibrary, graph: Path) -> list[str]:
+def unsupported_nodes(library: TensorRTLibrary, engine: TensorRTEngine, graph: Path) -> list[str]:
     """Nodes that lie in no part of a graph that the parser says it takes; empty if it says none."""
     trt = library.trt
-    builder = trt.Builder(library.log)
-    flags = trt.NetworkDefinitionCreationFlag
-    network = builder.create_network(1 << int(flags.EXPLICIT_BATCH))
-    parser = trt.OnnxParser(network, library.log)
     try:
+        builder = trt.Builder(library.log)
+        network = builder.create_network(engine.builder().network_flags())
+        parser = trt.OnnxParser(network, library.log)
         _, parts = parser.supports_model(graph.read_bytes(), str(graph))
         nodes = onnx.load(graph, load_external_data=False).graph.node
         refused = [index for indices, whole in parts if not whole for index in indices]
