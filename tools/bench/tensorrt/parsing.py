@@ -85,7 +85,7 @@ def parse_graph(library: TensorRTLibrary, engine: TensorRTEngine, graph: Path, n
     """Reads one graph.
 
     Raises:
-        TensorRTError: If the parser refuses it.
+        EngineError: If the parser refuses it; quotes all that it says.
     """
     builder = library.trt.Builder(library.log)
     try:
