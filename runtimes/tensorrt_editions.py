@@ -24,6 +24,8 @@ class Edition:
         strongly_typed: Whether every layer has the type that the graph gives it. Otherwise the
             graph is in fp32 and a flag of the builder lets layers have fp16.
         explicit_batch: Whether a network must be told that its batch is a dimension.
+        one_shape: Whether a plan has one shape, of one row, because the parser loses count where
+            sizes are computed in the graph. The rows of a batch run one after another.
         narrow_integers: Whether the INT64 of a graph is INT32 in a plan.
         ahead_of_time_plugins: Whether a Python plugin can be put into a plan.
         any_gpu: Whether it builds for other GPUs than the one at hand, and times nothing.
@@ -36,6 +38,7 @@ class Edition:
     precisions: tuple[str, ...]
     strongly_typed: bool = True
     explicit_batch: bool = False
+    one_shape: bool = False
     narrow_integers: bool = False
     ahead_of_time_plugins: bool = False
     any_gpu: bool = False
@@ -51,6 +54,7 @@ FULL_8_EDITION = Edition(
     ("fp16", "fp32"),
     strongly_typed=False,
     explicit_batch=True,
+    one_shape=True,
     narrow_integers=True,
     # None of them, so that neither cuBLAS nor cuDNN has to be installed.
     tactic_sources=0,

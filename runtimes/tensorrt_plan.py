@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +38,7 @@ DTYPES = {
     "FLOAT": ("FP32", "float32"),
 }
 """Triton's and torch's data type for each of TensorRT's."""
+ANY_ROWS = 2**31 - 1
 _TORCH_DTYPES = dict(DTYPES.values())
 _WIDE = {"INT32": "INT64"}
 """What the contract calls a plan's data type where its library has made it narrow. No stage of an
@@ -208,7 +209,9 @@ class TensorRTPlan:
         if self._engine is None:
             raise library.refusal(f"{path}: {library.name} {library.version} does not take it")
         self.name = str(self._engine.name)
-        self.spec = engine_spec(library, self._engine)
+        spec = engine_spec(library, self._engine)
+        self.spec = with_any_rows(spec) if library.edition.one_shape else spec
+        self._fixed = all(one.low == one.high for one in spec.inputs)
         self._context = self._new_context()
         # On the default stream TensorRT waits for every other one.
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -234,6 +237,26 @@ class TensorRTPlan:
             TensorRTError: If the run fails.
         """
         taken = self._taken(inputs)
+        if not self._library.edition.one_shape:
+            return self._run(taken)
+        return self._run_rows(taken)
+
+    def _run_rows(self, taken: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Runs a plan of one row for every row of a batch."""
+        import torch
+
+        rows = len(next(iter(taken.values())))
+        runs = [
+            self._run({name: tensor[row : row + 1] for name, tensor in taken.items()})
+            for row in range(rows)
+        ]
+        if rows == 1:
+            return runs[0]
+        outputs = {name: torch.cat([run[name] for run in runs]) for name in runs[0]}
+        torch.cuda.current_stream(self._device).synchronize()
+        return outputs
+
+    def _run(self, taken: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         usual = all(tuple(taken[spec.name].shape) == spec.usual for spec in self.spec.inputs)
         if self._cuda_graph and usual:
             if self._recording is None:
@@ -296,8 +319,7 @@ class TensorRTPlan:
         """
         import torch
 
-        fixed = all(spec.low == spec.high for spec in self.spec.inputs)
-        context = self._context if fixed else self._new_context()
+        context = self._context if self._fixed else self._new_context()
         buffers = {name: tensor.clone() for name, tensor in inputs.items()}
         outputs = self._bind(context, buffers)
         # What is set up at the first run cannot be recorded.
@@ -332,6 +354,12 @@ class TensorRTPlan:
                 tensor.copy_(recording.outputs[name], non_blocking=True)
         self._stream.synchronize()
         return outputs
+
+
+def with_any_rows(spec: GraphSpec) -> GraphSpec:
+    """What is taken where the rows of a batch run one after another."""
+    inputs = (replace(one, high=(ANY_ROWS, *one.high[1:])) for one in spec.inputs)
+    return replace(spec, inputs=tuple(inputs))
 
 
 def load_engine(library: TensorRTLibrary, path: Path) -> Any:

@@ -13,6 +13,7 @@ import torch
 from reelserve.runtimes import tensorrt_plan
 from reelserve.runtimes.graph_spec import GraphInput, GraphOutput, GraphSpec
 from reelserve.runtimes.tensorrt_plan import (
+    ANY_ROWS,
     TensorRTError,
     TensorRTLibrary,
     TensorRTPlan,
@@ -67,7 +68,7 @@ def engine(monkeypatch) -> Engine:
     )
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     return Engine("denoiser_fp16_sm90_trt10.13.0", SPEC, {"FRAMES": (1, 5)})
 
 
@@ -225,11 +226,41 @@ def test_integers_of_the_contract_become_those_of_an_older_plan(engine, tmp_path
 
     plan.run(given)
 
-    assert plan.spec == SPEC
     assert bound["LATENTS"] == given["LATENTS"].data_ptr()
     assert bound["ATTENTION_MASK"] != given["ATTENTION_MASK"].data_ptr()
     with pytest.raises(ValueError, match=r"ATTENTION_MASK is torch.int32; it must be INT64"):
         plan.run(inputs(ATTENTION_MASK=torch.ones(1, 3, dtype=torch.int32)))
+
+
+def test_rows_run_one_after_another_where_a_plan_has_one_shape(engine, tmp_path):
+    shapes = [(one, (1, *one.usual[1:])) for one in SPEC.inputs]
+    inputs = tuple(replace(one, low=shape, usual=shape, high=shape) for one, shape in shapes)
+    one_row = Engine("denoiser", replace(SPEC, inputs=inputs), {"FRAMES": (1, 5)})
+    one_row.narrow_integers = True
+    plan = opened(one_row, tmp_path, version="8.6.0")
+    given = {
+        "LATENTS": torch.arange(3.0)[:, None, None].expand(3, 4, 4),
+        "ATTENTION_MASK": torch.ones(3, 3, dtype=torch.int64),
+    }
+    seen = []
+    own_bind = plan._bind
+
+    def bind(context, tensors):
+        seen.append({name: tensor.clone() for name, tensor in tensors.items()})
+        return own_bind(context, tensors)
+
+    plan._bind = bind
+
+    outputs = plan.run(given)
+
+    assert [float(row["LATENTS"].mean()) for row in seen] == [0.0, 1.0, 2.0]
+    assert all(row["ATTENTION_MASK"].shape == (1, 3) for row in seen)
+    assert outputs["FRAMES"].shape[0] == 3
+    # A config may ask for as many rows as it likes.
+    assert {one.low[0] for one in plan.spec.inputs} == {1}
+    assert {one.high[0] for one in plan.spec.inputs} == {ANY_ROWS}
+    with pytest.raises(ValueError, match="LATENTS has shape"):
+        plan.run({**given, "LATENTS": torch.zeros(3, 4, 5)})
 
 
 def test_plan_is_refused_when_the_library_does_not_take_it(engine, tmp_path):

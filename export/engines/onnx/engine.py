@@ -25,7 +25,12 @@ from torch.export import ExportedProgram
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.onnx.files import save_graph
 from reelserve.export.engines.onnx.modules import for_onnx_runtime
-from reelserve.export.engines.onnx.older_opset import EXPORTED_OPSET, lower, without_fused_ops
+from reelserve.export.engines.onnx.older_opset import (
+    EXPORTED_OPSET,
+    OpsetError,
+    lower,
+    without_fused_ops,
+)
 from reelserve.export.engines.onnx.temporal_attention import (
     DOMAIN,
     inlined,
@@ -169,19 +174,33 @@ def onnx_model(
 
 
 def older_onnx_model(stage: ExportStage, module: nn.Module) -> onnx_ir.Model:
-    """Traces a module as `onnx_model` does, to operator set 17 and standard operators alone.
+    """Traces a module as `onnx_model` does, to operator set 17, standard operators and one shape.
+
+    The shape is the usual one, of one row. TensorRT 8.6 overlooks that `Shape` can take a part,
+    and where sizes are computed it loses count of dimensions later.
 
     Raises:
-        OpsetError: If the module has an operator that this set lacks.
+        OpsetError: If the stage has a free size, or an operator that this set lacks.
     """
-    with _quiet(), torch.no_grad():
-        program = torch.export.export(
-            module, stage.example_inputs, dynamic_shapes=_dynamic_dims(stage), strict=False
+    free = sorted({name for dims in stage.free_dims.values() for name in dims.values()})
+    if free:
+        ranges = [f"{name} ({_range(stage, name)})" for name in free]
+        raise OpsetError(
+            f"stage {stage.name} has sizes that vary: {', '.join(ranges)}; operator set 17 is "
+            "written for one size: narrow the limits of requests with --num-frames, --height, "
+            "--width or --profile"
         )
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(module, stage.inputs_at(1), strict=False)
         model = _tidy(_exported(stage, without_fused_ops(program), EXPORTED_OPSET))
         lower(model)
-        onnxscript.optimizer.remove_unused_nodes(model)
-        return common_passes.CheckerPass()(model).model
+        # What lowering has left over, and what it gave are looked at once more.
+        return _tidy(model)
+
+
+def _range(stage: ExportStage, name: str) -> str:
+    found = stage.ranges.get(name)
+    return "any" if found is None else f"{found.low} to {found.high}"
 
 
 def _exported(

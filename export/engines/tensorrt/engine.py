@@ -187,7 +187,7 @@ class TensorRTEngine:
         plugins = self.write_graph(stage, graph)
         half = lowest_precision(stage) == "fp16"
         report = self.builder().build(
-            graph, plan_spec(stage), self.plan_name(stage), path, half=half
+            graph, self.plan_spec(stage), self.plan_name(stage), path, half=half
         )
         if report.num_plugins != plugins:
             raise EngineError(
@@ -200,6 +200,16 @@ class TensorRTEngine:
         else:
             widen_file(graph)
         return report
+
+    def plan_spec(self, stage: ExportStage) -> GraphSpec:
+        """What the plan of a stage takes and gives: batches up to its `MAX_BATCH`."""
+        one_row = self._library.edition.one_shape
+        spec, rows = graph_spec(stage), 1 if one_row else MAX_BATCH.get(stage.name, 1)
+        inputs = (
+            dataclasses.replace(given, high=(rows, *given.high[1:]), usual=(rows, *given.usual[1:]))
+            for given in spec.inputs
+        )
+        return dataclasses.replace(spec, inputs=tuple(inputs))
 
     def plan_name(self, stage: ExportStage) -> str:
         """Model, precision, GPUs and version, for example `denoiser_fp16_sm80+sm89_rtx1.7.1.116`.
@@ -257,13 +267,3 @@ def lowest_precision(stage: ExportStage) -> Precision:
 def in_fp32(stage: ExportStage) -> ExportStage:
     """The stage with its weights, as rounded as they are, in FP32; the original keeps its own."""
     return dataclasses.replace(stage, module=copy.deepcopy(stage.module).float())
-
-
-def plan_spec(stage: ExportStage) -> GraphSpec:
-    """What the plan of a stage takes and gives: batches up to its `MAX_BATCH`."""
-    spec, rows = graph_spec(stage), MAX_BATCH.get(stage.name, 1)
-    inputs = (
-        dataclasses.replace(given, high=(rows, *given.high[1:]), usual=(rows, *given.usual[1:]))
-        for given in spec.inputs
-    )
-    return dataclasses.replace(spec, inputs=tuple(inputs))

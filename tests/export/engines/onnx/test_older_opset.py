@@ -14,7 +14,7 @@ from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ENGINE_STAGES, StageRun, compare_stage, require_parity
 from reelserve.export.stages import ExportStage
-from tests.export.conftest import BUNDLED
+from tests.export.conftest import write_tiny_checkpoint
 
 CASES = [(family, stage) for family in ("bundled", "ltx", "latte") for stage in ENGINE_STAGES]
 
@@ -24,11 +24,16 @@ def families(tmp_path_factory):
     pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
     from reelserve.tools import tiny_checkpoints as tiny
 
-    folder = tmp_path_factory.mktemp("checkpoints")
-    ltx, latte = folder / "ltx", folder / "latte"
+    folder = tmp_path_factory.mktemp("checkpoints") / "bundled"
+    ltx, latte = folder.with_name("ltx"), folder.with_name("latte")
+    one = {
+        name: {"low": value, "high": value, "default": value}
+        for name, value in {"num_frames": 9, "height": 64, "width": 96}.items()
+    }
+    short = {"num_frames": {"low": 16, "high": 16, "default": 16}}
     return {
-        "bundled": family_of(Checkpoint.open(BUNDLED)),
-        "ltx": family_of(Checkpoint.open(tiny.write_tiny_ltx(ltx)), tiny.LTX_PROFILE),
+        "bundled": family_of(Checkpoint.open(write_tiny_checkpoint(folder)), short),
+        "ltx": family_of(Checkpoint.open(tiny.write_tiny_ltx(ltx)), {**tiny.LTX_PROFILE, **one}),
         "latte": family_of(Checkpoint.open(tiny.write_tiny_latte(latte))),
     }
 
@@ -48,8 +53,19 @@ def test_graph_has_standard_operators_alone_and_computes_what_torch_does(
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET}
     assert model.ir_version == 8 and not model.functions
     # TensorRT 8.6 knows none of it.
-    assert not any(node.op_type in ("CastLike", "Attention", "If") for node in model.graph.node)
+    strange = ("CastLike", "Attention", "If", "Shape")
+    assert not any(node.op_type in strange for node in model.graph.node)
+    assert all(dim.dim_value > 0 for i in model.graph.input for dim in i.type.tensor_type.shape.dim)
     require_parity(name, parity_of(stage, path), "fp32")
+
+
+def test_graph_of_sizes_that_vary_is_refused(tmp_path):
+    family = family_of(Checkpoint.open(write_tiny_checkpoint(tmp_path / "tiny")))
+    stage = with_fixed_dims(family.build("vae_decoder"))
+
+    message = r"vae_decoder has sizes that vary: \w+ \(\d+ to \d+\); .* --num-frames"
+    with pytest.raises(OpsetError, match=message):
+        write_graph(stage, tmp_path / "graph.onnx", plugin=False, opset=OPSET)
 
 
 def parity_of(stage: ExportStage, path):

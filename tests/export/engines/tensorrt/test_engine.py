@@ -21,7 +21,6 @@ from reelserve.export.engines.tensorrt.engine import (
     GRAPH_FILE,
     MAX_BATCH,
     TensorRTEngine,
-    plan_spec,
 )
 from reelserve.export.families import CheckpointFamily, family_of
 from reelserve.export.families.diffusers_components import Unchanged
@@ -275,8 +274,8 @@ def test_build_refuses_what_tensorrt_cannot(module, message, tmp_path):
 
 def test_build_refuses_when_the_plan_is_not_what_was_asked_for(tmp_path, monkeypatch):
     stage = frames_stage(Unchanged())
-    other = plan_spec(replace(stage, name="upsampler"))
-    monkeypatch.setattr(tensorrt, "plan_spec", lambda _: other)
+    other = TensorRTEngine(("SM89",)).plan_spec(replace(stage, name="upsampler"))
+    monkeypatch.setattr(TensorRTEngine, "plan_spec", lambda engine, stage: other)
 
     with pytest.raises(EngineError, match=r"outputs have None and must have .*UPSAMPLED_FRAMES"):
         TensorRTEngine(("SM89",)).build(stage, tmp_path / "model.plan")

@@ -9,7 +9,7 @@ import torch
 
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.tensorrt import engine as tensorrt
-from reelserve.export.engines.tensorrt.engine import GRAPH_FILE, TensorRTEngine, plan_spec
+from reelserve.export.engines.tensorrt.engine import GRAPH_FILE, TensorRTEngine
 from reelserve.export.families.diffusers_components import Unchanged
 from reelserve.export.stages import DenoiserStage, DimRange, ExportStage, Target
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
@@ -167,7 +167,7 @@ def test_older_library_gets_a_graph_in_fp32_and_a_flag(older, tmp_path, precisio
 
 
 def test_build_refuses_when_the_plan_has_another_name(stub, tmp_path, monkeypatch):
-    other = Engine("another", plan_spec(frames_stage()), {})
+    other = Engine("another", TensorRTEngine().plan_spec(frames_stage()), {})
     monkeypatch.setattr(stub, "engine", other)
     engine = TensorRTEngine(cache_folder=tmp_path / "cache")
 
