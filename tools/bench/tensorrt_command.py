@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reelserve.client.argument_types import real_number
+from reelserve.client.argument_types import real_number, whole_number
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.kernels.benchmarks.timing import results_file
@@ -104,6 +104,8 @@ def _measure(arguments: argparse.Namespace, parts: Sequence[Part], command: str,
         fp32_stages=tuple(arguments.fp32_stages),
     )
     try:
+        if arguments.jobs > 1:
+            runner.build_ahead(parts, arguments.jobs)
         runner.run(parts)
     except OutOfBudgetError as error:
         tell(f"reelserve bench-tensorrt: {error}")
@@ -188,6 +190,14 @@ def _parser() -> argparse.ArgumentParser:
         "--work-dir", type=Path, default=Path("build/bench_tensorrt"), metavar="FOLDER"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
+    parser.add_argument(
+        "--jobs",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="build so many at once before anything is measured; TensorRT then chooses its kernels "
+        "while others run",
+    )
     parser.add_argument("--redo-failed", action="store_true", help="measure again what failed")
     parser.add_argument(
         "--dry-run", action="store_true", help="without a GPU, to show that it runs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -142,6 +143,32 @@ class PartRunner:
     def _clips(self, engine: str, precision: str) -> Path:
         return self._work / "clips" / f"{engine}_{precision}"
 
+    def build_ahead(self, parts: Iterable[Part], jobs: int) -> None:
+        """Builds what is missing, several at once; what fails is begun again where it is measured.
+
+        Args:
+            parts: Those whose builds are wanted.
+            jobs: Builds at once.
+        """
+        missing = [part for part in parts if self._state.find(part.model, part.phase) is None]
+        self._tell(f"{len(missing)} builds, {jobs} at once ({time.strftime('%H:%M:%S')})")
+        with ThreadPoolExecutor(jobs) as pool:
+            for part, error in zip(missing, pool.map(self._build, missing), strict=True):
+                if error:
+                    self._tell(f"FAILED {part.title}, build: {error}")
+
+    def _build(self, part: Part) -> str:
+        """Builds a part, and gives the error."""
+        try:
+            if part.kind == SERVE:
+                self._export(part)
+                return ""
+            return str(self._child(part, build_only=True).get("error", ""))
+        except ChildError as error:
+            return _end_of(error)
+        except (*FAILURES, OutOfBudgetError) as error:
+            return str(error)
+
     def _result(self, part: Part) -> Result:
         left_s = self._budget.left_s
         try:
@@ -156,21 +183,32 @@ class PartRunner:
             return {"error": str(error)}
 
     def _stage(self, part: Part) -> Result:
-        job = StageJob(part.model.name, part.stage, part.engine, part.precision, str(self._work))
+        return self._child(part, build_only=False)
+
+    def _child(self, part: Part, *, build_only: bool) -> Result:
+        job = StageJob(
+            *(part.model.name, part.stage, part.engine, part.precision, str(self._work)),
+            build_only=build_only,
+        )
         folder = self._work / "parts" / f"{part.model.name} {part.phase}".replace(" ", "_")
         return run_module("reelserve.tools.bench.tensorrt.stage", asdict(job), folder, self._budget)
 
-    def _serve(self, part: Part) -> Result:
+    def _export(self, part: Part) -> Path:
         case = serving.served_case_of(tiny=self._tiny)
-        kept = () if part.precision == "fp32" else self._fp32_stages
-        repository = serving.export(
-            case, part.engine, part.precision, kept, self._work, self._budget
-        )
+        kept = self._kept_in_fp32(part)
+        return serving.export(case, part.engine, part.precision, kept, self._work, self._budget)
+
+    def _kept_in_fp32(self, part: Part) -> tuple[str, ...]:
+        return () if part.precision == "fp32" else self._fp32_stages
+
+    def _serve(self, part: Part) -> Result:
+        repository = self._export(part)
         self._budget.require(part.title, LEAST_S[SERVE] / 2)
+        case = serving.served_case_of(tiny=self._tiny)
         own = self._clips(part.engine, part.precision)
         result = {
             **serving.serve_clips(case, repository, own, self._budget),
-            "fp32_stages": list(kept),
+            "fp32_stages": list(self._kept_in_fp32(part)),
         }
         if part.engine == TENSORRT:
             result["psnr_db"] = serving.least_psnr_db(own, self._clips(self._reference, "fp32"))

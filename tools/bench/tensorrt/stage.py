@@ -6,6 +6,7 @@ own, so that its memory is free afterwards and a library that crashes takes noth
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
@@ -26,16 +27,18 @@ from reelserve.export.engines.tensorrt.engine import MAX_BATCH, TensorRTEngine
 from reelserve.export.parity import StageRun, compare_stage, torch_runner
 from reelserve.export.stages import ExportStage, Precision, Target
 from reelserve.pipeline.contract import TensorSpec
+from reelserve.pipeline.provenance import commit
 from reelserve.runtimes.aoti_package import Package
 from reelserve.runtimes.onnx_graph import CUDA_PROVIDER, open_graph
 from reelserve.runtimes.tensorrt_plan import TensorRTPlan, find_library
 from reelserve.tools.bench.gpu.checkpoints import free_gpu_memory
 from reelserve.tools.bench.gpu.state import Result
-from reelserve.tools.bench.tensorrt.models import MODELS, load_stage
+from reelserve.tools.bench.tensorrt.models import MODELS, Model, load_stage
 from reelserve.tools.results_file import write_json
 
 ArraysByName = dict[str, NDArray[np.generic]]
 Call = Callable[[], object]
+BUILD_FILE = "build.json"
 DIGITS = 4
 WARM_UPS = 3
 REPEATS = (10, 200)
@@ -55,6 +58,7 @@ class StageJob:
         engine: Name of the engine.
         precision: Precision of weights and products.
         work: Folder for checkpoints and graphs.
+        build_only: Whether to build and measure nothing.
     """
 
     model: str
@@ -62,10 +66,11 @@ class StageJob:
     engine: str
     precision: Precision
     work: str
+    build_only: bool = False
 
 
 def measure_stage(job: StageJob) -> Result:
-    """Figures of one stage on one engine.
+    """Figures of one stage on one engine; what was built before is measured as it is.
 
     The inputs are the same for every engine, and so is what is compared with: torch in fp32.
 
@@ -76,18 +81,14 @@ def measure_stage(job: StageJob) -> Result:
     engine.check(job.precision)
     work = Path(job.work)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    run = reference_run(load_stage(model, job.stage, Target("fp32", device), work))
+    path, built = build_stage(engine, model, job, work)
+    if job.build_only:
+        return built
     free_gpu_memory()
-    stage = load_stage(model, job.stage, engine.target(job.precision), work)
-    names = [spec.name for spec in stage.contract.inputs]
-    folder = work / "built" / f"{job.engine}_{job.precision}" / f"{job.model}_{job.stage}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / engine.file_name
-    started = time.perf_counter()
-    engine.build(stage, path)
-    build_s = time.perf_counter() - started
-    num_parameters = stage.num_parameters
-    del stage
+    reference = load_stage(model, job.stage, Target("fp32", device), work)
+    names = [spec.name for spec in reference.contract.inputs]
+    run = reference_run(reference)
+    del reference
     free_gpu_memory()
 
     def graph(*values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -103,11 +104,33 @@ def measure_stage(job: StageJob) -> Result:
         "max_error": significant(parity.max_abs_error),
         "max_value": significant(parity.max_abs_value),
         "relative_error": significant(parity.relative_error),
-        "plan_bytes": path.stat().st_size,
-        "build_s": round(build_s, 1),
-        "parameters": num_parameters,
+        **built,
         "shapes": {name: list(array.shape) for name, array in arrays.items()},
     }
+
+
+def build_stage(engine: Engine, model: Model, job: StageJob, work: Path) -> tuple[Path, Result]:
+    """The file of a stage and what is known of its build, which an earlier run may have made.
+
+    One of another commit is built anew.
+    """
+    folder = work / "built" / f"{job.engine}_{job.precision}" / f"{job.model}_{job.stage}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, record, own = folder / engine.file_name, folder / BUILD_FILE, commit()
+    with contextlib.suppress(FileNotFoundError):
+        known = json.loads(record.read_text())
+        if known.pop("commit") == own and path.is_file():
+            return path, known
+    stage = load_stage(model, job.stage, engine.target(job.precision), work)
+    started = time.perf_counter()
+    engine.build(stage, path)
+    built = {
+        "plan_bytes": path.stat().st_size,
+        "build_s": round(time.perf_counter() - started, 1),
+        "parameters": stage.num_parameters,
+    }
+    write_json(record, {**built, "commit": own})
+    return path, built
 
 
 def reference_run(stage: ExportStage) -> StageRun:

@@ -47,7 +47,8 @@ class Bench:
         self.writes += 1
 
     def _module(self, module, job, folder, budget):
-        self.ran.append(f"{job['model']} {job['stage']} {job['engine']} {job['precision']}")
+        name = f"{job['model']} {job['stage']} {job['engine']} {job['precision']}"
+        self.ran.append(f"build {name}" if job["build_only"] else name)
         if self.error is not None:
             raise self.error
         return FIGURES
@@ -91,6 +92,22 @@ def test_run_draws_again_what_others_are_compared_with_when_its_clips_are_lost(b
     bench.runner.run([reference])
 
     assert bench.ran == ["export onnxruntime-gpu fp32"] * 2
+
+
+def test_builds_are_made_ahead_and_their_failures_are_told_and_not_kept(bench):
+    bench.runner.build_ahead([STAGE, SERVED], 2)
+    assert sorted(bench.ran) == [
+        "build bundled denoiser tensorrt fp16",
+        "export tensorrt fp16 denoiser",
+    ]
+    bench.error = ChildError("python -m stage ended with status -9: killed")
+    bench.runner.build_ahead([STAGE], 2)
+    assert missing_parts([STAGE, SERVED], bench.state) == [STAGE.title, SERVED.title]
+    bench.error = None
+    bench.runner.run([STAGE])
+    bench.ran.clear()
+    bench.runner.build_ahead([STAGE], 2)
+    assert bench.ran == []
 
 
 def test_run_goes_on_when_a_part_fails(bench):

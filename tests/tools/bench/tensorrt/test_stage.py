@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -30,6 +30,26 @@ def test_measure_compares_with_torch_in_fp32_and_times(job, monkeypatch):
     assert found["ms"] > 0 and found["graph_ms"] is None
     assert found["checked"] == "model.onnx" and found["plan_bytes"] > 1000
     assert found["shapes"]["INPUT_IDS"] == [1, 2, 120]
+
+
+def test_measure_takes_what_is_built_unless_the_commit_is_another(job, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    built = measure_stage(replace(job, build_only=True))
+    assert set(built) == {"plan_bytes", "build_s", "parameters"}
+
+    own_build, builds = module.OnnxRuntimeEngine.build, []
+
+    def build(engine, stage, path):
+        builds.append(stage.name)
+        own_build(engine, stage, path)
+
+    monkeypatch.setattr(module.OnnxRuntimeEngine, "build", build)
+    found = measure_stage(job)
+    assert builds == [] and found["ms"] > 0
+    assert {name: found[name] for name in built} == built
+    monkeypatch.setattr(module, "commit", lambda: "another")
+    measure_stage(replace(job, build_only=True))
+    assert builds == ["text_encoder"]
 
 
 def test_main_writes_the_error_of_a_library(job, tmp_path, monkeypatch):
