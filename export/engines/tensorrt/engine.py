@@ -265,5 +265,10 @@ def lowest_precision(stage: ExportStage) -> Precision:
 
 
 def in_fp32(stage: ExportStage) -> ExportStage:
-    """The stage with its weights, as rounded as they are, in FP32; the original keeps its own."""
-    return dataclasses.replace(stage, module=copy.deepcopy(stage.module).float())
+    """The stage with its weights, as rounded as they are, in FP32; the original keeps its own.
+
+    On the host: on a GPU torch breaks some layers down to operators that its exporter lacks.
+    """
+    module = copy.deepcopy(stage.module).float().cpu()
+    inputs = tuple(tensor.cpu() for tensor in stage.example_inputs)
+    return dataclasses.replace(stage, module=module, example_inputs=inputs)

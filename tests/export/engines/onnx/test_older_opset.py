@@ -90,6 +90,40 @@ def model_of(text: str) -> onnx_ir.Model:
     return onnx_ir.from_proto(parsed)
 
 
+def test_lower_counts_the_bounds_of_slices_from_the_front():
+    model = model_of(
+        "g (float[2, 3, 4] x) => (float[2, 1, 3] y) { "
+        "s = Constant <value_ints: ints = [-1, 1]> () "
+        "e = Constant <value_ints: ints = [9223372036854775807, 9]> () "
+        "a = Constant <value_ints: ints = [1, 2]> () o = Constant <value_ints: ints = [1, 1]> () "
+        "y = Slice (x, s, e, a, o) }"
+    )
+
+    lower(model)
+
+    (node,) = [node for node in model.graph if node.op_type == "Slice"]
+    bounds = [value.const_value.numpy().tolist() for value in node.inputs[1:3]]
+    assert bounds == [[2, 1], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("operator", "sizes", "left"),
+    [("Tile", "1, 1", []), ("Tile", "1, 2", ["Tile"]), ("Expand", "2, 3", []),
+     ("Expand", "4, 2, 3", ["Expand"])],
+)  # fmt: skip
+def test_lower_drops_what_repeats_nothing(operator, sizes, left):
+    shape = {"1, 2": "2, 6", "4, 2, 3": "4, 2, 3"}.get(sizes, "2, 3")
+    model = model_of(
+        f"g (float[2, 3] x) => (float[{shape}] y) "
+        f"{{ n = Constant <value_ints: ints = [{sizes}]> () t = {operator} (x, n) y = Relu (t) }}"
+    )
+
+    lower(model)
+
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    assert [relu.inputs[0].name] == (["t"] if left else ["x"])
+
+
 def test_lower_moves_axes_into_the_node():
     model = model_of(
         "g (float[2, 3, 4] x) => (float[2, 3, 1] y) "
