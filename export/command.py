@@ -112,6 +112,23 @@ def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     return changes
 
 
+def add_fp32_stages(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Adds `--fp32-stages`, names of engine stages.
+
+    Args:
+        parser: To add it to.
+        purpose: For the help.
+    """
+    parser.add_argument(
+        "--fp32-stages",
+        nargs="+",
+        default=[],
+        choices=ENGINE_STAGES,
+        metavar="STAGE",
+        help=purpose,
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reelserve export",
@@ -140,13 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(DTYPES),
         help="of weights and products (default: the engine's own)",
     )
-    parser.add_argument(
-        "--fp32-stages",
-        nargs="+",
-        default=[],
-        choices=ENGINE_STAGES,
-        metavar="STAGE",
-        help="stages that stay in fp32, whose values a lower precision does not hold",
+    add_fp32_stages(
+        parser, "stages that stay in fp32, whose values a lower precision does not hold"
     )
     parser.add_argument(
         "--jobs",

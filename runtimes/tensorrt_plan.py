@@ -39,6 +39,7 @@ DTYPES = {
 }
 """Triton's and torch's data type for each of TensorRT's."""
 ANY_ROWS = 2**31 - 1
+"""Rows that are taken where they run one after another."""
 _TORCH_DTYPES = dict(DTYPES.values())
 _WIDE = {"INT32": "INT64"}
 """What the contract calls a plan's data type where its library has made it narrow. No stage of an
@@ -312,7 +313,7 @@ class TensorRTPlan:
         self._stream.synchronize()
 
     def _record(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        """Records the usual shapes; where that is not possible, no plan of this one is tried again.
+        """Records a run of the usual shapes; where that is not possible, it is not tried again.
 
         A recording is of no use once its context has had other shapes, so it gets one of its own
         where there are any.

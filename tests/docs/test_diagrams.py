@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.mermaid_parser import MermaidError, parse_errors
+from tests.docs.mermaid_parser import parse_errors
+from tests.tool_output import ToolError
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / "build" / "mermaid"
@@ -35,7 +36,7 @@ def diagrams(root: Path) -> dict[str, str]:
 def errors(texts: Sequence[str]) -> list[str]:
     try:
         return parse_errors(INSTALLED, texts)
-    except MermaidError as error:
+    except ToolError as error:
         pytest.skip(f"no mermaid: {error}")
 
 
@@ -73,5 +74,5 @@ def test_diagrams_are_found_wherever_pages_are(tmp_path):
 
 
 def test_parser_says_so_when_it_is_not_installed(tmp_path):
-    with pytest.raises(MermaidError, match="make test"):
+    with pytest.raises(ToolError, match="make test"):
         parse_errors(tmp_path, [])

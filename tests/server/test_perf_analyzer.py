@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from tests.perf_analyzer import PerfAnalyzerError, perf_analyzer_command
+from tests.perf_analyzer import perf_analyzer_command
+from tests.tool_output import ToolError
 
 pytestmark = pytest.mark.server
 
@@ -53,7 +54,7 @@ class Measured:
 def perf_analyzer() -> list[str]:
     try:
         return perf_analyzer_command(FOLDER)
-    except PerfAnalyzerError as error:
+    except ToolError as error:
         pytest.skip(f"no perf_analyzer: {error}")
 
 

@@ -13,7 +13,7 @@ import torch
 
 from reelserve.client.argument_types import real_number, whole_number
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
-from reelserve.export.parity import ENGINE_STAGES
+from reelserve.export.command import add_fp32_stages
 from reelserve.kernels.benchmarks.timing import results_file
 from reelserve.runtimes.tensorrt_plan import TensorRTError, find_library
 from reelserve.tools.bench.gpu.cases import chosen
@@ -172,14 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--engines", nargs="+", choices=sorted({TENSORRT, *OTHERS[False], *OTHERS[True]})
     )
-    parser.add_argument(
-        "--fp32-stages",
-        nargs="+",
-        default=[],
-        choices=ENGINE_STAGES,
-        metavar="STAGE",
-        help="stages that the served fp16 plans keep in fp32",
-    )
+    add_fp32_stages(parser, "stages that the served fp16 plans keep in fp32")
     parser.add_argument(
         "--budget-seconds",
         type=real_number(0, above=True),
