@@ -104,6 +104,8 @@ def _measure(arguments: argparse.Namespace, parts: Sequence[Part], command: str,
         fp32_stages=tuple(arguments.fp32_stages),
     )
     try:
+        if arguments.build_only:
+            return FAILURE if runner.build_ahead(parts, arguments.jobs) else OK
         if arguments.jobs > 1:
             runner.build_ahead(parts, arguments.jobs)
         runner.run(parts)
@@ -190,6 +192,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="build so many at once before anything is measured; TensorRT then chooses its kernels "
         "while others run",
+    )
+    parser.add_argument(
+        "--build-only", action="store_true", help="build for a later run, and measure nothing"
     )
     parser.add_argument("--redo-failed", action="store_true", help="measure again what failed")
     parser.add_argument(

@@ -143,19 +143,24 @@ class PartRunner:
     def _clips(self, engine: str, precision: str) -> Path:
         return self._work / "clips" / f"{engine}_{precision}"
 
-    def build_ahead(self, parts: Iterable[Part], jobs: int) -> None:
+    def build_ahead(self, parts: Iterable[Part], jobs: int) -> int:
         """Builds what is missing, several at once; what fails is begun again where it is measured.
 
         Args:
             parts: Those whose builds are wanted.
             jobs: Builds at once.
+
+        Returns:
+            Builds that failed.
         """
         missing = [part for part in parts if self._state.find(part.model, part.phase) is None]
         self._tell(f"{len(missing)} builds, {jobs} at once ({time.strftime('%H:%M:%S')})")
         with ThreadPoolExecutor(jobs) as pool:
-            for part, error in zip(missing, pool.map(self._build, missing), strict=True):
-                if error:
-                    self._tell(f"FAILED {part.title}, build: {error}")
+            errors = list(pool.map(self._build, missing))
+        for part, error in zip(missing, errors, strict=True):
+            if error:
+                self._tell(f"FAILED {part.title}, build: {error}")
+        return sum(bool(error) for error in errors)
 
     def _build(self, part: Part) -> str:
         """Builds a part, and gives the error."""

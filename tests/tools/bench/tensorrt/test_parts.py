@@ -95,13 +95,13 @@ def test_run_draws_again_what_others_are_compared_with_when_its_clips_are_lost(b
 
 
 def test_builds_are_made_ahead_and_their_failures_are_told_and_not_kept(bench):
-    bench.runner.build_ahead([STAGE, SERVED], 2)
+    assert bench.runner.build_ahead([STAGE, SERVED], 2) == 0
     assert sorted(bench.ran) == [
         "build bundled denoiser tensorrt fp16",
         "export tensorrt fp16 denoiser",
     ]
     bench.error = ChildError("python -m stage ended with status -9: killed")
-    bench.runner.build_ahead([STAGE], 2)
+    assert bench.runner.build_ahead([STAGE], 2) == 1
     assert missing_parts([STAGE, SERVED], bench.state) == [STAGE.title, SERVED.title]
     bench.error = None
     bench.runner.run([STAGE])
