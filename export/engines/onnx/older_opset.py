@@ -64,6 +64,8 @@ def lower(model: onnx_ir.Model) -> None:
     Raises:
         OpsetError: If it has an operator that 17 lacks.
     """
+    # TensorRT 8.6 reads a Constant of plain integers (`value_ints`) wrongly and without a word.
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     # Some values have no type of their own yet, which a cast must name.
     common_passes.ShapeInferencePass()(model)
     for node in list(model.graph):
