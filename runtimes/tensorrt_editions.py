@@ -24,8 +24,8 @@ class Edition:
         strongly_typed: Whether every layer has the type that the graph gives it. Otherwise the
             graph is in fp32 and a flag of the builder lets layers have fp16.
         explicit_batch: Whether a network must be told that its batch is a dimension.
-        one_shape: Whether a plan has one shape, of one row, because the parser loses count where
-            sizes are computed in the graph. The rows of a batch run one after another.
+        one_shape: Whether a plan has one shape, of one row. The rows of a batch run one after
+            another.
         narrow_integers: Whether the INT64 of a graph is INT32 in a plan.
         ahead_of_time_plugins: Whether a Python plugin can be put into a plan.
         any_gpu: Whether it builds for other GPUs than the one at hand, and times nothing.

@@ -18,7 +18,8 @@ def run_batched(
     """Answers every request, computing those of equal shapes together.
 
     A group that fails is computed again one request at a time, so that a request which cannot
-    be computed fails alone.
+    be computed fails alone. A request with a tensor in a GPU's memory, which NumPy cannot join with
+    others, is computed by itself.
 
     Args:
         requests: Inputs by name, each with a leading batch dimension.
@@ -29,7 +30,11 @@ def run_batched(
         Outputs by name or the error, in the order of `requests`.
     """
     results: list[Arrays | Exception] = [RuntimeError("not computed")] * len(requests)
-    for group in group_by_shape(requests):
+    joined = [index for index, inputs in enumerate(requests) if _on_host(inputs)]
+    for index in set(range(len(requests))).difference(joined):
+        results[index] = run_each([requests[index]], run)[0]
+    for places in group_by_shape([requests[index] for index in joined]):
+        group = [joined[place] for place in places]
         try:
             answers: Sequence[Arrays | Exception] = _run_group(
                 [requests[index] for index in group], run, rows_per_run
@@ -45,7 +50,7 @@ def run_batched(
 
 
 def run_each(requests: Sequence[Arrays], run: RunBatch) -> list[Arrays | Exception]:
-    """Answers every request by itself, for graphs without a batch dimension."""
+    """Answers every request by itself."""
     results: list[Arrays | Exception] = []
     for inputs in requests:
         try:
@@ -53,6 +58,10 @@ def run_each(requests: Sequence[Arrays], run: RunBatch) -> list[Arrays | Excepti
         except Exception as error:
             results.append(error)
     return results
+
+
+def _on_host(inputs: Arrays) -> bool:
+    return all(isinstance(tensor, np.ndarray) for tensor in inputs.values())
 
 
 def group_by_shape(requests: Sequence[Arrays]) -> list[list[int]]:

@@ -54,6 +54,27 @@ def test_run_batched_refuses_when_tensors_of_a_request_disagree():
     assert "batch sizes differ between tensors: {'X': 2, 'Z': 1}" in str(result)
 
 
+def test_run_batched_computes_requests_with_tensors_on_a_gpu_by_themselves():
+    class DeviceTensor:
+        """What Triton hands over for a tensor on a GPU: no NumPy array, and `shape` is a method."""
+
+        def shape(self):
+            return [1, 3]
+
+    ran = []
+
+    def run(inputs):
+        ran.append(inputs)
+        return inputs
+
+    first, last, on_device = request(1, 3), request(2, 3), {"X": DeviceTensor()}
+    results = run_batched([first, on_device, last], run, 0)
+
+    assert len(ran) == 2 and on_device in ran
+    assert results[1] is on_device
+    assert [len(results[index]["X"]) for index in (0, 2)] == [1, 2]
+
+
 def test_run_batched_is_empty_when_there_are_no_requests():
     assert run_batched([], Recorder(), 1) == []
 

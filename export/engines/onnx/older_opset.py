@@ -75,8 +75,6 @@ def lower(model: onnx_ir.Model) -> None:
             _move_axes(node)
         elif node.op_type == "CastLike":
             _cast(node)
-        elif node.op_type == "Slice":
-            _plain_bounds(model.graph, node)
         elif node.op_type in ("Expand", "Tile"):
             _drop_where_it_changes_nothing(node)
         elif node.op_type == "Split":
@@ -111,38 +109,6 @@ def _cast(node: onnx_ir.Node) -> None:
     node.op_type = "Cast"
     node.resize_inputs(1)
     node.attributes["to"] = onnx_ir.AttrInt64("to", like.dtype)
-
-
-def _plain_bounds(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
-    """Counts the bounds of a Slice from the front, within what is there.
-
-    TensorRT 8.6 narrows them to 32 bits, and what comes after such slices lost frames there.
-    """
-    values = [value for value in node.inputs if value is not None]
-    data, known = values[0], [onnx_ir.convenience.get_const_tensor(value) for value in values[1:]]
-    if data.shape is None or len(known) != 4 or any(value is None for value in known):
-        return
-    starts, ends, axes, steps = (value.numpy().reshape(-1) for value in known if value is not None)
-    sizes = [data.shape[int(axis)] for axis in axes]
-    if not all(isinstance(size, int) for size in sizes) or (steps != 1).any():
-        return
-    for index, bounds in ((1, starts), (2, ends)):
-        pairs = zip(bounds.tolist(), sizes, strict=True)
-        plain = [min(max(bound + size if bound < 0 else bound, 0), size) for bound, size in pairs]
-        if plain != bounds.tolist():
-            node.replace_input_with(index, _constant(graph, f"{node.name}_bound_{index}", plain))
-
-
-def _constant(graph: onnx_ir.Graph, name: str, values: list[int]) -> onnx_ir.Value:
-    tensor = onnx_ir.tensor(values, dtype=onnx_ir.DataType.INT64, name=name)
-    found = onnx_ir.Value(
-        name=name,
-        type=onnx_ir.TensorType(onnx_ir.DataType.INT64),
-        shape=onnx_ir.Shape([len(values)]),
-        const_value=tensor,
-    )
-    graph.register_initializer(found)
-    return found
 
 
 def _drop_where_it_changes_nothing(node: onnx_ir.Node) -> None:

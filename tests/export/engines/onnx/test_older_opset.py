@@ -90,22 +90,6 @@ def model_of(text: str) -> onnx_ir.Model:
     return onnx_ir.from_proto(parsed)
 
 
-def test_lower_counts_the_bounds_of_slices_from_the_front():
-    model = model_of(
-        "g (float[2, 3, 4] x) => (float[2, 1, 3] y) { "
-        "s = Constant <value_ints: ints = [-1, 1]> () "
-        "e = Constant <value_ints: ints = [9223372036854775807, 9]> () "
-        "a = Constant <value_ints: ints = [1, 2]> () o = Constant <value_ints: ints = [1, 1]> () "
-        "y = Slice (x, s, e, a, o) }"
-    )
-
-    lower(model)
-
-    (node,) = [node for node in model.graph if node.op_type == "Slice"]
-    bounds = [value.const_value.numpy().tolist() for value in node.inputs[1:3]]
-    assert bounds == [[2, 1], [3, 4]]
-
-
 @pytest.mark.parametrize(
     ("operator", "sizes", "left"),
     [("Tile", "1, 1", []), ("Tile", "1, 2", ["Tile"]), ("Expand", "2, 3", []),
