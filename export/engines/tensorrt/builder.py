@@ -93,13 +93,15 @@ class PlanBuilder:
         _allow_decomposition(self._trt, network)
         config = self._configured(builder, network, half=half)
         profile = self._add_profile(builder, config, spec)
-        cache = self._read_cache(config)
+        known = self._known_times()
+        cache = self._timing_cache(config, known)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise self._library.refusal(f"{name}: {self._library.name} cannot build it")
         path.write_bytes(memoryview(plan))
         del plan
-        self._write_cache(cache)
+        if cache is not None:
+            self._keep_times(config, cache, known)
         report = self._report(network, profile, path)
         _check_report(report, spec, name, self._capabilities)
         return report
@@ -164,18 +166,22 @@ class PlanBuilder:
             raise self._library.refusal("the profile of shapes is refused")
         return profile
 
-    def _read_cache(self, config: Any) -> Any:
-        """Times of an earlier build; nothing is timed by the edition for RTX GPUs."""
+    def _known_times(self) -> bytes:
+        return self.cache_file.read_bytes() if self.cache_file.is_file() else b""
+
+    def _timing_cache(self, config: Any, known: bytes) -> Any:
+        """Times of earlier builds; nothing is timed by the edition for RTX GPUs."""
         if self._library.edition.any_gpu:
             return None
-        known = self.cache_file.read_bytes() if self.cache_file.is_file() else b""
         cache = config.create_timing_cache(known)
         config.set_timing_cache(cache, ignore_mismatch=False)
         return cache
 
-    def _write_cache(self, cache: Any) -> None:
-        if cache is None:
-            return
+    def _keep_times(self, config: Any, cache: Any, known: bytes) -> None:
+        """Writes the times beside those that other builds have written meanwhile."""
+        latest = self._known_times()
+        if latest != known:
+            cache.combine(config.create_timing_cache(latest), ignore_mismatch=False)
         self.cache_file.parent.mkdir(parents=True, exist_ok=True)
         write_file(self.cache_file, memoryview(cache.serialize()))
 

@@ -208,7 +208,12 @@ class StubTensorRT(ModuleType):
 
     def _cache(self, content: bytes) -> Any:
         self.caches.append(content)
-        return SimpleNamespace(serialize=lambda: content + b"timed;")
+        others: list[bytes] = []
+        return SimpleNamespace(
+            content=content,
+            combine=lambda other, ignore_mismatch: others.append(other.content),
+            serialize=lambda: content + b"timed;" + b"".join(others),
+        )
 
     def create_optimization_profile(self) -> Any:
         self.shapes: dict[str, tuple] = {}

@@ -94,6 +94,21 @@ def test_timing_cache_is_reused_by_the_same_version(stub, tmp_path, monkeypatch)
     ]
 
 
+def test_timing_cache_keeps_what_a_build_beside_it_has_written(stub, tmp_path, monkeypatch):
+    engine = TensorRTEngine(cache_folder=tmp_path)
+    file = engine.builder().cache_file
+    build = stub.build_serialized_network
+
+    def build_beside_another(network, config):
+        file.write_bytes(b"another;")
+        return build(network, config)
+
+    monkeypatch.setattr(stub, "build_serialized_network", build_beside_another)
+    engine.build(frames_stage(), tmp_path / "model.plan")
+
+    assert file.read_bytes() == b"timed;another;"
+
+
 def test_temporal_attention_is_the_plugin_when_shapes_are_fixed(stub, tmp_path):
     report = TensorRTEngine(cache_folder=tmp_path / "cache").report(
         denoiser_stage(DimRange(4, 4, 4)), tmp_path / "model.plan"
