@@ -19,6 +19,7 @@ import torch
 from reelserve.export.engines import Engine
 from reelserve.export.families import CheckpointFamily
 from reelserve.export.stages import ExportStage, Target
+from reelserve.pipeline.checkpoint_files import one_line
 
 MAX_END_S = 5.0
 """Seconds that a child process may take to end after its work."""
@@ -63,8 +64,19 @@ class Builder:
         return self.engine.target("fp32") if stage in self.fp32_stages else self.target
 
     def load(self, stage: str) -> ExportStage:
-        """Loads a stage."""
-        return self.family.build(stage, self.target_of(stage))
+        """Loads a stage.
+
+        Raises:
+            BuildError: If a library fails.
+            OSError: If a file is missing.
+            ValueError: If a component does not fit its configuration.
+        """
+        try:
+            return self.family.build(stage, self.target_of(stage))
+        except (OSError, ValueError):
+            raise
+        except Exception as error:
+            raise BuildError(f"stage {stage} cannot be loaded: {one_line(error)}") from error
 
     def build(self, stage: ExportStage, folder: Path) -> None:
         """Builds a stage's graph into a folder.

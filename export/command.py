@@ -21,6 +21,7 @@ from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ENGINE_STAGES, ParityError, StageParity, gives_frames
 from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import DTYPES
+from reelserve.pipeline.checkpoint_files import read_json_object
 from reelserve.pipeline.provenance import provenance
 
 EXIT_OK = 0
@@ -73,7 +74,7 @@ def _export(arguments: argparse.Namespace, console: Console) -> ExportResult:
         console=console,
         transient=True,
     )
-    checkpoint = Checkpoint.open(arguments.checkpoint)
+    checkpoint = Checkpoint.open(arguments.checkpoint, arguments.variant)
     with bar:
         task = bar.add_task("", total=None)
         exporter = Exporter(
@@ -99,12 +100,7 @@ def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     if arguments.profile is not None:
-        try:
-            changes = json.loads(arguments.profile.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{arguments.profile}: not valid JSON: {error}") from None
-        if not isinstance(changes, dict):
-            raise ValueError(f"{arguments.profile}: must hold a JSON object")
+        changes = read_json_object(arguments.profile)
     for name in ("num_frames", "height", "width", "fps"):
         value = getattr(arguments, name)
         if value is not None:
@@ -139,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("checkpoints/bundled"),
         help="folder in the diffusers layout (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--variant",
+        default="",
+        metavar="NAME",
+        help="of the weights, as in diffusers: fp16 takes *.fp16.safetensors where there are any",
     )
     parser.add_argument(
         "--model-repository",

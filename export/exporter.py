@@ -161,6 +161,9 @@ class Exporter:
     ) -> float:
         """Builds and checks stages; completes `records`; returns the finished clip's PSNR."""
         target = self._engine.target(self._precision)
+        for name in outdated:
+            self._progress(f"checking the weights of {name}", 0, len(outdated))
+            self._family.check(name)
         sources = {name: self._family.source(name) for name in outdated}
         check_resources(sources, target, self._jobs, self._repository.folder)
         check = ParityCheck(self._family.spec(), self._family.tokenizer(), self._case)

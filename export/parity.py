@@ -12,9 +12,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from reelserve.export.fingerprints import combined
+from reelserve.export.parity_limits import (
+    MAX_LEVEL_ERROR,
+    MAX_RELATIVE_ERROR,
+    MAX_ROUNDINGS,
+    MIN_GRAPH_PSNR_DB,
+    ROUNDING,
+)
 from reelserve.export.stages import ExportStage, Precision
 from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
 from reelserve.pipeline.contract import STAGES
+from reelserve.pipeline.padding import pad_token_of
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 
 ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
@@ -23,24 +31,8 @@ ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
 StageRunner = Callable[..., NDArray[np.generic]]
 """Runs one stage on the contract's inputs, in order and with a batch dimension."""
 
-MIN_FRAMES_PSNR_DB = 45.0
-"""Limit for the finished clip in fp32, graphs against torch. In lower precisions both sides are as
-far from each other as each is from fp32, so the PSNR is measured but not judged."""
 USUAL_FRAMES = 16
 PROMPT = "a red circle moves across a plain background"
-
-MAX_RELATIVE_ERROR = 1e-3
-"""Limit for a graph with real-valued output in fp32: largest error over the largest value."""
-MAX_LEVEL_ERROR: dict[Precision, int] = {"fp32": 2, "fp16": 8, "bf16": 60}
-"""Limit for a graph with frames as output, in levels of 255. In fp32 rounding may fall either way.
-In lower precisions it is `MAX_ROUNDINGS` of the range from black to white, and three times that for
-the one worst pixel of a clip."""
-ROUNDING: dict[Precision, float] = {"fp16": 2.0**-11, "bf16": 2.0**-8}
-"""Largest relative error of one rounding."""
-MAX_ROUNDINGS = 20
-"""Limit for a graph in a lower precision: length of its error over that of torch's output, in units
-of `ROUNDING`. Two orders of the same hundred or so roundings in a row, which are independent and so
-add up as a root, differ by some 14; a wrong scale, a missing bias or a lost step by hundreds."""
 
 PART_SIZE = 2**22
 """Values that are compared together."""
@@ -58,11 +50,17 @@ class ParityCase:
         num_frames: Frames of the clip; None: about `USUAL_FRAMES`, as the limits allow.
         num_inference_steps: Denoising steps.
         seed: Seed of the noise.
+        guidance_scale: None: the default of the limits.
+        prompt: What to draw.
+        negative_prompt: What to keep away from.
     """
 
     num_frames: int | None = None
     num_inference_steps: int = 2
     seed: int = 7
+    guidance_scale: float | None = None
+    prompt: str = PROMPT
+    negative_prompt: str = ""
 
 
 def allowed_near(value: int, range_: IntRange) -> int:
@@ -133,7 +131,8 @@ class ParityCheck:
         self._tokenizer = Tokenizer.from_buffer(tokenizer)
         length = spec.limits.max_prompt_tokens
         self._tokenizer.enable_truncation(max_length=length)
-        self._tokenizer.enable_padding(length=length)
+        token, token_id = pad_token_of(self._tokenizer.token_to_id)
+        self._tokenizer.enable_padding(length=length, pad_id=token_id, pad_token=token)
         self.key = combined(repr((spec, case)) + tokenizer.hex())
         """Hash of all that shapes the clip, except the stages."""
 
@@ -180,17 +179,20 @@ class ParityCheck:
         return StageRun(*last, result)
 
     def _tokens(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        encodings = self._tokenizer.encode_batch([PROMPT, ""])
+        encodings = self._tokenizer.encode_batch([self._case.prompt, self._case.negative_prompt])
         ids = np.array([[encoding.ids for encoding in encodings]], np.int64)
         mask = np.array([[encoding.attention_mask for encoding in encodings]], np.int64)
         return ids, mask
 
     def _sample(self, embeds: NDArray[np.generic], denoiser: StageRunner) -> NDArray[np.float32]:
         limits, case = self._spec.limits, self._case
+        guidance_scale = case.guidance_scale
+        if guidance_scale is None:
+            guidance_scale = limits.guidance_scale.default
         settings = SamplingSettings(
             seed=case.seed,
             num_inference_steps=case.num_inference_steps,
-            guidance_scale=limits.guidance_scale.default,
+            guidance_scale=guidance_scale,
             num_frames=case.num_frames or allowed_near(USUAL_FRAMES, limits.num_frames),
             height=limits.height.low,
             width=limits.width.low,
@@ -280,13 +282,13 @@ def require_parity(stage: str, parity: StageParity, precision: Precision) -> Non
 
 
 def require_frames(psnr_db: float, precision: Precision) -> None:
-    """Judges the finished clip; see `MIN_FRAMES_PSNR_DB`.
+    """Judges the finished clip; see `MIN_GRAPH_PSNR_DB`.
 
     Raises:
         ParityError: If it is in fp32 and too far from torch's.
     """
-    if precision == "fp32" and not psnr_db >= MIN_FRAMES_PSNR_DB:
+    if precision == "fp32" and not psnr_db >= MIN_GRAPH_PSNR_DB:
         raise ParityError(
             f"frames from the exported graphs have {psnr_db:.1f} dB against torch; the limit "
-            f"is {MIN_FRAMES_PSNR_DB:g} dB"
+            f"is {MIN_GRAPH_PSNR_DB:g} dB"
         )

@@ -70,8 +70,7 @@ def weights_bytes(source: StageSource, dtype: torch.dtype) -> int:
     """
     total = 0
     for path in source.files:
-        # `model.fp16.safetensors` is another copy of `model.safetensors`.
-        if path.suffix == ".safetensors" and "." not in path.stem:
+        if path.suffix == ".safetensors":
             total += _safetensors_bytes(path, dtype)
         elif path.suffix in _WEIGHT_SUFFIXES:
             total += path.stat().st_size

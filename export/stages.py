@@ -227,5 +227,14 @@ class UpsamplerStage(nn.Module):
 
 
 def to_uint8(values: Tensor) -> Tensor:
-    """Rounds values on the 0 to 255 scale, clipping what lies outside."""
+    """Rounds values on the 0 to 255 scale, clipping what lies outside.
+
+    Raises:
+        ValueError: If a value is NaN, which no frame would show; a graph does not look.
+    """
+    if not torch.compiler.is_compiling() and bool(values.isnan().any()):
+        raise ValueError(
+            "frames hold NaN: a weight or a value leaves the range of this precision; a stage that "
+            "overflows can stay in fp32 (--fp32-stages)"
+        )
     return (values.clamp(0.0, _WHITE) + 0.5).to(torch.uint8)

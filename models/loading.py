@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from reelserve.models.config_limits import check_sizes
+from reelserve.models.weight_files import (
+    DIFFUSERS_STEM,
+    WeightFiles,
+    find_weights,
+    require_shapes,
+    require_values,
+    tensor_shapes,
+)
+from reelserve.pipeline.checkpoint_files import CheckpointFileError, one_line, read_json_object
+
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+WEIGHTS_FILE = f"{DIFFUSERS_STEM}.safetensors"
 
 Component = TypeVar("Component", bound=nn.Module)
 
@@ -41,6 +52,7 @@ def load_component(
     module_class: type[Component],
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    variant: str = "",
 ) -> Component:
     """Builds a module from its folder, in evaluation mode.
 
@@ -51,33 +63,54 @@ def load_component(
         module_class: Has the dataclass of its configuration in `config_class`.
         dtype: Type of its parameters; buffers, constants of the field, are fp32.
         device: Device to load to.
+        variant: See `find_weights`.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the folder holds another class, or an unknown or missing setting.
+        CheckpointFileError: If the folder holds another class, an unknown or missing setting, or
+            weights that do not fit or hold NaN or infinity.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: missing component file")
-    raw: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+    module, weights = component_without_weights(folder, module_class, variant)
+    parameters = {name for name, _ in module.named_parameters()}
+    state = {}
+    for path in weights.files:
+        with safe_open(path, framework="pt", device=device) as file:
+            for name in file.keys():
+                value = file.get_tensor(name)
+                kept = torch.float32 if value.is_floating_point() else value.dtype
+                state[name] = value.to(dtype if name in parameters else kept)
+    require_values(weights.main, state.items())
+    module.load_state_dict(state, assign=True)
+    return module.eval()
+
+
+def component_without_weights(
+    folder: Path, module_class: type[Component], variant: str = ""
+) -> tuple[Component, WeightFiles]:
+    """Builds a module on the meta device and finds its weights, which are sure to fit.
+
+    Arguments and errors are those of `load_component`.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing component file")
+    raw = read_json_object(path)
     found = raw.pop("_class_name", None)
     if found != module_class.__name__:
-        raise ValueError(f"{folder}: holds class {found}, expected {module_class.__name__}")
+        raise CheckpointFileError(f"{path}: holds class {found}, expected {module_class.__name__}")
+    check_sizes(path, raw)
     config_class = module_class.config_class  # type: ignore[attr-defined]
     known = {field.name for field in fields(config_class)}
     if unknown := sorted(set(raw) - known):
-        raise ValueError(f"{folder / CONFIG_FILE}: unknown settings {unknown}")
+        raise CheckpointFileError(f"{path}: unknown settings {unknown}")
     settings = {
         name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
     }
-    with torch.device("meta"):
-        module = module_class(config_class(**settings))
-    parameters = {name for name, _ in module.named_parameters()}
-    state = {}
-    with safe_open(folder / WEIGHTS_FILE, framework="pt", device=device) as file:
-        for name in file.keys():
-            value = file.get_tensor(name)
-            kept = torch.float32 if value.is_floating_point() else value.dtype
-            state[name] = value.to(dtype if name in parameters else kept)
-    module.load_state_dict(state, assign=True)
-    return module.eval()
+    try:
+        with torch.device("meta"):
+            module = module_class(config_class(**settings))
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointFileError(f"{path}: {one_line(error)}") from None
+    weights = find_weights(folder, DIFFUSERS_STEM, variant)
+    require_shapes(weights.main, module.state_dict(), tensor_shapes(weights))
+    return module, weights

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reelserve.pipeline.checkpoint_files import one_line, read_text_file, require_content
+
 PARAM_MAGIC = "7767517"
 FP16_TAG = 0x01306B47
 """Marks a weight blob as fp16; a tag of 0 means fp32."""
@@ -52,11 +54,14 @@ def read_param(path: Path) -> list[NcnnLayer]:
     Raises:
         ValueError: If it is no ncnn text graph or its layer count does not match its header.
     """
-    lines = path.read_text().split("\n")
+    lines = read_text_file(path).decode(errors="replace").split("\n")
     if lines[0].strip() != PARAM_MAGIC:
         raise ValueError(f"{path}: not an ncnn text graph (first line is not {PARAM_MAGIC})")
-    num_layers = int(lines[1].split()[0])
-    layers = [_parse_layer(line) for line in lines[2:] if line.strip()]
+    try:
+        num_layers = int(lines[1].split()[0])
+        layers = [_parse_layer(line) for line in lines[2:] if line.strip()]
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path}: not an ncnn text graph: {one_line(error)}") from None
     if len(layers) != num_layers:
         raise ValueError(f"{path}: header says {num_layers} layers, found {len(layers)}")
     return layers
@@ -84,6 +89,7 @@ class NcnnWeights:
     """
 
     def __init__(self, path: Path) -> None:
+        require_content(path)
         self._path = path
         self._data = path.read_bytes()
         self._offset = 0

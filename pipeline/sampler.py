@@ -56,7 +56,7 @@ class DenoiserRows:
 
     Args:
         latents: `[n, C, f, H, W]`: its windows, a second time for the negative prompt.
-        timestep: Noise level × 1000, the same for every row.
+        timestep: As the schedule gives it, the same for every row.
         text: `[n]`, the row of PROMPT_EMBEDS that each row is conditioned on.
     """
 

@@ -16,9 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_TRAIN_TIMESTEPS = 1000
-"""The denoiser's TIMESTEP is the noise level times this."""
-
 
 @dataclass(frozen=True)
 class DynamicShift:
@@ -50,11 +47,13 @@ class FlowMatchSpec:
         shift: > 0; 1 spaces the levels evenly, above 1 spends more steps on high noise.
         dynamic: Takes the place of `shift` where given.
         terminal: The last level above 0, in (0, 1); the levels are stretched to end there.
+        num_train_timesteps: ≥ 1; the denoiser's TIMESTEP is the noise level times this.
     """
 
     shift: float = 1.0
     dynamic: DynamicShift | None = None
     terminal: float | None = None
+    num_train_timesteps: int = 1000
 
     def schedule(self, num_inference_steps: int, tokens: int) -> FlowMatchSchedule:
         """The noise levels of one clip.
@@ -70,7 +69,7 @@ class FlowMatchSpec:
         sigmas = flow_match_sigmas(num_inference_steps, shift)
         if self.terminal:
             sigmas = stretched(sigmas, self.terminal)
-        return FlowMatchSchedule(sigmas)
+        return FlowMatchSchedule(sigmas, self.num_train_timesteps)
 
 
 class FlowMatchSchedule:
@@ -78,11 +77,12 @@ class FlowMatchSchedule:
 
     Args:
         sigmas: `[steps + 1]`, from 1 down to 0.
+        num_train_timesteps: See `FlowMatchSpec`.
     """
 
-    def __init__(self, sigmas: NDArray[np.float32]) -> None:
+    def __init__(self, sigmas: NDArray[np.float32], num_train_timesteps: int) -> None:
         self._sigmas = sigmas
-        self.timesteps: NDArray[np.float32] = sigmas[:-1] * np.float32(NUM_TRAIN_TIMESTEPS)
+        self.timesteps: NDArray[np.float32] = sigmas[:-1] * np.float32(num_train_timesteps)
 
     def step(
         self, index: int, latents: NDArray[np.float32], velocity: NDArray[np.float32]

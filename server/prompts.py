@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reelserve.pipeline.checkpoint import RequestLimits
+from reelserve.pipeline.padding import pad_token_of
 from reelserve.pipeline.request import (
     PRIORITIES,
     VideoRequest,
@@ -20,8 +21,6 @@ from reelserve.pipeline.request import (
 )
 
 FILE_NAME = "tokenizer.json"
-PAD_TOKENS = ("[PAD]", "<pad>")
-"""Padding tokens of BERT and of T5."""
 RANDOM_SEEDS = 2**32
 """Seeds drawn for requests without one; short enough to copy by hand."""
 
@@ -46,11 +45,10 @@ class PromptTokenizer:
         # and not be cut in silence.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        found = [self._tokenizer.token_to_id(token) for token in PAD_TOKENS]
-        pad_ids = [token_id for token_id in found if token_id is not None]
-        if not pad_ids:
-            raise ValueError(f"{file} has none of the tokens {', '.join(PAD_TOKENS)}")
-        self._pad_id = pad_ids[0]
+        try:
+            _, self._pad_id = pad_token_of(self._tokenizer.token_to_id)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
         self._max_tokens = max_tokens
         self._special_tokens = len(self._tokenizer.encode("").ids)
 

@@ -26,6 +26,10 @@ class CheckpointFamily(Protocol):
         """Files and settings that an engine stage is made from."""
         ...
 
+    def check(self, stage: str) -> None:
+        """Refuses weights that do not fit an engine stage, without memory for them."""
+        ...
+
     def build(self, stage: str, target: Target = ...) -> ExportStage:
         """Loads an engine stage for a device and a precision, by default the CPU and fp32."""
         ...
@@ -47,16 +51,18 @@ def family_of(checkpoint: Checkpoint, profile: Mapping[str, Any] | None = None) 
         profile: Changes of the request limits: field to a value or to members of its range.
 
     Raises:
-        ValueError: If no adapter knows the checkpoint's class.
+        ValueError: If no adapter knows the checkpoint's class, or its index holds what the adapter
+            does not read.
     """
-    adapters = {row.class_name: row.adapter for row in FAMILIES.values()}
+    rows = {row.class_name: row for row in FAMILIES.values()}
     name = checkpoint.family
-    if name not in adapters:
+    if name not in rows:
         raise ValueError(
             f"{checkpoint.folder}: unknown pipeline class {name!r}; known are "
-            f"{', '.join(sorted(adapters))}"
+            f"{', '.join(sorted(rows))}"
         )
-    module, adapter = adapters[name]
+    checkpoint.require_entries(rows[name].entries)
+    module, adapter = rows[name].adapter
     family: CheckpointFamily = getattr(importlib.import_module(f"{__name__}.{module}"), adapter)(
         checkpoint, profile or {}
     )

@@ -6,22 +6,33 @@ LTX-Video's autoencoder instead, as folders of the public libraries.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from reelserve.export.families.diffusers_components import (
     T5,
-    limits_with,
+    check_t5,
     t5_source,
     t5_stage,
-    tokenizer_json,
+    t5_width,
 )
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
-from reelserve.export.families.ltx import LTX_DECODER, ltx_decoder, ltx_decoder_source
+from reelserve.export.families.limits import LARGEST, limits_with, require_limits
+from reelserve.export.families.ltx import (
+    LTX_DECODER,
+    MAX_COMPRESSION,
+    check_ltx_decoder,
+    ltx_decoder,
+    ltx_decoder_source,
+)
 from reelserve.export.families.ranges import frame_ranges, latent_ranges, window_ranges
+from reelserve.export.families.schedulers import scheduler_spec
+from reelserve.export.families.settings import Settings
+from reelserve.export.families.tokenizer import tokenizer_json
 from reelserve.export.stages import (
     CPU_FP32,
     DenoiserStage,
@@ -34,17 +45,25 @@ from reelserve.export.stages import (
     UpsamplerStage,
     VAEDecoderStage,
 )
-from reelserve.models.denoiser import SpaceTimeDenoiser
+from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.models.frame_consistency import ConsistencyConfig, FrameConsistency
-from reelserve.models.loading import Component, load_component
+from reelserve.models.loading import (
+    CONFIG_FILE,
+    Component,
+    component_without_weights,
+    load_component,
+)
 from reelserve.models.text_encoder import load_text_encoder
 from reelserve.models.upsampler import load_upsampler
 from reelserve.models.video_vae import VideoVAE
+from reelserve.models.weight_files import DIFFUSERS_STEM
 from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec, limits_from_dict
-from reelserve.pipeline.scheduler import FlowMatchSpec
+from reelserve.pipeline.checkpoint_files import CheckpointFileError, one_line
 
 _EXAMPLE_FRAMES = 8
 _TEXT_ROWS = 2
+MAX_CHANNELS = 4096
+"""Channels of latents."""
 
 
 class BundledFamily:
@@ -67,19 +86,24 @@ class BundledFamily:
             ValueError: If the index misses or misnames a setting.
         """
         checkpoint = self._checkpoint
-        path = checkpoint.folder / "scheduler" / "scheduler_config.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: component 'scheduler' is missing")
-        scheduler: dict[str, Any] = json.loads(path.read_text())
+        path = checkpoint.folder / INDEX_FILE
+        scheduler = scheduler_spec(checkpoint, "FlowMatchEulerDiscreteScheduler")
         try:
-            return CheckpointSpec(
-                name=str(checkpoint.setting("name")),
-                scheduler=FlowMatchSpec(shift=float(scheduler["shift"])),
-                latents=LatentSpec(**checkpoint.setting("latents")),
-                limits=limits_with(limits_from_dict(checkpoint.setting("limits")), self._profile),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{checkpoint.folder / INDEX_FILE}: {error}") from None
+            limits = limits_from_dict(checkpoint.setting("limits"))
+            latents = LatentSpec(**checkpoint.setting("latents"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointFileError(f"{path}: {one_line(error)}") from None
+        require_limits(f"{path}: limits", limits)
+        _require_latents(Settings(path, asdict(latents)))
+        name = checkpoint.setting("name")
+        if not isinstance(name, str) or not name:
+            raise CheckpointFileError(f"{path}: name is {name!r}; it must be a text")
+        return CheckpointSpec(
+            name=name,
+            scheduler=scheduler,
+            latents=latents,
+            limits=limits_with(limits, self._profile),
+        )
 
     def tokenizer(self) -> bytes:
         """Content of the `tokenizer.json`: the T5 checkpoint's, or that of the packaged encoder."""
@@ -104,9 +128,9 @@ class BundledFamily:
             files = tuple(checkpoint.packaged_file(stage, name) for name in names)
             return StageSource(files, limits)
         if stage == "denoiser":
-            return StageSource(checkpoint.component_files("transformer"), limits)
+            return StageSource(checkpoint.component_files("transformer", DIFFUSERS_STEM), limits)
         if stage == "vae_decoder":
-            return StageSource(checkpoint.component_files("vae"), limits)
+            return StageSource(checkpoint.component_files("vae", DIFFUSERS_STEM), limits)
         if stage == "upsampler":
             suffixes = (".param", ".bin")
             files = tuple(checkpoint.packaged_file(stage, suffix=suffix) for suffix in suffixes)
@@ -114,6 +138,22 @@ class BundledFamily:
         if stage == "frame_consistency":
             return StageSource((), repr((ConsistencyConfig(), spec.limits)))
         raise ValueError(f"stage {stage!r} is not an engine stage")
+
+    def check(self, stage: str) -> None:
+        """Refuses weights that do not fit an engine stage, without memory for them.
+
+        Raises:
+            CheckpointFileError: If they do not fit.
+        """
+        if stage == "text_encoder" and self._has("text_encoder", T5):
+            check_t5(self._checkpoint, self.tokenizer())
+        if stage == "denoiser":
+            denoiser = self._unloaded("transformer", SpaceTimeDenoiser)
+            self._require_fit(denoiser.config)
+        if stage == "vae_decoder" and self._has("vae", LTX_DECODER):
+            check_ltx_decoder(self._checkpoint)
+        elif stage == "vae_decoder":
+            self._unloaded("vae", VideoVAE)
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
@@ -202,17 +242,28 @@ class BundledFamily:
         return self._checkpoint.component(component) == kind
 
     def _load(self, component: str, module_class: type[Component], target: Target) -> Component:
-        library, name = self._checkpoint.component(component)
-        expected = (module_class.__module__, module_class.__name__)
-        if (library, name) != expected:
-            raise ValueError(
-                f"{self._checkpoint.folder / INDEX_FILE}: component {component!r} has unknown "
-                f"class {library}.{name}; known is {'.'.join(expected)}"
-            )
-        self._checkpoint.component_files(component)
-        folder = self._checkpoint.folder / component
-        module = load_component(folder, module_class, target.dtype, target.device)
+        folder = self._folder(component, module_class)
+        variant = self._checkpoint.variant
+        module = load_component(folder, module_class, target.dtype, target.device, variant)
         return module.requires_grad_(False)
+
+    def _unloaded(self, component: str, module_class: type[Component]) -> Component:
+        folder = self._folder(component, module_class)
+        return component_without_weights(folder, module_class, self._checkpoint.variant)[0]
+
+    def _folder(self, component: str, module_class: type[Component]) -> Path:
+        """Folder of a component that is sure to be of a class."""
+        library, name = module_class.__module__, module_class.__name__
+        self._checkpoint.require_component(component, library, name)
+        return self._checkpoint.folder / component
+
+    def _require_fit(self, config: DenoiserConfig) -> None:
+        """Refuses a denoiser that does not fit its neighbours."""
+        path = self._checkpoint.folder / "transformer" / CONFIG_FILE
+        settings = Settings(path, asdict(config))
+        settings.only("in_channels", self.spec().latents.channels)
+        if self._has("text_encoder", T5):
+            settings.only("text_dim", t5_width(self._checkpoint))
 
     def _example_latents(self) -> torch.Tensor:
         spec = self.spec()
@@ -227,6 +278,16 @@ class BundledFamily:
         rows, columns = spec.limits.height.default // scale, spec.limits.width.default // scale
         shape = (2, _EXAMPLE_FRAMES, rows, columns, 3)
         return torch.randint(0, 256, shape, dtype=torch.uint8), scale
+
+
+def _require_latents(settings: Settings) -> None:
+    """Refuses a shape of latents that no clip can have."""
+    settings.integer("channels", MAX_CHANNELS)
+    settings.integer("temporal_compression", MAX_COMPRESSION)
+    settings.integer("spatial_compression", MAX_COMPRESSION)
+    window = settings.integer("window_frames", LARGEST["num_frames"])
+    settings.integer("window_overlap", window - 1, low=0)
+    settings.only("causal", True, False)
 
 
 def _frames_of(ranges: dict[str, DimRange]) -> dict[str, DimRange]:

@@ -15,24 +15,47 @@ from torch import Tensor, nn
 
 from reelserve.export.families.diffusers_components import (
     Unchanged,
-    component_config,
-    ddim_spec,
-    limits_with,
-    load_library_component,
+    check_t5,
     t5_source,
     t5_stage,
-    tokenizer_json,
+    t5_width,
 )
 from reelserve.export.families.latte_denoiser import LatteDenoiserStage
-from reelserve.export.families.layout import Checkpoint
+from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.families.library_components import (
+    STEMS,
+    check_library_component,
+    component_settings,
+    load_library_component,
+)
+from reelserve.export.families.limits import limits_with
 from reelserve.export.families.ranges import frame_ranges
 from reelserve.export.families.registry import limits_of
+from reelserve.export.families.schedulers import scheduler_spec
+from reelserve.export.families.settings import Settings
+from reelserve.export.families.tokenizer import tokenizer_json
 from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target, to_uint8
+from reelserve.kernels.launch import MAX_FRAMES
+from reelserve.models.config_limits import MAX_SIZE
 from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange, LatentSpec, RequestLimits
+from reelserve.pipeline.checkpoint_files import CheckpointFileError
 
 DECODE_CHUNK_SIZE = 14
 """Frames that a decoder with temporal layers sees together, as in diffusers."""
+TRANSFORMER = ("diffusers", "LatteTransformer3DModel")
+TRANSFORMER_DEFAULTS: dict[str, Any] = {
+    "sample_size": 64,
+    "video_length": 16,
+    "norm_type": "layer_norm",
+}
+"""What diffusers' class takes for settings that a config leaves out; a test compares them."""
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
+VAE_DEFAULTS: dict[str, Any] = {"block_out_channels": (64,), "latent_channels": 4}
+"""Like `TRANSFORMER_DEFAULTS`."""
+MAX_SIDE = 128
+"""Rows or columns of latents. Position embeddings of this size are made before any weight is seen.
+"""
+MAX_PATCH, MAX_BLOCKS = 16, 8
 WHITE = 255.0
 
 
@@ -57,18 +80,17 @@ class LatteFamily:
             FileNotFoundError: If a component is missing.
             ValueError: If the scheduler asks for what ours does not do.
         """
-        transformer = component_config(self._checkpoint, "transformer")
-        scheduler = component_config(self._checkpoint, "scheduler", "scheduler_config.json")
+        transformer = self._transformer_settings()
         latents = LatentSpec(
-            channels=int(transformer["in_channels"]),
+            channels=transformer.integer("in_channels", MAX_SIZE),
             temporal_compression=1,
             spatial_compression=self._spatial_compression(),
-            window_frames=int(transformer["video_length"]),
+            window_frames=transformer.integer("video_length", MAX_FRAMES),
             window_overlap=0,
         )
         return CheckpointSpec(
             name=self._checkpoint.folder.resolve().name,
-            scheduler=ddim_spec(scheduler),
+            scheduler=scheduler_spec(self._checkpoint, "DDIMScheduler"),
             latents=latents,
             limits=self._limits(),
             shared_text_mask=True,
@@ -95,7 +117,22 @@ class LatteFamily:
         if stage not in components:
             return StageSource((), "unchanged")
         settings = repr((self._limits(), self._checkpoint.component(components[stage])))
-        return StageSource(self._checkpoint.component_files(components[stage]), settings)
+        files = self._checkpoint.component_files(components[stage], STEMS[TRANSFORMER[0]])
+        return StageSource(files, settings)
+
+    def check(self, stage: str) -> None:
+        """Refuses weights that do not fit an engine stage, without memory for them.
+
+        Raises:
+            CheckpointFileError: If they do not fit.
+        """
+        if stage == "text_encoder":
+            check_t5(self._checkpoint, self.tokenizer())
+        if stage == "denoiser":
+            self._transformer_settings()
+            check_library_component(self._checkpoint, "transformer", *TRANSFORMER)
+        if stage == "vae_decoder":
+            check_library_component(self._checkpoint, "vae", TRANSFORMER[0], self._vae_class())
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
@@ -106,7 +143,7 @@ class LatteFamily:
 
         Raises:
             FileNotFoundError: If a component is missing.
-            ValueError: If a component has another class or norm.
+            CheckpointFileError: If a component has another class or norm, or does not fit.
         """
         builders = {
             "text_encoder": self._text_encoder,
@@ -121,9 +158,9 @@ class LatteFamily:
 
     def _limits(self) -> RequestLimits:
         """One size and length: the position embeddings are tables of just that."""
-        transformer = component_config(self._checkpoint, "transformer")
-        frames = int(transformer["video_length"])
-        side = int(transformer["sample_size"]) * self._spatial_compression()
+        transformer = self._transformer_settings()
+        frames = transformer.integer("video_length", MAX_FRAMES)
+        side = transformer.integer("sample_size", MAX_SIDE) * self._spatial_compression()
         limits = replace(
             limits_of(self.name),
             num_frames=IntRange(frames, frames, frames),
@@ -138,8 +175,43 @@ class LatteFamily:
                 )
         return changed
 
+    def _transformer_settings(self) -> Settings:
+        """Settings of the transformer, which must fit its neighbours.
+
+        Raises:
+            CheckpointFileError: If its norm, or the width of text or latents, is another one.
+        """
+        settings = component_settings(self._checkpoint, "transformer", TRANSFORMER_DEFAULTS)
+        settings.only("norm_type", "ada_norm_single")
+        settings.integer("patch_size", MAX_PATCH)
+        settings.only("in_channels", self._vae_settings().integer("latent_channels", MAX_SIZE))
+        settings.only("caption_channels", t5_width(self._checkpoint))
+        return settings
+
+    def _vae_settings(self) -> Settings:
+        return component_settings(self._checkpoint, "vae", VAE_DEFAULTS)
+
+    def _vae_class(self) -> str:
+        """Class of the autoencoder.
+
+        Raises:
+            CheckpointFileError: If the family has no such class.
+        """
+        found = self._checkpoint.component("vae")
+        if found not in {("diffusers", name) for name in VAE_CLASSES}:
+            raise CheckpointFileError(
+                f"{self._checkpoint.folder / INDEX_FILE}: component 'vae' is {'.'.join(found)}; "
+                f"this family needs diffusers.{' or diffusers.'.join(VAE_CLASSES)}"
+            )
+        return found[1]
+
     def _spatial_compression(self) -> int:
-        blocks = component_config(self._checkpoint, "vae")["block_out_channels"]
+        blocks = self._vae_settings().entries("block_out_channels", int)
+        if len(blocks) > MAX_BLOCKS:
+            raise CheckpointFileError(
+                f"{self._vae_settings().path}: block_out_channels has {len(blocks)} entries; the "
+                f"limit is {MAX_BLOCKS}"
+            )
         return int(2 ** (len(blocks) - 1))
 
     def _text_encoder(self, target: Target) -> ExportStage:
@@ -147,11 +219,9 @@ class LatteFamily:
         return t5_stage(self._checkpoint, tokens, target, masked=True)
 
     def _denoiser(self, target: Target) -> ExportStage:
-        transformer = load_library_component(
-            self._checkpoint, "transformer", "diffusers", "LatteTransformer3DModel", target
-        )
-        config = component_config(self._checkpoint, "transformer")
-        embeds = torch.randn(2, self._limits().max_prompt_tokens, int(config["caption_channels"]))
+        transformer = load_library_component(self._checkpoint, "transformer", *TRANSFORMER, target)
+        width = t5_width(self._checkpoint)
+        embeds = torch.randn(2, self._limits().max_prompt_tokens, width)
         mask = torch.ones(embeds.shape[:2], dtype=torch.int64)
         inputs = (self._example_latents(), torch.full((2, 1), 500.0), embeds, mask)
         return ExportStage(
@@ -161,18 +231,19 @@ class LatteFamily:
         )
 
     def _vae_decoder(self, target: Target) -> ExportStage:
-        found = self._checkpoint.component("vae")[1]
-        expected = found if found in VAE_CLASSES else VAE_CLASSES[0]
-        vae = load_library_component(self._checkpoint, "vae", "diffusers", expected, target)
+        name = self._vae_class()
+        vae = load_library_component(self._checkpoint, "vae", TRANSFORMER[0], name, target)
         del vae.encoder
-        temporal = expected == "AutoencoderKLTemporalDecoder"
+        temporal = name == "AutoencoderKLTemporalDecoder"
         stage = LatteDecoderStage(vae, DECODE_CHUNK_SIZE if temporal else None)
         return ExportStage("vae_decoder", stage, (self._example_latents().to(target.device),))
 
     def _example_latents(self) -> Tensor:
-        config = component_config(self._checkpoint, "transformer")
-        side = int(config["sample_size"])
-        return torch.randn(2, int(config["in_channels"]), int(config["video_length"]), side, side)
+        settings = self._transformer_settings()
+        channels = settings.integer("in_channels", MAX_SIZE)
+        frames = settings.integer("video_length", MAX_FRAMES)
+        side = settings.integer("sample_size", MAX_SIDE)
+        return torch.randn(2, channels, frames, side, side)
 
 
 class LatteDecoderStage(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelserve.kernels.launch import HEAD_DIMS
 from reelserve.kernels.temporal_attention import temporal_attention
 
 
@@ -26,19 +27,14 @@ class LatteDenoiserStage(nn.Module):
 
     Args:
         transformer: diffusers' `LatteTransformer3DModel`.
-        fused: Attention over frames is our op; False: standard operators.
-
-    Raises:
-        ValueError: If its norm is not `ada_norm_single`.
+            Its norm must be `ada_norm_single`.
+        fused: Attention over frames is our op, for the widths of a head that it has; False:
+            standard operators.
     """
 
     def __init__(self, transformer: Any, *, fused: bool = True) -> None:
         super().__init__()
-        if transformer.config.norm_type != "ada_norm_single":
-            raise ValueError(
-                f"transformer/config.json: norm_type is {transformer.config.norm_type!r}; "
-                "it must be 'ada_norm_single'"
-            )
+        fused = fused and transformer.config.attention_head_dim in HEAD_DIMS
         self.transformer = transformer
         self.temporal = nn.ModuleList(
             PackedAttention(block.attn1, fused=fused)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reelserve.models.packages import package_path
+from reelserve.models.weight_files import find_weights, has_variant
+from reelserve.pipeline.checkpoint_files import CheckpointFileError, inside, read_json_object
 
 INDEX_FILE = "model_index.json"
 PACKAGE_PREFIX = "package:"
 """Marks a component that an installed package carries, not the checkpoint folder."""
+CONFIG_FILE = "config.json"
+NOTES = ("_class_name", "_diffusers_version", "_name_or_path")
+"""Entries of an index or a config that are neither components nor settings."""
+ABSENT = (None, [None, None])
+"""How diffusers writes that an optional component is not there."""
 
 
 @dataclass(frozen=True)
@@ -21,31 +28,39 @@ class Checkpoint:
     Args:
         folder: Holds `model_index.json` and one subfolder a component.
         index: The parsed index.
+        variant: Of its weights, as in diffusers: a component without such files has its plain ones.
     """
 
     folder: Path
     index: dict[str, Any]
+    variant: str = ""
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: Path, variant: str = "") -> Checkpoint:
         """Reads the index.
 
+        Args:
+            folder: Of the checkpoint.
+            variant: For example `fp16`, for files named `*.fp16.safetensors`; empty: plain files.
+
         Raises:
+            CheckpointFileError: If it is no JSON object, or no component has the variant.
             FileNotFoundError: If there is no index.
-            ValueError: If it is no JSON object.
         """
         path = folder / INDEX_FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path}: no such file; --checkpoint must name a folder with it"
             )
-        try:
-            index = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from None
-        if not isinstance(index, dict):
-            raise ValueError(f"{path}: must hold a JSON object")
-        return cls(folder, index)
+        index = read_json_object(path)
+        if variant and not any(
+            has_variant(part, variant) for part in folder.iterdir() if part.is_dir()
+        ):
+            raise CheckpointFileError(
+                f"{folder}: variant is {variant!r}; no component has weights named "
+                f"*.{variant}.safetensors"
+            )
+        return cls(folder, index, variant)
 
     @property
     def family(self) -> str:
@@ -96,7 +111,14 @@ class Checkpoint:
                 f"{self.folder / INDEX_FILE}: component {name!r} must come from "
                 f"'{PACKAGE_PREFIX}…', is from {library!r}"
             )
-        return library.removeprefix(PACKAGE_PREFIX), path
+        package = library.removeprefix(PACKAGE_PREFIX)
+        # A dotted name would be imported to be found.
+        if not package.isidentifier() or not inside(path):
+            raise CheckpointFileError(
+                f"{self.folder / INDEX_FILE}: component {name!r} is {[library, path]}; it must "
+                "name a package and a path inside it"
+            )
+        return package, path
 
     def packaged_file(self, name: str, *parts: str, suffix: str = "") -> Path:
         """A file of a packaged component: below its path, or its path with a suffix.
@@ -107,14 +129,54 @@ class Checkpoint:
         package, path = self.packaged(name)
         return package_path(package, path + suffix, *parts)
 
-    def component_files(self, name: str) -> tuple[Path, ...]:
-        """Files of a component's folder, sorted.
+    def require_component(self, name: str, library: str, class_name: str) -> None:
+        """Refuses a component of another class.
+
+        Args:
+            name: Of the component.
+            library: That the index must name.
+            class_name: That the index must name.
 
         Raises:
-            FileNotFoundError: If the folder is missing or empty.
+            CheckpointFileError: If the index names something else.
+        """
+        found = self.component(name)
+        if found != (library, class_name):
+            raise CheckpointFileError(
+                f"{self.folder / INDEX_FILE}: component {name!r} is {'.'.join(found)}; this "
+                f"family needs {library}.{class_name}"
+            )
+
+    def require_entries(self, known: Collection[str]) -> None:
+        """Refuses an index that holds more than a family reads.
+
+        Args:
+            known: Components and settings of the family.
+
+        Raises:
+            CheckpointFileError: If there is another entry which is not marked as absent.
+        """
+        for name, value in self.index.items():
+            if name not in (*known, *NOTES) and value not in ABSENT:
+                raise CheckpointFileError(
+                    f"{self.folder / INDEX_FILE}: {name} is {value!r}; {self.family} has no such "
+                    "component or setting"
+                )
+
+    def component_files(self, name: str, stem: str) -> tuple[Path, ...]:
+        """Configuration and weights of a component.
+
+        Args:
+            name: Of the component, its subfolder.
+            stem: Of its weights, see `find_weights`.
+
+        Raises:
+            CheckpointFileError: If its weights are missing or cannot be read.
+            FileNotFoundError: If it has no configuration.
         """
         folder = self.folder / name
-        files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
-        if not files:
-            raise FileNotFoundError(f"{folder}: component {name!r} is missing from the checkpoint")
-        return files
+        if not (folder / CONFIG_FILE).is_file():
+            raise FileNotFoundError(
+                f"{folder / CONFIG_FILE}: component {name!r} is missing from the checkpoint"
+            )
+        return (folder / CONFIG_FILE, *find_weights(folder, stem, self.variant).all_files)

@@ -14,18 +14,25 @@ from torch.nn import functional
 
 from reelserve.export.families.diffusers_components import (
     Unchanged,
-    component_config,
-    flow_match_spec,
-    limits_with,
-    load_library_component,
+    check_t5,
     t5_source,
     t5_stage,
-    tokenizer_json,
+    t5_width,
 )
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.families.library_components import (
+    STEMS,
+    check_library_component,
+    component_settings,
+    load_library_component,
+)
+from reelserve.export.families.limits import limits_with
 from reelserve.export.families.ltx_streamed import StreamedDecoder, needs_parts
 from reelserve.export.families.ranges import frame_ranges, latent_ranges
 from reelserve.export.families.registry import limits_of
+from reelserve.export.families.schedulers import scheduler_spec
+from reelserve.export.families.settings import Settings
+from reelserve.export.families.tokenizer import tokenizer_json
 from reelserve.export.stages import (
     CPU_FP32,
     DimRange,
@@ -34,9 +41,13 @@ from reelserve.export.stages import (
     Target,
     to_uint8,
 )
+from reelserve.models.config_limits import MAX_SIZE
 from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec
+from reelserve.pipeline.checkpoint_files import CheckpointFileError
 
 EXAMPLE_LATENTS = (3, 4, 5)
+MAX_PATCH, MAX_COMPRESSION = 64, 1024
+"""Largest patch of a decoder, and largest number of frames or pixels a latent stands for."""
 WHITE = 255.0
 
 
@@ -61,11 +72,9 @@ class LTXFamily:
             FileNotFoundError: If a component is missing.
             ValueError: If the scheduler asks for what ours does not do.
         """
-        scheduler = component_config(self._checkpoint, "scheduler", "scheduler_config.json")
-        transformer = component_config(self._checkpoint, "transformer")
-        temporal, spatial = compression(component_config(self._checkpoint, "vae"))
+        temporal, spatial = compression(decoder_settings(self._checkpoint))
         latents = LatentSpec(
-            channels=int(transformer["in_channels"]),
+            channels=self._transformer_settings().integer("in_channels", MAX_SIZE),
             temporal_compression=temporal,
             spatial_compression=spatial,
             window_frames=(self._limits.num_frames.high - 1) // temporal + 1,
@@ -74,7 +83,7 @@ class LTXFamily:
         )
         return CheckpointSpec(
             name=self._checkpoint.folder.resolve().name,
-            scheduler=flow_match_spec(scheduler),
+            scheduler=scheduler_spec(self._checkpoint, "FlowMatchEulerDiscreteScheduler"),
             latents=latents,
             limits=self._limits,
         )
@@ -94,10 +103,25 @@ class LTXFamily:
             return t5_source(checkpoint, self._limits.max_prompt_tokens, masked=False)
         if stage == "denoiser":
             settings = repr((self._limits, checkpoint.component("transformer")))
-            return StageSource(checkpoint.component_files("transformer"), settings)
+            files = checkpoint.component_files("transformer", STEMS[TRANSFORMER[0]])
+            return StageSource(files, settings)
         if stage == "vae_decoder":
             return ltx_decoder_source(checkpoint, latent_ranges(self.spec()))
         return StageSource((), f"unchanged {frame_ranges(self.spec())}")
+
+    def check(self, stage: str) -> None:
+        """Refuses weights that do not fit an engine stage, without memory for them.
+
+        Raises:
+            CheckpointFileError: If they do not fit, or the decoder adds noise.
+        """
+        if stage == "text_encoder":
+            check_t5(self._checkpoint, self.tokenizer())
+        if stage == "denoiser":
+            self._transformer_settings()
+            check_library_component(self._checkpoint, "transformer", *TRANSFORMER)
+        if stage == "vae_decoder":
+            check_ltx_decoder(self._checkpoint)
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
@@ -126,12 +150,10 @@ class LTXFamily:
         return t5_stage(self._checkpoint, tokens, target, masked=False)
 
     def _denoiser(self, target: Target) -> ExportStage:
-        transformer = load_library_component(
-            self._checkpoint, "transformer", "diffusers", "LTXVideoTransformer3DModel", target
-        )
-        temporal, spatial = compression(component_config(self._checkpoint, "vae"))
-        config = component_config(self._checkpoint, "transformer")
-        embeds = torch.randn(2, self._limits.max_prompt_tokens, int(config["caption_channels"]))
+        transformer = load_library_component(self._checkpoint, "transformer", *TRANSFORMER, target)
+        temporal, spatial = compression(decoder_settings(self._checkpoint))
+        width = self._transformer_settings().integer("caption_channels", MAX_SIZE)
+        embeds = torch.randn(2, self._limits.max_prompt_tokens, width)
         inputs = (
             self._example_latents(),
             torch.full((2, 1), 500.0),
@@ -150,12 +172,66 @@ class LTXFamily:
         return ltx_decoder(self._checkpoint, target, latent_ranges(self.spec()))
 
     def _example_latents(self) -> Tensor:
-        config = component_config(self._checkpoint, "transformer")
-        return torch.randn(2, int(config["in_channels"]), *EXAMPLE_LATENTS)
+        channels = self._transformer_settings().integer("in_channels", MAX_SIZE)
+        return torch.randn(2, channels, *EXAMPLE_LATENTS)
+
+    def _transformer_settings(self) -> Settings:
+        """Settings of the transformer, which must fit its neighbours.
+
+        Raises:
+            CheckpointFileError: If it packs latents, or text or latents have another width.
+        """
+        settings = component_settings(self._checkpoint, "transformer", TRANSFORMER_DEFAULTS)
+        for name in ("patch_size", "patch_size_t"):
+            settings.only(name, 1)
+        latents = decoder_settings(self._checkpoint).integer("latent_channels", MAX_SIZE)
+        for name in ("in_channels", "out_channels"):
+            settings.only(name, latents)
+        settings.only("caption_channels", t5_width(self._checkpoint))
+        return settings
 
 
 FREE = {2: "frames", 3: "height", 4: "width"}
+TRANSFORMER = ("diffusers", "LTXVideoTransformer3DModel")
+TRANSFORMER_DEFAULTS: dict[str, Any] = {
+    "in_channels": 128,
+    "out_channels": 128,
+    "patch_size": 1,
+    "patch_size_t": 1,
+    "caption_channels": 4096,
+}
+"""What diffusers' class takes for settings that a config leaves out; a test compares them."""
 LTX_DECODER = ("diffusers", "AutoencoderKLLTXVideo")
+DECODER_DEFAULTS: dict[str, Any] = {
+    "latent_channels": 128,
+    "spatio_temporal_scaling": (True, True, True, False),
+    "decoder_inject_noise": (False, False, False, False, False),
+    "patch_size": 4,
+    "patch_size_t": 1,
+    "spatial_compression_ratio": None,
+    "temporal_compression_ratio": None,
+}
+"""Like `TRANSFORMER_DEFAULTS`."""
+
+
+def decoder_settings(checkpoint: Checkpoint) -> Settings:
+    """Settings of a checkpoint's `AutoencoderKLLTXVideo`."""
+    return component_settings(checkpoint, "vae", DECODER_DEFAULTS)
+
+
+def check_ltx_decoder(checkpoint: Checkpoint) -> None:
+    """Refuses an autoencoder that `ltx_decoder` cannot serve, without memory for its weights.
+
+    Raises:
+        CheckpointFileError: If the weights do not fit, or the decoder adds noise.
+    """
+    settings = decoder_settings(checkpoint)
+    if any(settings.entries("decoder_inject_noise", bool)):
+        raise CheckpointFileError(
+            f"{settings.path}: decoder_inject_noise is set; a decoder that adds noise of its "
+            "own gives other frames each time and cannot be served"
+        )
+    check_library_component(checkpoint, "vae", *LTX_DECODER)
 
 
 def ltx_decoder(
@@ -169,13 +245,9 @@ def ltx_decoder(
         ranges: Sizes of the latents' frames, height and width.
 
     Raises:
-        ValueError: If the decoder adds noise.
+        CheckpointFileError: If `check_ltx_decoder` refuses it, or a weight is NaN or infinite.
     """
-    if any(component_config(checkpoint, "vae").get("decoder_inject_noise", ())):
-        raise ValueError(
-            "vae/config.json: decoder_inject_noise is set; a decoder that adds noise of its "
-            "own gives other frames each time and cannot be served"
-        )
+    check_ltx_decoder(checkpoint)
     vae = load_library_component(checkpoint, "vae", *LTX_DECODER, target)
     del vae.encoder
     latents = torch.randn(2, int(vae.config.latent_channels), *EXAMPLE_LATENTS)
@@ -186,7 +258,7 @@ def ltx_decoder(
 def ltx_decoder_source(checkpoint: Checkpoint, ranges: Mapping[str, DimRange]) -> StageSource:
     """Files and settings that `ltx_decoder` makes the stage from."""
     settings = repr((checkpoint.component("vae"), sorted(ranges.items())))
-    return StageSource(checkpoint.component_files("vae"), settings)
+    return StageSource(checkpoint.component_files("vae", STEMS[LTX_DECODER[0]]), settings)
 
 
 class LTXDenoiserStage(nn.Module):
@@ -305,9 +377,20 @@ def _to_frames(decoded: Tensor) -> Tensor:
     return to_uint8(decoded.permute(0, 2, 3, 4, 1).float() * (WHITE / 2) + WHITE / 2)
 
 
-def compression(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Frames and pixels per latent of an `AutoencoderKLLTXVideo`, by its configuration."""
-    halvings = sum(config["spatio_temporal_scaling"])
-    temporal = config.get("temporal_compression_ratio") or config["patch_size_t"] * 2**halvings
-    spatial = config.get("spatial_compression_ratio") or config["patch_size"] * 2**halvings
-    return int(temporal), int(spatial)
+def compression(settings: Settings) -> tuple[int, int]:
+    """Frames and pixels per latent of an `AutoencoderKLLTXVideo`, by its configuration.
+
+    Raises:
+        CheckpointFileError: If a setting is of another type or beyond `MAX_COMPRESSION`.
+    """
+    halvings = sum(settings.entries("spatio_temporal_scaling", bool))
+
+    def ratio(given: str, patch: str) -> int:
+        if settings.value(given) is not None:
+            return settings.integer(given, MAX_COMPRESSION)
+        return settings.integer(patch, MAX_PATCH) * int(2**halvings)
+
+    return (
+        ratio("temporal_compression_ratio", "patch_size_t"),
+        ratio("spatial_compression_ratio", "patch_size"),
+    )

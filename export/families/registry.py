@@ -19,6 +19,7 @@ class FamilyRow:
         adapter: Module in this package and its class, a `CheckpointFamily`; imported when a
             checkpoint of the family is opened.
         libraries: Where the modules of its checkpoints come from.
+        entries: What its index may hold: components, then settings.
         limits: Limits and defaults of a request; None where the index of a checkpoint holds them.
             An adapter may narrow them to what a checkpoint was made for.
         section: Heading in `docs/families.md`; empty where the README describes the family.
@@ -28,16 +29,21 @@ class FamilyRow:
     class_name: str
     adapter: tuple[str, str]
     libraries: str
+    entries: tuple[str, ...]
     limits: RequestLimits | None
     section: str
     checked: str
 
+
+_PIPELINE = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
+"""Components of a plain text-to-video pipeline of diffusers."""
 
 FAMILIES: dict[str, FamilyRow] = {
     "bundled": FamilyRow(
         class_name="BundledTextToVideoPipeline",
         adapter=("bundled", "BundledFamily"),
         libraries="this project",
+        entries=(*_PIPELINE, "upsampler", "name", "latents", "limits"),
         limits=None,
         section="",
         checked="the bundled weights, on a CPU and an H100",
@@ -46,6 +52,7 @@ FAMILIES: dict[str, FamilyRow] = {
         class_name="LTXPipeline",
         adapter=("ltx", "LTXFamily"),
         libraries="diffusers and transformers",
+        entries=_PIPELINE,
         limits=RequestLimits(
             max_prompt_characters=2000,
             max_prompt_tokens=128,
@@ -64,6 +71,7 @@ FAMILIES: dict[str, FamilyRow] = {
         class_name="LattePipeline",
         adapter=("latte", "LatteFamily"),
         libraries="diffusers and transformers",
+        entries=_PIPELINE,
         limits=RequestLimits(
             max_prompt_characters=2000,
             max_prompt_tokens=120,

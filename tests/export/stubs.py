@@ -95,6 +95,9 @@ class StubFamily:
             raise FileNotFoundError(f"{path}: component {stage!r} is missing")
         return StageSource((path,))
 
+    def check(self, stage: str) -> None:
+        pass
+
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         self.loaded.append(stage)
         return stub_stage(stage, target)

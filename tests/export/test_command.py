@@ -58,7 +58,10 @@ def refusal(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -
     ("arguments", "message"),
     [
         (("--num-frames", "30"), "num_frames is 30; it must be a multiple of 4 from 30 to 30"),
-        (("--num-frames", "-4"), "num_frames is -4; this checkpoint takes positive multiples of 4"),
+        (
+            ("--num-frames", "-4"),
+            "num_frames: low is -4; it must be a whole number from 1 ",
+        ),
         (("--height", "100"), "height is 100; this checkpoint takes positive multiples of 32"),
         (("--precision", "bf16"), "precision is bf16; engine onnxruntime has fp32, fp16"),
         (("--engine", "onnxruntime-gpu"), "this onnxruntime has no CUDAExecutionProvider"),

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 from reelserve.export.builds import BuildError
 from reelserve.export.engines import EngineError
 from reelserve.export.exporter import SPEC_STAGES, Exporter, ExportResult
-from reelserve.export.parity import ENGINE_STAGES, MIN_FRAMES_PSNR_DB, ParityError
+from reelserve.export.parity import ENGINE_STAGES, ParityError
 from reelserve.export.parity_clips import PARITY_CLIPS_FILE
+from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.export.repository import RECORD_FILE, ExportFolderError, ModelRepository
 from reelserve.export.resources import ResourceError
 from reelserve.pipeline.checkpoint import CheckpointSpec
@@ -37,7 +38,7 @@ def test_export_writes_every_stage(exported: Exported) -> None:
 
 def test_export_records_the_errors_against_torch(exported: Exported) -> None:
     _, result = exported
-    assert result.frames_psnr_db is not None and result.frames_psnr_db >= MIN_FRAMES_PSNR_DB
+    assert result.frames_psnr_db is not None and result.frames_psnr_db >= MIN_GRAPH_PSNR_DB
     for stage in ("vae_decoder", "frame_consistency", "upsampler"):
         assert result.records[stage].parity.max_abs_error <= 1
     parity = result.records["denoiser"].parity
@@ -170,7 +171,7 @@ def test_export_refuses_the_clip_again_when_it_was_refused(
     stub_export, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every graph has passed by then, and still nothing may be served."""
-    monkeypatch.setattr("reelserve.export.parity.MIN_FRAMES_PSNR_DB", float("inf"))
+    monkeypatch.setattr("reelserve.export.parity.MIN_GRAPH_PSNR_DB", float("inf"))
     monkeypatch.setattr("reelserve.export.exporter.psnr", lambda clip, reference: 44.0)
     for _ in range(2):
         with pytest.raises(ParityError, match=r"exported graphs have 44\.0 dB"):

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from reelserve.export.parity import (
-    MAX_LEVEL_ERROR,
-    MAX_RELATIVE_ERROR,
-    MAX_ROUNDINGS,
-    MIN_FRAMES_PSNR_DB,
-    ROUNDING,
     ParityError,
     StageParity,
     StageRun,
     compare_stage,
     require_frames,
     require_parity,
+)
+from reelserve.export.parity_limits import (
+    MAX_LEVEL_ERROR,
+    MAX_RELATIVE_ERROR,
+    MAX_ROUNDINGS,
+    MIN_GRAPH_PSNR_DB,
+    ROUNDING,
 )
 from reelserve.export.stages import DTYPES
 from tests.export.stubs import StubEngine, stub_stage
@@ -71,11 +73,11 @@ def test_require_parity_has_limits_of_its_own_for_each_precision(
 
 
 def test_require_frames_judges_fp32_alone() -> None:
-    require_frames(MIN_FRAMES_PSNR_DB, "fp32")
+    require_frames(MIN_GRAPH_PSNR_DB, "fp32")
     require_frames(30.0, "bf16")
-    for psnr_db in (MIN_FRAMES_PSNR_DB - 0.1, math.nan):
+    for psnr_db in (MIN_GRAPH_PSNR_DB - 0.1, math.nan):
         with pytest.raises(
-            ParityError, match=f"against torch; the limit is {MIN_FRAMES_PSNR_DB:g} dB"
+            ParityError, match=f"against torch; the limit is {MIN_GRAPH_PSNR_DB:g} dB"
         ):
             require_frames(psnr_db, "fp32")
 
@@ -103,7 +105,7 @@ def test_page_states_the_limits() -> None:
     rows = (
         f"| A value, fp32 | {MAX_RELATIVE_ERROR:g} of the largest value |",
         f"| A frame, fp32 | {levels['fp32']} of 255 levels |",
-        f"| The finished clip, fp32 | {MIN_FRAMES_PSNR_DB:g} dB PSNR |",
+        f"| The finished clip, fp32 | {MIN_GRAPH_PSNR_DB:g} dB PSNR |",
         "| The relative error (Euclidean), fp16; bf16 of other engines | "
         f"{MAX_ROUNDINGS} roundings: {roundings} |",
         f"| A frame, fp16; bf16 | {levels['fp16']}; {levels['bf16']} of 255 levels |",

@@ -18,15 +18,14 @@ WEIGHTS = {
 
 @pytest.fixture
 def source(tmp_path: Path) -> StageSource:
-    for name in ("model.safetensors", "model.fp16.safetensors"):
-        save_file(WEIGHTS, tmp_path / name, metadata={"format": "pt"})
+    save_file(WEIGHTS, tmp_path / "model.fp16.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "upsampler.bin").write_bytes(bytes(10))
     return StageSource(tuple(sorted(tmp_path.iterdir())))
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
-def test_weights_bytes_counts_one_copy_in_the_data_type_asked_for(source, dtype, size) -> None:
+def test_weights_bytes_counts_in_the_data_type_asked_for(source, dtype, size) -> None:
     assert weights_bytes(source, dtype) == (3 * 5 + 7 + 1) * size + 4 * 8 + 10
 
 

@@ -48,7 +48,7 @@ def test_load_tokenizer_fails_when_length_leaves_no_room() -> None:
 
 
 def test_text_encoder_fails_when_folder_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
+    with pytest.raises(ValueError, match=r"has no model\.safetensors; fetch it"):
         TextEncoder(tmp_path)
 
 

@@ -13,12 +13,8 @@ from tritonclient.grpc import model_config_pb2 as protos
 
 from reelserve.client import Client, InvalidArgumentError
 from reelserve.export.engines import get_engine
-from reelserve.export.parity import (
-    MIN_FRAMES_PSNR_DB,
-    ParityCase,
-    ParityCheck,
-    torch_runner,
-)
+from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
+from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.engines.aoti_session import AotiSession, AotiSettings, check_package
@@ -75,7 +71,7 @@ def test_served_frames_are_those_of_torch(compiled, compiled_family):
             stages.grpc_url, prompt=prompt, seed=11, num_frames=20, num_inference_steps=2
         )
     assert found.shape == expected.shape
-    assert psnr(found, expected) >= MIN_FRAMES_PSNR_DB
+    assert psnr(found, expected) >= MIN_GRAPH_PSNR_DB
 
 
 @pytest.mark.server

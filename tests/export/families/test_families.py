@@ -3,12 +3,21 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from reelserve.export import families
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.export.families.registry import FAMILIES, FamilyRow, families_table
 from reelserve.pipeline.checkpoint import CheckpointSpec
+
+LATENTS = {
+    "channels": 16,
+    "temporal_compression": 4,
+    "spatial_compression": 32,
+    "window_frames": 20,
+    "window_overlap": 8,
+}
 
 
 def edit_index(checkpoint: Path, **entries: object) -> Checkpoint:
@@ -46,7 +55,7 @@ def test_family_fails_when_index_lacks_an_entry(own_checkpoint: Path, entry: str
 
 def test_build_fails_when_component_has_another_class(own_checkpoint: Path) -> None:
     checkpoint = edit_index(own_checkpoint, transformer=["diffusers", "LatteTransformer3DModel"])
-    message = "unknown class diffusers.LatteTransformer3DModel; known is reelserve.models.denoiser"
+    message = "is diffusers.LatteTransformer3DModel; this family needs reelserve.models.denoiser"
     with pytest.raises(ValueError, match=message):
         family_of(checkpoint).build("denoiser")
 
@@ -61,6 +70,57 @@ def test_build_fails_when_component_is_no_pair(own_checkpoint: Path) -> None:
     checkpoint = edit_index(own_checkpoint, vae="VideoVAE")
     with pytest.raises(ValueError, match="'vae' must be a pair of strings"):
         family_of(checkpoint).build("vae_decoder")
+
+
+@pytest.mark.parametrize("value", [["diffusers", "Other"], 0.9, True])
+def test_family_of_refuses_an_entry_that_the_family_does_not_read(
+    own_checkpoint: Path, value: object
+) -> None:
+    with pytest.raises(ValueError, match=r"transformer_2 is .*; BundledTextToVideoPipeline has no"):
+        family_of(edit_index(own_checkpoint, transformer_2=value))
+
+
+def test_family_of_takes_an_optional_component_that_is_absent(own_checkpoint: Path) -> None:
+    family_of(edit_index(own_checkpoint, image_encoder=[None, None]))
+
+
+@pytest.mark.parametrize(
+    "entry", [["package:../x", "model"], ["package:gt.x", "m"], ["package:gt", "../../etc/passwd"]]
+)
+def test_source_refuses_a_package_path_that_leads_out_of_it(
+    own_checkpoint: Path, entry: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="it must name a package and a path inside it"):
+        family_of(edit_index(own_checkpoint, text_encoder=entry)).source("text_encoder")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"latents": {"channels": 10**9}}, "TypeError: .*missing"),
+        ({"latents": {**LATENTS, "channels": 10**9}}, "channels is 1000000000; it must be a whole"),
+        ({"latents": {**LATENTS, "window_overlap": 20}}, "window_overlap is 20; .* from 0 to 19"),
+        ({"latents": {**LATENTS, "extra": 1}}, "TypeError: .*'extra'"),
+        ({"name": 5}, "name is 5; it must be a text"),
+    ],
+)
+def test_spec_names_what_is_wrong_in_the_index(own_checkpoint: Path, entries, message) -> None:
+    with pytest.raises(ValueError, match=rf"model_index\.json: {message}"):
+        family_of(edit_index(own_checkpoint, **entries)).spec()
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "vae_decoder"])
+def test_check_refuses_weights_of_our_own_that_do_not_fit(own_checkpoint: Path, stage: str) -> None:
+    folder = own_checkpoint / {"denoiser": "transformer", "vae_decoder": "vae"}[stage]
+    path = folder / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    first, *_ = sorted(weights)
+    save_file({f"more.{first}": weights.pop(first), **weights}, path)
+    family = family_of(Checkpoint.open(own_checkpoint))
+    message = rf"model\.safetensors: .* 1 missing: {first}; 1 unexpected: more\.{first}$"
+    for refuses in (family.check, family.build):
+        with pytest.raises(ValueError, match=message):
+            refuses(stage)
 
 
 def test_spec_fails_when_a_limit_is_missing(own_checkpoint: Path) -> None:

@@ -19,14 +19,8 @@ from reelserve.client import Client, InvalidArgumentError
 from reelserve.export.families import family_of
 from reelserve.export.families.latte import LatteFamily
 from reelserve.export.families.layout import Checkpoint
-from reelserve.export.parity import (
-    ENGINE_STAGES,
-    MIN_FRAMES_PSNR_DB,
-    PROMPT,
-    ParityCase,
-    ParityCheck,
-    torch_runner,
-)
+from reelserve.export.parity import ENGINE_STAGES, PROMPT, ParityCase, ParityCheck, torch_runner
+from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
 from reelserve.server.launch.running_server import Server
@@ -84,7 +78,7 @@ def test_stages_in_torch_give_the_frames_of_diffusers(
         folder, prompt=PROMPT, seed=case.seed, num_inference_steps=steps, guidance_scale=7.5
     )
     assert ours.shape == (num_frames, SIDE, SIDE, 3)
-    assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB
+    assert psnr(ours, theirs) >= MIN_GRAPH_PSNR_DB
 
 
 @pytest.mark.server
@@ -92,7 +86,7 @@ def test_stages_in_torch_give_the_frames_of_diffusers(
 def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
     repository = tmp_path / "model_repository"
     psnr_db = served.export(checkpoint, {}, repository, engine)
-    assert psnr_db >= MIN_FRAMES_PSNR_DB
+    assert psnr_db >= MIN_GRAPH_PSNR_DB
     requests = (
         {"num_inference_steps": 2, "guidance_scale": 7.5, "negative_prompt": ""},
         {"num_inference_steps": 5, "guidance_scale": 1.0, "negative_prompt": ""},
@@ -102,7 +96,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
         for number, request in enumerate(requests):
             request = {"prompt": "A Red star moves", "seed": number, **request}
             ours = served.frames(stages.grpc_url, **request)
-            assert psnr(ours, diffusers_frames(checkpoint, **request)) >= MIN_FRAMES_PSNR_DB
+            assert psnr(ours, diffusers_frames(checkpoint, **request)) >= MIN_GRAPH_PSNR_DB
 
     with Server(ServeOptions(repository)) as server, Client(server.grpc_url) as client:
         video = client.generate("a red star", seed=1, num_inference_steps=2)

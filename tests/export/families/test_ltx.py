@@ -20,14 +20,8 @@ from reelserve.export.engines.onnx import files as onnx_files
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ltx import LTXFamily
-from reelserve.export.parity import (
-    ENGINE_STAGES,
-    MIN_FRAMES_PSNR_DB,
-    PROMPT,
-    ParityCase,
-    ParityCheck,
-    torch_runner,
-)
+from reelserve.export.parity import ENGINE_STAGES, PROMPT, ParityCase, ParityCheck, torch_runner
+from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
 from reelserve.server.launch.running_server import Server
@@ -85,7 +79,7 @@ def test_stages_in_torch_give_the_frames_of_diffusers(checkpoint, num_frames, st
         width=64,
     )
     assert ours.shape == (num_frames, 64, 64, 3)
-    assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB
+    assert psnr(ours, theirs) >= MIN_GRAPH_PSNR_DB
 
 
 @pytest.mark.server
@@ -96,7 +90,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch, heads, sche
     checkpoint = write_tiny_ltx(tmp_path / "tiny", heads=heads, **scheduler)
     repository = tmp_path / "model_repository"
     psnr_db = served.export(checkpoint, LTX_PROFILE, repository)
-    assert psnr_db >= MIN_FRAMES_PSNR_DB
+    assert psnr_db >= MIN_GRAPH_PSNR_DB
     requests = (
         {"num_frames": 9, "num_inference_steps": 2, "guidance_scale": 3.0, "width": 96},
         {"num_frames": 25, "num_inference_steps": 5, "guidance_scale": 1.0, "width": 64},
@@ -115,7 +109,7 @@ def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch, heads, sche
             ours = served.frames(stages.grpc_url, **request)
             theirs = diffusers_frames(checkpoint, **request)
             assert ours.shape == (request["num_frames"], 64, request["width"], 3)
-            assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB, request
+            assert psnr(ours, theirs) >= MIN_GRAPH_PSNR_DB, request
 
     with Server(ServeOptions(repository, verify=True)) as server, Client(server.grpc_url) as client:
         video = client.generate("a red star", num_frames=17, seed=1)

@@ -8,12 +8,8 @@ import pytest
 from reelserve.client import Client
 from reelserve.export.engines import get_engine
 from reelserve.export.exporter import Exporter
-from reelserve.export.parity import (
-    MIN_FRAMES_PSNR_DB,
-    ParityCase,
-    ParityCheck,
-    torch_runner,
-)
+from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
+from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
@@ -36,7 +32,7 @@ CLIP = ParityCase(num_frames=20, num_inference_steps=2, seed=11)
 PROMPT = "a red circle moves across a plain background"
 
 
-@pytest.mark.parametrize(("precision", "least_db"), [("fp32", MIN_FRAMES_PSNR_DB), ("fp16", 40)])
+@pytest.mark.parametrize(("precision", "least_db"), [("fp32", MIN_GRAPH_PSNR_DB), ("fp16", 40)])
 def test_served_frames_are_those_of_torch_in_fp32(family, tmp_path, precision, least_db):
     repository = ModelRepository(tmp_path / "model_repository")
     Exporter(family, ENGINE, repository, case=CLIP, precision=precision).run()

@@ -21,7 +21,7 @@ from reelserve.export.engines.onnx.temporal_attention import (
     translation_table,
     with_body,
 )
-from reelserve.export.parity import MAX_RELATIVE_ERROR
+from reelserve.export.parity_limits import MAX_RELATIVE_ERROR
 from reelserve.export.stages import DenoiserStage, ExportStage
 from reelserve.kernels.temporal_attention import temporal_attention
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
