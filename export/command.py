@@ -23,6 +23,8 @@ from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import DTYPES
 from reelserve.pipeline.checkpoint_files import read_json_object
 from reelserve.pipeline.provenance import provenance
+from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock, LockError
+from reelserve.runtimes.repository_files import verify_repository
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -39,6 +41,8 @@ def run(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     console, errors = Console(), Console(stderr=True)
+    if arguments.verify:
+        return _verify(arguments.model_repository, console, errors)
     try:
         result = _export(arguments, errors)
         if arguments.parity_report:
@@ -61,6 +65,20 @@ def run(argv: list[str]) -> int:
             f"checked by {', '.join(sorted(others))}: {built} cannot run on this machine",
             highlight=False,
         )
+    return EXIT_OK
+
+
+def _verify(repository: Path, console: Console, errors: Console) -> int:
+    """Compares a repository with its export; see `verify_repository`."""
+    try:
+        lock = ExportLock.load(repository)
+        if lock is None:
+            raise LockError(f"{repository / LOCK_FILE} is missing: there is no finished export")
+        count = verify_repository(repository, lock)
+    except (OSError, ValueError) as error:
+        errors.print(f"[red]not as exported:[/red] {escape(str(error))}", soft_wrap=True)
+        return EXIT_FAILED
+    console.print(f"{repository}: {count} files as exported", highlight=False, soft_wrap=True)
     return EXIT_OK
 
 
@@ -183,6 +201,11 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"the only {text}")
     parser.add_argument("--force", action="store_true", help="export what is up to date, too")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="export nothing; compare every file of the model repository with its export",
+    )
     parser.add_argument(
         "--parity-report", type=Path, help="JSON file to write the errors against torch to"
     )

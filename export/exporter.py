@@ -12,7 +12,6 @@ from reelserve.export.families.ranges import check_limits
 from reelserve.export.fingerprints import stage_fingerprint
 from reelserve.export.lock import lock_of
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, require_frames
-from reelserve.export.parity_clips import PARITY_CLIPS_FILE
 from reelserve.export.repository import ExportRecord, ModelRepository, update_file
 from reelserve.export.resources import check_resources
 from reelserve.export.stage_exporter import Progress, StageExporter
@@ -20,6 +19,7 @@ from reelserve.export.stages import Precision
 from reelserve.pipeline.checkpoint import FILE_NAME as SPEC_FILE
 from reelserve.pipeline.quality import psnr
 from reelserve.runtimes.export_lock import LOCK_FILE
+from reelserve.runtimes.repository_files import PARITY_CLIPS, VERSION
 
 SPEC_STAGES = ("prompt_processor", "video_diffusion", "video_encoder")
 TOKENIZER_STAGE = "prompt_processor"
@@ -177,11 +177,12 @@ class Exporter:
     def _finish(self, records: Mapping[str, ExportRecord]) -> None:
         """Gives the Python stages what they must know of the checkpoint, then locks."""
         spec = replace(self._family.spec(), engine=self._engine.name).to_json().encode()
-        for stage in SPEC_STAGES:
-            update_file(self._repository.version_folder(stage) / SPEC_FILE, spec)
-        tokenizer = self._repository.version_folder(TOKENIZER_STAGE) / TOKENIZER_FILE
-        update_file(tokenizer, self._family.tokenizer())
-        lock = lock_of(self._family, self._engine, self._precision, records)
-        update_file(self._repository.folder / LOCK_FILE, lock.to_json().encode())
+        contents = {f"{stage}/{VERSION}/{SPEC_FILE}": spec for stage in SPEC_STAGES}
+        contents[f"{TOKENIZER_STAGE}/{VERSION}/{TOKENIZER_FILE}"] = self._family.tokenizer()
+        for name, content in contents.items():
+            update_file(self._repository.folder / name, content)
         for stage in ENGINE_STAGES:
-            (self._repository.version_folder(stage) / PARITY_CLIPS_FILE).unlink(missing_ok=True)
+            (self._repository.version_folder(stage) / PARITY_CLIPS).unlink(missing_ok=True)
+        served = self._repository.served_files(records, contents)
+        lock = lock_of(self._family, self._engine, self._precision, records, served)
+        update_file(self._repository.folder / LOCK_FILE, lock.to_json().encode())

@@ -10,7 +10,7 @@ from reelserve.export.fingerprints import combined
 from reelserve.export.parity import ENGINE_STAGES
 from reelserve.export.repository import ExportRecord
 from reelserve.export.stages import Precision
-from reelserve.runtimes.export_lock import ExportLock, LockedStage
+from reelserve.runtimes.export_lock import ArtefactFile, ExportLock, LockedStage
 
 
 def lock_of(
@@ -18,6 +18,7 @@ def lock_of(
     engine: Engine,
     precision: Precision,
     records: Mapping[str, ExportRecord],
+    served: tuple[ArtefactFile, ...],
 ) -> ExportLock:
     """The lock of a repository.
 
@@ -26,6 +27,7 @@ def lock_of(
         engine: Engine that built the stages.
         precision: Precision of the stages.
         records: Records of all engine stages, by stage.
+        served: Every other file of the repository.
     """
     files = [path for stage in ENGINE_STAGES for path in family.source(stage).files]
     return ExportLock(
@@ -42,4 +44,5 @@ def lock_of(
             name: LockedStage(records[name].fingerprint, records[name].files)
             for name in ENGINE_STAGES
         },
+        served=served,
     )

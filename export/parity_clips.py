@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.pipeline.atomic_file import replaced_file
-
-PARITY_CLIPS_FILE = "export.parity.npz"
-"""File beside a stage's graph, kept until the whole export is done."""
+from reelserve.runtimes.repository_files import PARITY_CLIPS
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,14 @@ class ParityClips:
             folder: Version folder of the stage.
             key: Hash of all that they depend on.
         """
-        with replaced_file(folder / PARITY_CLIPS_FILE) as partial:
+        with replaced_file(folder / PARITY_CLIPS) as partial:
             np.savez(partial, torch=self.torch, graph=self.graph, key=np.array(key))
 
     @classmethod
     def load(cls, folder: Path, key: str) -> ParityClips | None:
         """Results that were kept under this key; None where there are none."""
         try:
-            with np.load(folder / PARITY_CLIPS_FILE) as found:
+            with np.load(folder / PARITY_CLIPS) as found:
                 if str(found["key"]) != key:
                     return None
                 return cls(found["torch"], found["graph"])

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import reelserve.export
 from reelserve.export.parity import StageParity
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.runtimes.export_lock import LOCK_FILE, ArtefactFile, ExportLock, LockError
+from reelserve.runtimes.repository_files import VERSION, remove_byte_code
 
 RECORD_FILE = "export.json"
-VERSION = "1"
 TEMPLATE = Path(str(reelserve.export.__file__)).parents[1] / "model_repository"
 """Configs and Python stages: beside this package in a checkout and in an installation alike."""
 TEMPLATE_FILES = ("*/config.pbtxt", "*/configs/*.pbtxt", f"*/{VERSION}/model.py")
@@ -108,14 +108,13 @@ class ModelRepository:
                 f"{self.folder} holds files and is no model repository; name a new folder"
             )
         updated = []
-        for pattern in TEMPLATE_FILES:
-            for source in sorted(TEMPLATE.glob(pattern)):
-                name = source.relative_to(TEMPLATE)
-                path, content = self.folder / name, source.read_bytes()
-                existed = path.is_file()
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if update_file(path, content) and existed:
-                    updated.append(str(name))
+        remove_byte_code(self.folder)
+        for name in template_files():
+            path, content = self.folder / name, (TEMPLATE / name).read_bytes()
+            existed = path.is_file()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if update_file(path, content) and existed:
+                updated.append(name)
         for name in RETIRED:
             shutil.rmtree(self.folder / name, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -187,12 +186,31 @@ class ModelRepository:
         """Removes the lock: the repository is not whole until the next one is written."""
         (self.folder / LOCK_FILE).unlink(missing_ok=True)
 
+    def served_files(
+        self, records: Iterable[str], others: Iterable[str]
+    ) -> tuple[ArtefactFile, ...]:
+        """What an export has written beside the graphs.
+
+        Args:
+            records: Stages that have a record.
+            others: Paths of files that came from the checkpoint, with slashes.
+        """
+        named = (f"{stage}/{VERSION}/{RECORD_FILE}" for stage in records)
+        names = sorted({*template_files(), *named, *others})
+        return tuple(ArtefactFile.of(self.folder / name, name) for name in names)
+
     def lock(self) -> ExportLock | None:
         """The lock; None where there is none that can be read."""
         try:
             return ExportLock.load(self.folder)
         except LockError:
             return None
+
+
+def template_files() -> list[str]:
+    """Paths of the configs and Python stages that this package brings, with slashes."""
+    found = (path for pattern in TEMPLATE_FILES for path in TEMPLATE.glob(pattern))
+    return sorted(path.relative_to(TEMPLATE).as_posix() for path in found)
 
 
 def update_file(path: Path, content: bytes) -> bool:

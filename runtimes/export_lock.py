@@ -16,7 +16,7 @@ from typing import Any
 from reelserve.pipeline.atomic_file import write_file
 
 LOCK_FILE = "export.lock.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the format; a server reads no other."""
 _READ_BYTES = 2**22
 
@@ -30,7 +30,8 @@ class ArtefactFile:
     """One file of an exported stage.
 
     Args:
-        name: Name in the stage's version folder.
+        name: Name in the stage's version folder; of a file that belongs to no graph, its path in
+            the repository, with slashes.
         size_bytes: Size of the file.
         sha256: Hash of its content, hexadecimal.
     """
@@ -40,9 +41,9 @@ class ArtefactFile:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> ArtefactFile:
-        """Describes a file as it is."""
-        return cls(path.name, path.stat().st_size, file_sha256(path))
+    def of(cls, path: Path, name: str = "") -> ArtefactFile:
+        """Describes a file as it is, by its own name where none is given."""
+        return cls(name or path.name, path.stat().st_size, file_sha256(path))
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class ExportLock:
         versions: Versions of the libraries that shaped the graphs.
         bound_versions: Libraries that a server must have in the same version.
         stages: Exported stages by name.
+        served: Every other file of the repository: configs, Python stages and what they read.
     """
 
     checkpoint: str
@@ -85,6 +87,7 @@ class ExportLock:
     versions: Mapping[str, str]
     bound_versions: Mapping[str, str]
     stages: Mapping[str, LockedStage]
+    served: tuple[ArtefactFile, ...]
 
     def to_json(self) -> str:
         """Content of `export.lock.json`."""
@@ -118,7 +121,8 @@ class ExportLock:
 
 
 def _parsed(raw: Mapping[str, Any]) -> ExportLock:
-    values = {name: value for name, value in raw.items() if name not in ("format", "stages")}
+    parsed = ("format", "stages", "served")
+    values = {name: value for name, value in raw.items() if name not in parsed}
     stages = {
         name: LockedStage(
             fingerprint=stage["fingerprint"],
@@ -126,7 +130,8 @@ def _parsed(raw: Mapping[str, Any]) -> ExportLock:
         )
         for name, stage in raw["stages"].items()
     }
-    return ExportLock(**values, stages=stages)
+    served = tuple(ArtefactFile(**file) for file in raw["served"])
+    return ExportLock(**values, stages=stages, served=served)
 
 
 def file_sha256(path: Path) -> str:

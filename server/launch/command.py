@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--verify",
         action="store_true",
-        help="read every exported file and compare it with the hash of its export first",
+        help="compare every file that Triton may run with its export first",
     )
     for name, seconds, text in NUMBERS:
         flag = f"--{name.replace('_', '-')}"

@@ -8,13 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from reelserve.pipeline.contract import PUBLIC_MODEL, STAGES
-from reelserve.runtimes.export_lock import (
-    LOCK_FILE,
-    ArtefactFile,
-    ExportLock,
-    LockError,
-    file_sha256,
-)
+from reelserve.runtimes.export_lock import LOCK_FILE, ArtefactFile, ExportLock, LockError
+from reelserve.runtimes.repository_files import VERSION, ChangedFilesError, verify_repository
 
 AGAIN = "export the checkpoint again with `reelserve export` (bundled: make export)"
 ENSEMBLE = 'platform: "ensemble"'
@@ -34,7 +29,7 @@ def check_repository(repository: Path, *, verify: bool = False) -> ExportLock:
 
     Args:
         repository: Folder with one folder a model.
-        verify: Reads every file and compares its hash, too.
+        verify: Compares every file that Triton may run, too, see `verify_repository`.
 
     Returns:
         The lock.
@@ -64,7 +59,12 @@ def check_repository(repository: Path, *, verify: bool = False) -> ExportLock:
         if stage not in lock.stages:
             raise RepositoryError(f"{repository / LOCK_FILE} lacks stage {stage}; {AGAIN}")
         for file in lock.stages[stage].files:
-            _check_file(repository / stage / "1" / file.name, file, verify=verify)
+            _check_file(repository / stage / VERSION / file.name, file)
+    if verify:
+        try:
+            verify_repository(repository, lock)
+        except ChangedFilesError as error:
+            raise RepositoryError(f"{error}; {AGAIN}") from None
     return lock
 
 
@@ -106,7 +106,7 @@ def _check_machine(lock: ExportLock) -> None:
             )
 
 
-def _check_file(path: Path, expected: ArtefactFile, *, verify: bool) -> None:
+def _check_file(path: Path, expected: ArtefactFile) -> None:
     if not path.is_file():
         raise RepositoryError(f"{path} is missing; {AGAIN}")
     size_bytes = path.stat().st_size
@@ -114,5 +114,3 @@ def _check_file(path: Path, expected: ArtefactFile, *, verify: bool) -> None:
         raise RepositoryError(
             f"{path} has {size_bytes} bytes; {expected.size_bytes} were exported; {AGAIN}"
         )
-    if verify and file_sha256(path) != expected.sha256:
-        raise RepositoryError(f"{path} has changed since it was exported (SHA-256); {AGAIN}")

@@ -37,7 +37,7 @@ class ServeOptions:
         ready_timeout_s: Bound on the start.
         drain_timeout_s: How long clips in flight may go on after SIGTERM.
         hang_timeout_s: How long a process may be stopped, or Triton silent.
-        verify: Whether every exported file is read and compared with the hash of its export.
+        verify: Whether every file that Triton may run is compared with its export first.
         extra_arguments: Passed to `tritonserver` as they are, last.
     """
 

@@ -111,3 +111,37 @@ def test_run_says_how_to_go_on_when_it_is_interrupted(
     assert "the same command goes on with the stage that is not done" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_verify_says_what_is_not_as_exported(exported, capsys) -> None:
+    repository, _ = exported
+    argv = ["--verify", "--model-repository", str(repository.folder)]
+    assert command.run(argv) == command.EXIT_OK
+    assert "files as exported" in capsys.readouterr().out
+
+    added = repository.folder / "denoiser" / "1" / "model.py"
+    added.write_text("import os")
+    try:
+        assert command.run(argv) == command.EXIT_FAILED
+        shown = " ".join(capsys.readouterr().err.split())
+        assert f"not as exported: {added} was added after the export" in shown
+    finally:
+        added.unlink()
+
+
+def test_verify_says_that_nothing_was_exported(tmp_path: Path, capsys) -> None:
+    argv = ["--verify", "--model-repository", str(tmp_path)]
+    assert command.run(argv) == command.EXIT_FAILED
+    assert "there is no finished export" in " ".join(capsys.readouterr().err.split())
+
+
+def test_run_refuses_a_broken_checkpoint_in_one_line(own_checkpoint: Path, tmp_path: Path, capsys):
+    weights = own_checkpoint / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    shown = refusal(capsys, tmp_path, "--checkpoint", str(own_checkpoint))
+    assert f"export failed: {weights}: no whole safetensors file" in shown
+
+
+def test_run_refuses_a_variant_that_is_not_there(tiny_checkpoint: Path, tmp_path: Path, capsys):
+    arguments = ("--checkpoint", str(tiny_checkpoint), "--variant", "fp16")
+    assert "variant is 'fp16'; no component has weights" in refusal(capsys, tmp_path, *arguments)

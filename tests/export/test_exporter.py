@@ -12,12 +12,12 @@ from reelserve.export.builds import BuildError
 from reelserve.export.engines import EngineError
 from reelserve.export.exporter import SPEC_STAGES, Exporter, ExportResult
 from reelserve.export.parity import ENGINE_STAGES, ParityError
-from reelserve.export.parity_clips import PARITY_CLIPS_FILE
 from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.export.repository import RECORD_FILE, ExportFolderError, ModelRepository
 from reelserve.export.resources import ResourceError
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock
+from reelserve.runtimes.repository_files import PARITY_CLIPS
 from reelserve.server.launch.repository_check import check_repository
 from tests.export.stubs import SHORT_CLIP, StubEngine, StubFamily, export
 
@@ -118,7 +118,7 @@ def test_export_goes_on_with_the_stage_that_failed(stub_export, stub, repository
     assert stub_export() == rest
     assert stub.loaded == rest, "what has passed is not loaded again"
     assert ExportLock.load(repository) is not None
-    assert not list(repository.rglob(PARITY_CLIPS_FILE))
+    assert not list(repository.rglob(PARITY_CLIPS))
 
 
 def test_export_loads_what_has_passed_when_its_results_are_lost(
@@ -127,7 +127,7 @@ def test_export_loads_what_has_passed_when_its_results_are_lost(
     with pytest.raises(BuildError):
         stub_export(fails_at="vae_decoder")
     for stage, damage in (("text_encoder", b""), ("denoiser", b"PK no archive")):
-        (repository / stage / "1" / PARITY_CLIPS_FILE).write_bytes(damage)
+        (repository / stage / "1" / PARITY_CLIPS).write_bytes(damage)
 
     assert stub_export() == ["vae_decoder", "frame_consistency", "upsampler"]
     assert stub.loaded == list(ENGINE_STAGES)

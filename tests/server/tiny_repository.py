@@ -23,6 +23,7 @@ from reelserve.pipeline.checkpoint import (
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.scheduler import FlowMatchSpec
 from reelserve.runtimes.export_lock import ArtefactFile, ExportLock, LockedStage
+from reelserve.runtimes.repository_files import files_of
 from reelserve.tools.tiny_checkpoints import WORDS
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -77,12 +78,14 @@ def write_tiny_repository(folder: Path) -> Path:
 
 
 def write_lock(folder: Path, **changes: object) -> None:
-    """Locks the repository's graphs as they are.
+    """Locks the repository's files as they are.
 
     Args:
         folder: The repository.
         changes: Fields of the lock.
     """
+    graphs = {name: f"{name}/1/model.onnx" for name, stage in STAGES.items() if stage.engine}
+    others = sorted(files_of(folder) - {*graphs.values()})
     lock = ExportLock(
         checkpoint="tiny",
         checkpoint_sha256="0",
@@ -94,10 +97,10 @@ def write_lock(folder: Path, **changes: object) -> None:
         versions={},
         bound_versions={},
         stages={
-            name: LockedStage("0", (ArtefactFile.of(folder / name / "1" / "model.onnx"),))
-            for name, stage in STAGES.items()
-            if stage.engine
+            name: LockedStage("0", (ArtefactFile.of(folder / graph),))
+            for name, graph in graphs.items()
         },
+        served=tuple(ArtefactFile.of(folder / name, name) for name in others),
     )
     replace(lock, **changes).save(folder)
 

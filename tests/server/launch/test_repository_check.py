@@ -73,6 +73,25 @@ def test_check_repository_refuses_a_changed_graph_when_it_verifies(copy):
         check_repository(copy, verify=True)
 
 
+def test_check_repository_names_every_other_file_that_changed_when_it_verifies(copy):
+    (copy / "prompt_processor" / "1" / "model.py").write_text("import os")
+    (copy / "denoiser" / "config.pbtxt").write_text("# another")
+    (copy / "video_encoder" / "1" / "checkpoint.json").unlink()
+    (copy / "extra_model" / "1").mkdir(parents=True)
+    (copy / "extra_model" / "1" / "model.py").touch()
+
+    check_repository(copy)
+    with pytest.raises(RepositoryError) as refused:
+        check_repository(copy, verify=True)
+    for change in (
+        "prompt_processor/1/model.py has changed",
+        "denoiser/config.pbtxt has changed",
+        "video_encoder/1/checkpoint.json is missing",
+        "extra_model/1/model.py was added after the export",
+    ):
+        assert f"{copy}/{change}" in str(refused.value)
+
+
 def test_check_repository_refuses_when_there_is_no_lock(copy):
     """An export of an earlier version, or one that was cut off."""
     (copy / LOCK_FILE).unlink()
@@ -96,10 +115,10 @@ def test_check_repository_refuses_when_an_older_version_laid_it_out(copy, conten
     ("change", "message"),
     [
         (lambda raw: "{", "cannot be read"),
-        (lambda raw: "[]", "has format None; the format must be 1"),
+        (lambda raw: "[]", "has format None; the format must be 2"),
         (lambda raw: json.dumps({**raw, "format": 9}), "has format 9"),
         (lambda raw: json.dumps({**raw, "stages": 1}), "is damaged: AttributeError"),
-        (lambda raw: json.dumps({"format": 1}), "is damaged: KeyError: 'stages'"),
+        (lambda raw: json.dumps({"format": 2}), "is damaged: KeyError: 'stages'"),
         (lambda raw: json.dumps({**raw, "extra": 1}), "is damaged: TypeError"),
         (lambda raw: json.dumps({**raw, "stages": {}}), "lacks stage text_encoder"),
     ],

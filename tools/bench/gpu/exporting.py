@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from reelserve.export.parity import ENGINE_STAGES
-from reelserve.export.repository import RECORD_FILE, VERSION, ExportRecord, ModelRepository
+from reelserve.export.repository import RECORD_FILE, ExportRecord, ModelRepository
 from reelserve.runtimes.export_lock import LOCK_FILE
+from reelserve.runtimes.repository_files import VERSION
 from reelserve.tools.bench.gpu.cases import BUNDLED, Case
 from reelserve.tools.bench.gpu.state import Result
 

@@ -24,12 +24,12 @@ from reelserve.export.engines import get_engine
 from reelserve.export.engines.aot_inductor import AotInductorEngine
 from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
 from reelserve.export.parity import ENGINE_STAGES
-from reelserve.export.repository import VERSION
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.sampler import Sampler, SamplingSettings
 from reelserve.runtimes.aoti_package import Package
 from reelserve.runtimes.onnx_graph import open_graph
+from reelserve.runtimes.repository_files import VERSION
 from reelserve.server.batching import run_in_slices
 from reelserve.server.prompts import FILE_NAME as TOKENIZER_FILE
 from reelserve.server.prompts import PromptTokenizer
