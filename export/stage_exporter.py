@@ -32,6 +32,7 @@ from reelserve.export.parity import (
 )
 from reelserve.export.parity_clips import ParityClips
 from reelserve.export.repository import ExportRecord, ModelRepository
+from reelserve.pipeline.checkpoint_files import one_line
 from reelserve.pipeline.contract import STAGES
 from reelserve.runtimes.export_lock import ArtefactFile
 
@@ -148,7 +149,12 @@ class StageExporter:
             self._builder.build(stage, folder)
             build = Build(num_parameters, round(time.perf_counter() - start, 2))
         self._say(f"checking {name}")
-        run = self._check.run_stage(name, torch_runner(stage), before.torch if before else None)
+        try:
+            run = self._check.run_stage(name, torch_runner(stage), before.torch if before else None)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:
+            raise BuildError(f"stage {name} does not run in torch: {one_line(error)}") from error
         del stage
         _give_memory_back()
         return run, build

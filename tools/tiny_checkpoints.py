@@ -100,13 +100,19 @@ def write_tiny_ltx(folder: Path, *, heads: int = 2, **scheduler: object) -> Path
 
 
 def write_tiny_latte(
-    folder: Path, *, heads: int = 2, num_frames: int = 5, temporal_decoder: bool = False
+    folder: Path,
+    *,
+    heads: int = 2,
+    head_width: int = 40,
+    num_frames: int = 5,
+    temporal_decoder: bool = False,
 ) -> Path:
     """A Latte checkpoint of some thousand weights.
 
     Args:
         folder: To write.
         heads: Attention heads of the transformer.
+        head_width: Width of a head.
         num_frames: Frames of its clips.
         temporal_decoder: Whether the decoder looks at neighbouring frames.
     """
@@ -123,11 +129,11 @@ def write_tiny_latte(
     text_encoder, tokenizer = tiny_t5()
     transformer = LatteTransformer3DModel(
         num_attention_heads=heads,
-        attention_head_dim=40,
+        attention_head_dim=head_width,
         in_channels=4,
         out_channels=8,
         num_layers=2,
-        cross_attention_dim=40 * heads,
+        cross_attention_dim=head_width * heads,
         attention_bias=True,
         sample_size=8,
         patch_size=2,

@@ -51,8 +51,10 @@ def check_limits(spec: CheckpointSpec) -> None:
         spec: Limits of the checkpoint, with what the command line has changed.
 
     Raises:
-        ValueError: If a size is not positive, or is not a multiple of the latents' compression.
+        ValueError: If a size is not positive, or is not a multiple of the latents' compression, or
+            the scheduler cannot take the most steps.
     """
+    spec.scheduler.schedule(spec.limits.num_inference_steps.high, tokens=1)
     latents = spec.latents
     compression = {
         "num_frames": (latents.temporal_compression, int(latents.causal)),

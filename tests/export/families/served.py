@@ -13,6 +13,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from reelserve.export import command
 from reelserve.pipeline.contract import REQUEST_INPUTS, STAGES
+from tests.export.families.against_diffusers import Clip
 from tests.export.kept_graphs import kept_graphs
 from tests.export.scalar_code import scalar_code
 
@@ -38,8 +39,8 @@ def export(
     return float(json.loads(report.read_text())["frames_psnr_db"])
 
 
-def frames(url: str, **request: Any) -> np.ndarray:
-    """The frames of a request before they become an MP4, `[F, H, W, 3]`.
+def clip(url: str, **request: Any) -> Clip:
+    """Latents and frames of a request before they become an MP4.
 
     Args:
         url: `host:port` of a Triton whose stages are open; behind the front end they are not.
@@ -61,7 +62,8 @@ def frames(url: str, **request: Any) -> np.ndarray:
         for stage in ("text_encoder", "video_diffusion", "vae_decoder"):
             found.update(_call(client, stage, found))
         found["FRAMES"] = _call(client, "frame_consistency", found)["CONSISTENT_FRAMES"]
-        return _call(client, "upsampler", found)["UPSAMPLED_FRAMES"]
+        frames = _call(client, "upsampler", found)["UPSAMPLED_FRAMES"]
+        return Clip(found["LATENTS"], frames)
 
 
 def _call(
