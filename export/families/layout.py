@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reelserve.export.families.settings import NOTES
 from reelserve.models.packages import package_path
 from reelserve.models.weight_files import find_weights, has_variant
 from reelserve.pipeline.checkpoint_files import CheckpointFileError, inside, read_json_object
@@ -15,8 +16,6 @@ INDEX_FILE = "model_index.json"
 PACKAGE_PREFIX = "package:"
 """Marks a component that an installed package carries, not the checkpoint folder."""
 CONFIG_FILE = "config.json"
-NOTES = ("_class_name", "_diffusers_version", "_name_or_path")
-"""Entries of an index or a config that are neither components nor settings."""
 ABSENT = (None, [None, None])
 """How diffusers writes that an optional component is not there."""
 

@@ -2,20 +2,23 @@
 
 Every setting of a config is honoured or refused by name with its value; a class that is not in the
 table is refused. Names and defaults are those of diffusers' classes, to which a test holds them.
+`docs/families.md` shows the table; `make docs` writes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from reelserve.export.families.layout import NOTES, Checkpoint
-from reelserve.export.families.settings import Settings, is_number
+from reelserve.export.families.settings import NOTES, Settings, is_number
 from reelserve.pipeline.checkpoint import SchedulerSpec
 from reelserve.pipeline.checkpoint_files import CheckpointFileError, read_json_object
 from reelserve.pipeline.ddim import BetaSchedule, DDIMSpec, Prediction, TimestepSpacing
 from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
+
+if TYPE_CHECKING:
+    from reelserve.export.families.layout import Checkpoint
 
 COMPONENT = "scheduler"
 CONFIG_FILE = "scheduler_config.json"
@@ -199,3 +202,18 @@ def scheduler_spec(checkpoint: Checkpoint, class_name: str) -> SchedulerSpec:
         if not off and not setting.values.accepts(settings.value(name)):
             raise settings.refused(name, setting.values.text)
     return row.spec(settings)
+
+
+def schedulers_table() -> str:
+    """The classes and their settings as a table in Markdown, for `docs/families.md`."""
+    lines = ["| Class | Setting | Default | Honoured | While |", "| --- | --- | --- | --- | --- |"]
+    for class_name, row in SCHEDULERS.items():
+        for name, setting in row.settings.items():
+            where = f"`{setting.where}` is on" if setting.where else "always"
+            cells = (f"`{class_name}`", f"`{name}`", f"`{setting.default!r}`", setting.values.text)
+            lines.append(f"| {' | '.join((*cells, where))} |")
+        for name in row.leftovers:
+            lines.append(
+                f"| `{class_name}` | `{name}` | – | any value; the class has no use of it | – |"
+            )
+    return "\n".join(lines)

@@ -11,6 +11,8 @@ from typing import Any
 from reelserve.pipeline.checkpoint_files import CheckpointFileError
 
 MISSING = object()
+NOTES = ("_class_name", "_diffusers_version", "_name_or_path")
+"""Entries of an index or a config that are neither components nor settings."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.export.families.registry import families_table
+from reelserve.export.families.schedulers import schedulers_table
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
 from reelserve.tools.figures.gpu import GPU_WRITERS
@@ -21,7 +22,11 @@ from reelserve.tools.figures.tables import WRITERS
 from reelserve.tools.figures.tensorrt import NOT_RUN, TENSORRT_WRITERS
 
 NOT_MEASURED = "*Not measured yet.*"
-REGISTRIES = {"families": families_table, BLOCK_NAME: metric_rows}
+REGISTRIES = {
+    "families": families_table,
+    "schedulers": schedulers_table,
+    BLOCK_NAME: metric_rows,
+}
 """Tables of what the code knows, which no results file holds."""
 SUMMARY = "summary"
 """Block with figures of many files."""
