@@ -18,6 +18,7 @@ from reelserve.export.engines import ENGINES, Engine, get_engine
 from reelserve.export.exporter import Exporter, ExportResult
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.families.limits import ProfileError
 from reelserve.export.parity import ENGINE_STAGES, ParityError, StageParity, gives_frames
 from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import DTYPES
@@ -47,6 +48,10 @@ def run(argv: list[str]) -> int:
         result = _export(arguments, errors)
         if arguments.parity_report:
             _write_report(arguments.parity_report, result, get_engine(arguments.engine))
+    except ProfileError as error:
+        shown = escape(f"{arguments.profile or 'limits'}: {error}")
+        errors.print(f"[red]export failed:[/red] {shown}", soft_wrap=True)
+        return EXIT_FAILED
     except (OSError, ValueError, BuildError, ParityError) as error:
         errors.print(f"[red]export failed:[/red] {escape(str(error))}", soft_wrap=True)
         return EXIT_FAILED

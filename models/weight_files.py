@@ -5,7 +5,7 @@ Only safetensors are read: a pickle may hold code.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +221,22 @@ def require_values(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
         raise CheckpointFileError(
             f"{where}: {len(broken)} weights hold NaN or infinity: {_some(broken)}"
         )
+
+
+def require_finite(weights: WeightFiles) -> None:
+    """Reads all weights, one at a time, and refuses those that hold NaN or infinity.
+
+    Raises:
+        CheckpointFileError: If there is any.
+    """
+
+    def values() -> Iterator[tuple[str, Tensor]]:
+        for path in weights.files:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():
+                    yield key, file.get_tensor(key)
+
+    require_values(weights.main, values())
 
 
 def _some(keys: Collection[str]) -> str:

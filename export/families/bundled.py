@@ -56,7 +56,7 @@ from reelserve.models.loading import (
 from reelserve.models.text_encoder import load_text_encoder
 from reelserve.models.upsampler import load_upsampler
 from reelserve.models.video_vae import VideoVAE
-from reelserve.models.weight_files import DIFFUSERS_STEM
+from reelserve.models.weight_files import DIFFUSERS_STEM, require_finite
 from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec, limits_from_dict
 from reelserve.pipeline.checkpoint_files import CheckpointFileError, one_line
 
@@ -93,7 +93,10 @@ class BundledFamily:
             latents = LatentSpec(**checkpoint.setting("latents"))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointFileError(f"{path}: {one_line(error)}") from None
-        require_limits(f"{path}: limits", limits)
+        try:
+            require_limits(limits)
+        except ValueError as error:
+            raise CheckpointFileError(f"{path}: limits: {error}") from None
         _require_latents(Settings(path, asdict(latents)))
         name = checkpoint.setting("name")
         if not isinstance(name, str) or not name:
@@ -248,8 +251,11 @@ class BundledFamily:
         return module.requires_grad_(False)
 
     def _unloaded(self, component: str, module_class: type[Component]) -> Component:
+        """A component on the meta device, whose weights fit and hold numbers."""
         folder = self._folder(component, module_class)
-        return component_without_weights(folder, module_class, self._checkpoint.variant)[0]
+        module, weights = component_without_weights(folder, module_class, self._checkpoint.variant)
+        require_finite(weights)
+        return module
 
     def _folder(self, component: str, module_class: type[Component]) -> Path:
         """Folder of a component that is sure to be of a class."""

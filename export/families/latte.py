@@ -36,7 +36,7 @@ from reelserve.export.families.settings import Settings
 from reelserve.export.families.tokenizer import tokenizer_json
 from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target, to_uint8
 from reelserve.kernels.launch import MAX_FRAMES
-from reelserve.models.config_limits import MAX_SIZE
+from reelserve.models.config_limits import MAX_SIZE, MAX_WIDTH
 from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange, LatentSpec, RequestLimits
 from reelserve.pipeline.checkpoint_files import CheckpointFileError
 
@@ -44,17 +44,25 @@ DECODE_CHUNK_SIZE = 14
 """Frames that a decoder with temporal layers sees together, as in diffusers."""
 TRANSFORMER = ("diffusers", "LatteTransformer3DModel")
 TRANSFORMER_DEFAULTS: dict[str, Any] = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 88,
     "sample_size": 64,
     "video_length": 16,
     "norm_type": "layer_norm",
 }
 """What diffusers' class takes for settings that a config leaves out; a test compares them."""
+TRANSFORMER_HEADS = ("num_attention_heads", "attention_head_dim")
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
-VAE_DEFAULTS: dict[str, Any] = {"block_out_channels": (64,), "latent_channels": 4}
+VAE_DEFAULTS: dict[str, Any] = {
+    "block_out_channels": (64,),
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
 """Like `TRANSFORMER_DEFAULTS`."""
 MAX_SIDE = 128
-"""Rows or columns of latents. Position embeddings of this size are made before any weight is seen.
-"""
+"""Rows or columns of latents."""
+MAX_POSITIONS = 2**24
+"""Values of the table of positions, which is made before a weight is seen; Latte-1 has 2²⁰."""
 MAX_PATCH, MAX_BLOCKS = 16, 8
 WHITE = 255.0
 
@@ -183,13 +191,24 @@ class LatteFamily:
         """
         settings = component_settings(self._checkpoint, "transformer", TRANSFORMER_DEFAULTS)
         settings.only("norm_type", "ada_norm_single")
-        settings.integer("patch_size", MAX_PATCH)
+        patch = settings.integer("patch_size", MAX_PATCH)
+        heads, width = (settings.integer(name, MAX_WIDTH) for name in TRANSFORMER_HEADS)
+        positions = (settings.integer("sample_size", MAX_SIDE) // patch) ** 2
+        if positions * heads * width > MAX_POSITIONS:
+            raise settings.refused(
+                "sample_size",
+                f"smaller: its positions have {heads * width} values each, and the "
+                f"limit is {MAX_POSITIONS} values together",
+            )
         settings.only("in_channels", self._vae_settings().integer("latent_channels", MAX_SIZE))
         settings.only("caption_channels", t5_width(self._checkpoint))
         return settings
 
     def _vae_settings(self) -> Settings:
-        return component_settings(self._checkpoint, "vae", VAE_DEFAULTS)
+        """Settings of the autoencoder, whose latents must be scaled by a number."""
+        settings = component_settings(self._checkpoint, "vae", VAE_DEFAULTS)
+        settings.positive("scaling_factor")
+        return settings
 
     def _vae_class(self) -> str:
         """Class of the autoencoder.

@@ -23,6 +23,7 @@ from reelserve.models.weight_files import (
     TRANSFORMERS_STEM,
     WeightFiles,
     find_weights,
+    require_finite,
     require_fit,
     require_values,
 )
@@ -32,6 +33,9 @@ STEMS = {"diffusers": DIFFUSERS_STEM, "transformers": TRANSFORMERS_STEM}
 """Names of weights by the library that saves them."""
 ADAPTER_FILE = "adapter_config.json"
 """Names a base model, which transformers would fetch."""
+
+ATTENTION = ("attn_implementation", "_attn_implementation")
+"""Settings by which transformers fetches a kernel, where they name a repository."""
 
 
 class MissingLibraryError(ValueError):
@@ -49,8 +53,8 @@ def component_settings(
         defaults: What its class takes for settings that are left out.
 
     Raises:
-        CheckpointFileError: If they cannot be read, name a size that no model has, or say that the
-            weights are quantized.
+        CheckpointFileError: If they cannot be read, name a size that no model has or code to fetch,
+            or say that the weights are quantized.
         FileNotFoundError: If the component is missing.
     """
     path = checkpoint.folder / name / CONFIG_FILE
@@ -64,17 +68,23 @@ def component_settings(
             f"{path}: quantization_config is set (quant_method {method!r}); export takes the "
             "weights before quantization, and --precision lowers theirs"
         )
+    for key in ATTENTION:
+        if "/" in str(config.get(key, "")):
+            raise CheckpointFileError(
+                f"{path}: {key} is {config[key]!r}; code that a checkpoint names is not fetched"
+            )
     return Settings(path, config, defaults or {})
 
 
 def check_library_component(
     checkpoint: Checkpoint, name: str, library: str, class_name: str
 ) -> None:
-    """Refuses a component that `load_library_component` would refuse, NaN and infinity excepted.
+    """Refuses a component that `load_library_component` would refuse in any precision.
 
-    Its weights take no memory. Arguments and errors are those of `load_library_component`.
+    One weight at a time is in memory. Arguments and errors are those of `load_library_component`.
     """
-    _load(checkpoint, name, library, class_name, device_map="meta")
+    _, weights = _load(checkpoint, name, library, class_name, device_map="meta")
+    require_finite(weights)
 
 
 def load_library_component(

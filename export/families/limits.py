@@ -25,6 +25,10 @@ PLAIN = ("max_prompt_characters", "max_prompt_tokens")
 """Limits that are one number and no range."""
 
 
+class ProfileError(ValueError):
+    """A profile asks for what is no limit, or what no limit can be."""
+
+
 def limits_with(defaults: RequestLimits, profile: Mapping[str, Any]) -> RequestLimits:
     """Limits with some of them changed.
 
@@ -33,36 +37,38 @@ def limits_with(defaults: RequestLimits, profile: Mapping[str, Any]) -> RequestL
         profile: Field to a number, or where it has a range, to some of the range's members.
 
     Raises:
-        ValueError: If there is no such field or member, a value is of another type or out of all
+        ProfileError: If there is no such field or member, a value is of another type or out of all
             bounds, or a default lies out of its range.
     """
     changes: dict[str, Any] = {}
     for name, value in profile.items():
         if name not in LARGEST:
-            raise ValueError(f"profile: there is no limit {name!r}; there are {', '.join(LARGEST)}")
+            raise ProfileError(f"there is no limit {name!r}; there are {', '.join(LARGEST)}")
         changes[name] = value if name in PLAIN else _changed(name, getattr(defaults, name), value)
     limits = dataclasses.replace(defaults, **changes)
-    require_limits("profile", limits)
+    try:
+        require_limits(limits)
+    except ValueError as error:
+        raise ProfileError(str(error)) from None
     return limits
 
 
 def _changed(name: str, old: IntRange | FloatRange, value: Any) -> IntRange | FloatRange:
     if not isinstance(value, dict):
-        raise ValueError(
-            f"profile: {name} is {value!r}; it must be an object, and for one value only "
+        raise ProfileError(
+            f"{name} is {value!r}; it must be an object, and for one value only "
             f'{{"low": {value}, "high": {value}, "default": {value}}}'
         )
     members = [field.name for field in dataclasses.fields(old)]
     if unknown := sorted(set(value) - set(members)):
-        raise ValueError(f"profile: {name} has no {unknown[0]!r}; it has {', '.join(members)}")
+        raise ProfileError(f"{name} has no {unknown[0]!r}; it has {', '.join(members)}")
     return dataclasses.replace(old, **value)
 
 
-def require_limits(where: str, limits: RequestLimits) -> None:
+def require_limits(limits: RequestLimits) -> None:
     """Refuses limits that no request or no stage could keep.
 
     Args:
-        where: Where they come from, for the message.
         limits: What was read, of any types.
 
     Raises:
@@ -72,20 +78,20 @@ def require_limits(where: str, limits: RequestLimits) -> None:
     for name, largest in LARGEST.items():
         value = getattr(limits, name)
         if name in PLAIN:
-            _require_whole(f"{where}: {name}", value, 1, largest)
+            _require_whole(f"{name}", value, 1, largest)
             continue
         if not isinstance(value, (IntRange, FloatRange)):
-            raise ValueError(f"{where}: {name} is {value!r}; it must be an object with a range")
+            raise ValueError(f"{name} is {value!r}; it must be an object with a range")
         for member, number in dataclasses.asdict(value).items():
-            full = f"{where}: {name}: {member}"
+            full = f"{name}: {member}"
             if isinstance(value, IntRange):
                 _require_whole(full, number, 0 if member == "offset" else 1, largest)
             elif not is_number(number) or not 0 <= number <= largest:
                 raise ValueError(f"{full} is {number!r}; it must be a number from 0 to {largest}")
         if isinstance(value, IntRange):
-            check_int(f"{where}: {name}", value.default, value)
+            check_int(f"{name}", value.default, value)
         else:
-            check_float(f"{where}: {name}", value.default, value)
+            check_float(f"{name}", value.default, value)
 
 
 def _require_whole(name: str, value: object, low: int, high: int) -> None:

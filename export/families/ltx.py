@@ -204,6 +204,7 @@ TRANSFORMER_DEFAULTS: dict[str, Any] = {
 LTX_DECODER = ("diffusers", "AutoencoderKLLTXVideo")
 DECODER_DEFAULTS: dict[str, Any] = {
     "latent_channels": 128,
+    "scaling_factor": 1.0,
     "spatio_temporal_scaling": (True, True, True, False),
     "decoder_inject_noise": (False, False, False, False, False),
     "patch_size": 4,
@@ -216,7 +217,9 @@ DECODER_DEFAULTS: dict[str, Any] = {
 
 def decoder_settings(checkpoint: Checkpoint) -> Settings:
     """Settings of a checkpoint's `AutoencoderKLLTXVideo`."""
-    return component_settings(checkpoint, "vae", DECODER_DEFAULTS)
+    settings = component_settings(checkpoint, "vae", DECODER_DEFAULTS)
+    settings.positive("scaling_factor")
+    return settings
 
 
 def check_ltx_decoder(checkpoint: Checkpoint) -> None:

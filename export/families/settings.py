@@ -56,15 +56,15 @@ class Settings:
             raise self.refused(name, f"a whole number from {low} to {high}")
         return found
 
-    def number(self, name: str) -> float:
-        """A finite number.
+    def positive(self, name: str) -> float:
+        """A finite number above 0.
 
         Raises:
             CheckpointFileError: If it is missing or anything else.
         """
         found = self.value(name)
-        if not is_number(found):
-            raise self.refused(name, "a finite number")
+        if not is_number(found) or found <= 0:
+            raise self.refused(name, "a number above 0")
         return float(found)
 
     def only(self, name: str, *allowed: object) -> Any:

@@ -86,6 +86,14 @@ def test_run_refuses_a_profile_between_whose_limits_latents_do_not_fit(
     assert "height has multiple_of 1; it must be a multiple of 32" in shown
 
 
+def test_run_names_the_profile_that_is_wrong(tiny_checkpoint: Path, tmp_path: Path, capsys) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"fps": 30}')
+    arguments = ("--checkpoint", str(tiny_checkpoint), "--profile", str(profile))
+    shown = refusal(capsys, tmp_path, *arguments)
+    assert f"export failed: {profile}: fps is 30; it must be an object" in shown
+
+
 def test_run_refuses_an_unknown_class(own_checkpoint: Path, tmp_path: Path, capsys) -> None:
     index = own_checkpoint / "model_index.json"
     index.write_text(index.read_text().replace("BundledTextToVideoPipeline", "OtherPipeline"))

@@ -10,6 +10,7 @@ from reelserve.export.families import family_of
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.export.families.registry import FAMILIES, FamilyRow, families_table
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from tests.export.conftest import BUNDLED
 
 LATENTS = {
     "channels": 16,
@@ -18,6 +19,8 @@ LATENTS = {
     "window_frames": 20,
     "window_overlap": 8,
 }
+
+LIMITS = json.loads((BUNDLED / INDEX_FILE).read_text())["limits"]
 
 
 def edit_index(checkpoint: Path, **entries: object) -> Checkpoint:
@@ -102,6 +105,11 @@ def test_source_refuses_a_package_path_that_leads_out_of_it(
         ({"latents": {**LATENTS, "window_overlap": 20}}, "window_overlap is 20; .* from 0 to 19"),
         ({"latents": {**LATENTS, "extra": 1}}, "TypeError: .*'extra'"),
         ({"name": 5}, "name is 5; it must be a text"),
+        ({"limits": {**LIMITS, "fps": 8}}, "limits: fps is 8; it must be an object with a range"),
+        (
+            {"limits": {**LIMITS, "height": {"low": 1, "high": 10**6, "default": 9}}},
+            "limits: height: high is 1000000; it must be a whole number from 1 to 8192",
+        ),
     ],
 )
 def test_spec_names_what_is_wrong_in_the_index(own_checkpoint: Path, entries, message) -> None:
@@ -121,6 +129,16 @@ def test_check_refuses_weights_of_our_own_that_do_not_fit(own_checkpoint: Path, 
     for refuses in (family.check, family.build):
         with pytest.raises(ValueError, match=message):
             refuses(stage)
+
+
+def test_check_refuses_weights_of_our_own_that_are_no_numbers(own_checkpoint: Path) -> None:
+    path = own_checkpoint / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    key = min(weights)
+    weights[key].view(-1)[0] = float("nan")
+    save_file(weights, path)
+    with pytest.raises(ValueError, match=f"{path}: 1 weights hold NaN or infinity: {key}"):
+        family_of(Checkpoint.open(own_checkpoint)).check("vae_decoder")
 
 
 def test_spec_fails_when_a_limit_is_missing(own_checkpoint: Path) -> None:

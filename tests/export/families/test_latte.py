@@ -179,6 +179,12 @@ def test_family_refuses_another_length(tiny_latte):
         ("transformer/config", {"video_length": 5000}, "video_length is 5000; .* from 1 to 128"),
         ("transformer/config", {"num_layers": 10**6}, "num_layers is 1000000; the limit is 256"),
         ("transformer/config", {"in_channels": 8}, "in_channels is 8; it must be 4"),
+        (
+            "transformer/config",
+            {"sample_size": 128, "num_attention_heads": 128, "attention_head_dim": 128},
+            "sample_size is 128; it must be smaller: its positions have 16384 values each",
+        ),
+        ("vae/config", {"scaling_factor": None}, "scaling_factor is None; it must be a number ab"),
         ("vae/config", {"block_out_channels": [8] * 9}, "block_out_channels has 9 entries; the l"),
     ],
 )

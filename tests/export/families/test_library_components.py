@@ -16,6 +16,7 @@ from reelserve.export.families.library_components import (
     MissingLibraryError,
     component_settings,
 )
+from reelserve.export.stages import Target
 from reelserve.pipeline.checkpoint_files import CheckpointFileError
 from reelserve.tools.tiny_checkpoints import LTX_PROFILE
 
@@ -79,7 +80,7 @@ def test_check_refuses_weights_that_are_missing_left_over_or_of_another_shape(ow
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_build_refuses_weights_that_are_no_numbers(own_ltx, stage, value):
+def test_check_and_build_refuse_weights_that_are_no_numbers(own_ltx, stage, value):
     path = own_ltx / STAGES[stage]
     key = max(load_file(path), key=lambda name: (name.startswith("decoder."), name))
 
@@ -88,8 +89,19 @@ def test_build_refuses_weights_that_are_no_numbers(own_ltx, stage, value):
         return weights
 
     rewrite(path, broken)
-    with pytest.raises(CheckpointFileError, match=f"{path}: . weights hold NaN or inf.*{key}"):
-        ltx(own_ltx).build(stage)
+    for refuses in (ltx(own_ltx).check, ltx(own_ltx).build):
+        with pytest.raises(CheckpointFileError, match=f"{path}: . weights hold NaN or inf.*{key}"):
+            refuses(stage)
+
+
+def test_build_refuses_weights_that_overflow_in_its_precision(own_ltx):
+    rewrite(
+        own_ltx / LTX_WEIGHTS, lambda all_: {**all_, "proj_in.bias": all_["proj_in.bias"] + 1e6}
+    )
+    ltx(own_ltx).check("denoiser")
+    ltx(own_ltx).build("denoiser")
+    with pytest.raises(CheckpointFileError, match=r"1 weights hold NaN or infinity: proj_in\.bias"):
+        ltx(own_ltx).build("denoiser", Target("fp16"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -163,7 +175,14 @@ def test_spec_names_the_config_that_cannot_be_read(own_ltx, component, content, 
         ("vae", "layers_per_block", [10**6], "layers_per_block is 1000000; the limit is 256"),
         ("vae", "block_out_channels", [8] * 10**4, "block_out_channels has 10000 entries; the"),
         ("vae", "spatio_temporal_scaling", True, "scaling is True; it must be a list of bool"),
+        ("vae", "scaling_factor", None, "scaling_factor is None; it must be a number above 0"),
         ("vae", "patch_size", "4", "patch_size is '4'; it must be a whole number from 1 to 64"),
+        (
+            "text_encoder",
+            "attn_implementation",
+            "someone/kernel",
+            "attn_implementation is 'someone/kernel'; code that a checkpoint names is not fetc",
+        ),
         ("text_encoder", "model_type", "umt5", "model_type is 'umt5'; it must be 't5'"),
         (
             "transformer",

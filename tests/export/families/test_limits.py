@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from reelserve.export.families.limits import LARGEST, limits_with
+from reelserve.export.families.limits import LARGEST, ProfileError, limits_with
 from reelserve.export.families.registry import limits_of
 from reelserve.pipeline.checkpoint import IntRange, RequestLimits
 
@@ -49,5 +49,5 @@ def test_every_limit_has_a_bound() -> None:
     ],
 )
 def test_limits_with_names_field_value_and_limit(profile, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^profile: {message}"):
+    with pytest.raises(ProfileError, match=f"^{message}"):
         limits_with(LIMITS, profile)

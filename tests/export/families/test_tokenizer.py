@@ -78,6 +78,15 @@ def test_code_of_a_checkpoint_never_runs(folder, pieces):
     assert not (folder / "ran").exists()
 
 
+def test_vocabulary_of_another_folder_is_not_read(folder, pieces, tmp_path):
+    other = tmp_path / "other.model"
+    other.write_bytes(b"no model")
+    names = {"vocab_file": str(other), "tokenizer_file": "../other.json"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    ids = Tokenizer.from_str(tokenizer_json(checkpoint(folder)).decode()).encode("a red star").ids
+    assert ids == [*pieces.encode("a red star"), 1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
