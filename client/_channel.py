@@ -147,6 +147,8 @@ def channel_arguments(target: str) -> list[tuple[str, int]]:
         # A clip is larger than gRPC's default of 4 MiB.
         ("grpc.max_send_message_length", UNLIMITED),
         ("grpc.max_receive_message_length", UNLIMITED),
+        # A connection of its own: channels that share one share its end, too, by a fork or a cut.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if _is_loopback(target):
         # gRPC takes https_proxy for this machine's own addresses too, unless no_proxy lists them.

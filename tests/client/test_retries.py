@@ -187,7 +187,7 @@ def test_a_stream_that_is_closed_during_the_wait_sends_nothing_more(fake_triton)
     fake_triton.refusals = [FULL]
     with Client(fake_triton.url) as client:
         stream = client.stream("a circle", max_retries=5)
-        stream._pause = lambda seconds: stream.close()
+        client._pause = lambda seconds: stream.close()
         assert list(stream) == []
     assert len(fake_triton.requests) == 1
 
