@@ -21,6 +21,7 @@ from reelserve.tools.faults.deaths import deaths
 from reelserve.tools.faults.drain import drains
 from reelserve.tools.faults.fault import Fault, Trial, write_fault
 from reelserve.tools.faults.fuzz import fuzz
+from reelserve.tools.faults.links import SILENT_S, links
 from reelserve.tools.faults.neighbours import neighbours
 from reelserve.tools.faults.overload import overloads
 from reelserve.tools.faults.same_bytes import same_bytes
@@ -70,6 +71,7 @@ def all_trials(arguments: argparse.Namespace) -> list[Trial]:
         *damages(),
         *storms(arguments.deadlines, arguments.cancels),
         *overloads(),
+        *links(SILENT_S),
         *neighbours(),
         same_bytes(arguments.clips),
         fuzz(arguments.calls),
