@@ -73,7 +73,12 @@ class _Call(Generic[PauseT, LinkT]):
     def _begin(self) -> None:
         timeout_s = self._retries.remaining_s()
         self._call, self._link = self._client._send(self._request, timeout_s, events=self._events)
+        self._listen()
+        # Last, so that whoever is interrupted before has nothing to end.
         self._ended = False
+
+    def _listen(self) -> None:
+        """Gets ready to wait for messages of the call."""
 
     def _read(self, response: Any) -> Event | None:
         event = read_event(response, self._client.url)
@@ -134,8 +139,7 @@ class Stream(_Call[None, Any]):
             self._cancel()
             raise
 
-    def _begin(self) -> None:
-        super()._begin()
+    def _listen(self) -> None:
         client, link = self._client, self._link
         self._watch = Watch(self._call, lambda: client._lives(link))
 

@@ -21,6 +21,8 @@ from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ENGINE_STAGES, ParityError, StageParity, gives_frames
 from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import DTYPES
+from reelserve.pipeline.atomic_file import write_file
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import provenance
 
 EXIT_OK = 0
@@ -182,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"the only {text}")
     parser.add_argument("--force", action="store_true", help="export what is up to date, too")
     parser.add_argument(
-        "--parity-report", type=Path, help="JSON file to write the errors against torch to"
+        "--parity-report", type=output_file, help="JSON file to write the errors against torch to"
     )
     return parser
 
@@ -223,5 +225,4 @@ def _write_report(path: Path, result: ExportResult, engine: Engine) -> None:
         "versions": engine.versions(),
         **provenance(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_file(path, json.dumps(report, indent=2) + "\n")

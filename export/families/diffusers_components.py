@@ -15,6 +15,7 @@ from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.export.stages import CPU_FP32, ExportStage, StageSource, Target
 from reelserve.pipeline.checkpoint import FloatRange, IntRange, RequestLimits
 from reelserve.pipeline.ddim import BetaSchedule, DDIMSpec, Prediction, TimestepSpacing
+from reelserve.pipeline.extras import install_advice
 from reelserve.pipeline.request import check_float, check_int
 from reelserve.pipeline.scheduler import DynamicShift, FlowMatchSpec
 
@@ -67,7 +68,7 @@ def load_library_component(
         module = __import__(library)
     except ModuleNotFoundError:
         raise MissingLibraryError(
-            f"{library} is not installed; it comes with `pip install 'reelserve[families]'`"
+            f"{library} is not installed; it comes with {install_advice(library, 'families')}"
         ) from None
     # The export has a bar of its own.
     module.utils.logging.disable_progress_bar()

@@ -22,7 +22,7 @@ from reelserve.client import (
     _retries,
 )
 from reelserve.client._exceptions import error_from_status
-from reelserve.client._retries import Retries
+from reelserve.client._retries import MAX_BACKOFF_S, Retries
 from tests.client.conftest import MP4, event
 
 FULL = "12 requests are in flight, as many as the limit; retry after 0 s"
@@ -181,6 +181,12 @@ def test_closing_the_async_client_ends_the_wait(fake_triton):
     with pytest.raises(RequestCancelledError, match="the client is closed"):
         asyncio.run(one())
     assert len(fake_triton.requests) == 1
+
+
+def test_waits_stay_finite_after_thousands_of_retries():
+    retries, refusal = Retries(5000, 1e9), UnavailableError("full")
+    refusal.retry_after_s = 0.0
+    assert all(retries.next_wait_s(refusal) <= MAX_BACKOFF_S for _ in range(5000))
 
 
 def test_a_stream_that_is_closed_during_the_wait_sends_nothing_more(fake_triton):

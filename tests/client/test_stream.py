@@ -100,6 +100,18 @@ def test_stream_cancels_the_request_when_it_is_left(fake_triton, leave):
     kept.clear()
 
 
+def test_stream_that_is_interrupted_when_it_begins_leaves_no_trace(fake_triton, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with Client(fake_triton.url) as client:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("reelserve.client._stream.Watch", interrupt)
+            client.stream("a circle")
+        # Warnings of exceptions that nobody could catch are errors here.
+        gc.collect()
+
+
 def test_stream_goes_on_after_single_events(fake_triton):
     fake_triton.events = EVENTS
     with Client(fake_triton.url) as client, client.stream("a circle") as stream:

@@ -42,7 +42,7 @@ def test_load_component_says_what_to_install_when_the_library_is_missing(
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text("{}")
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
-    with pytest.raises(MissingLibraryError, match=r"pip install 'reelserve\[families\]'"):
+    with pytest.raises(MissingLibraryError, match=r"pip install nowhere"):
         load_library_component(checkpoint, "vae", "nowhere", "AutoencoderKL")
 
 
