@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +13,23 @@ from tritonclient.grpc import service_pb2_grpc
 
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
 from reelserve.client._capabilities import Capabilities, capabilities_call
-from reelserve.client._exceptions import ReelserveError
+from reelserve.client._exceptions import ReelserveError, RequestCancelledError
 from reelserve.client._messages import (
     AnswerT,
     UnaryCall,
-    clip_call,
     model_ready_call,
+    server_live_call,
     server_ready_call,
 )
 from reelserve.client._options import ClipRequest, clip_request, takes_options
+from reelserve.client._silence import ANSWER_WITHIN_S, UNANSWERED
 from reelserve.client._statistics import StageStatistics, statistics_call
 from reelserve.client._stream import AsyncStream
 from reelserve.client._video import Video
+
+_used_by: int | None = None
+"""Process in which gRPC's asyncio was first used. In a process forked from it every call waits for
+a thread that is not there."""
 
 
 @dataclass
@@ -64,32 +70,20 @@ class AsyncClient(BaseClient):
         Raises:
             ReelserveError: One of its other subclasses, see there.
         """
-        retries = self._retries(request)
-        while True:
-            timeout_s = retries.remaining_s()
-            try:
-                return await self._ask(clip_call(self.model, request.tensors, timeout_s), timeout_s)
-            except ReelserveError as error:
-                await self._pause(retries.next_wait_s(error))
+        video = None
+        async with AsyncStream(self, request, events=False) as stream:
+            async for event in stream:
+                video = event.video
+        return self._clip(video)
 
     @takes_options(clip_request)
     def stream(self, request: ClipRequest) -> AsyncStream:
         """Draws a clip and tells how far it is; the last event holds it.
 
-        `async for event in client.stream("a red circle"): …`. Closing the stream, cancelling its
-        task, or leaving the last reference to it, cancels the request; errors of the server come
-        with the events.
+        `async for event in client.stream("a red circle"): …`. Leaving the loop, cancelling its
+        task or closing the stream cancels the request; errors of the server come with the events.
         """
-
-        def send(timeout_s: float) -> Any:
-            return self._link().stub.ModelStreamInfer(
-                iter([self._stream_message(request, timeout_s)]),
-                timeout=timeout_s,
-                metadata=self._connection.metadata,
-            )
-
-        retries = self._retries(request)
-        return AsyncStream(send, retries, self.url, self._failure, self._pause, self._interruption)
+        return AsyncStream(self, request)
 
     async def is_ready(self) -> bool:
         """Whether the server answers and serves the model.
@@ -133,11 +127,16 @@ class AsyncClient(BaseClient):
                 asyncio.run_coroutine_threadsafe(link.close(), loop)
         self._links.clear()
 
-    async def _ask(self, call: UnaryCall[AnswerT], timeout_s: float = STATUS_TIMEOUT_S) -> AnswerT:
-        send = getattr(self._link().stub, call.method)
+    async def _ask(self, call: UnaryCall[AnswerT]) -> AnswerT:
+        link = self._link()
+        send = getattr(link.stub, call.method)
         try:
-            answer = await send(call.message, timeout=timeout_s, metadata=self._connection.metadata)
+            answer = await send(
+                call.message, timeout=STATUS_TIMEOUT_S, metadata=self._connection.metadata
+            )
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._drop(link)
             raise self._failure(error) from None
         except asyncio.CancelledError as error:
             raise self._interruption(error) from None
@@ -150,9 +149,38 @@ class AsyncClient(BaseClient):
         by_task = getattr(task, "cancelling", int)() > 0
         return self._closed_error() if self._closed and not by_task else error
 
+    def _send(self, request: ClipRequest, timeout_s: float, *, events: bool) -> tuple[Any, _Link]:
+        link = self._link()
+        return self._stream_call(link, request, timeout_s, events), link
+
+    async def _lives(self, link: _Link) -> bool:
+        """Whether the server answers on a connection."""
+        try:
+            await link.stub.ServerLive(
+                server_live_call().message,
+                timeout=ANSWER_WITHIN_S,
+                metadata=self._connection.metadata,
+            )
+        except grpc.RpcError as error:
+            return error.code() not in UNANSWERED
+        return True
+
+    def _drop(self, link: _Link) -> None:
+        """Uses a connection for no further call; those that are on it go on."""
+        for loop in [loop for loop, one in self._links.items() if one is link]:
+            del self._links[loop]
+
     def _link(self) -> _Link:
         """The connection of the running loop."""
+        global _used_by
         self._check_open()
+        if _used_by not in (None, os.getpid()):
+            raise RequestCancelledError(
+                f"{self.url}: process {_used_by}, which this one was forked from, has used an "
+                "AsyncClient, and gRPC's asyncio does not survive a fork; start processes by "
+                "spawn, or use Client"
+            )
+        _used_by = os.getpid()
         running = asyncio.get_running_loop()
         if running not in self._links:
             for loop in [loop for loop in self._links if loop.is_closed()]:

@@ -26,6 +26,7 @@ from reelserve.client._options import (
     check_timeout_s,
 )
 from reelserve.client._retries import Retries
+from reelserve.client._video import Video
 from reelserve.pipeline.contract import PUBLIC_MODEL
 
 DEFAULT_URL = "localhost:8001"
@@ -100,8 +101,18 @@ class BaseClient(ABC):
             self.timeout_s if timeout_s is None else timeout_s,
         )
 
-    def _stream_message(self, request: ClipRequest, timeout_s: float) -> Any:
-        return infer_request(self.model, request.tensors, timeout_s, progress=True)
+    def _stream_call(self, link: Any, request: ClipRequest, timeout_s: float, events: bool) -> Any:
+        """A stream that asks for a clip, on a connection; its other direction ends at once."""
+        message = infer_request(self.model, request.tensors, timeout_s, events=events)
+        return link.stub.ModelStreamInfer(
+            iter([message]), timeout=timeout_s, metadata=self._connection.metadata
+        )
+
+    def _clip(self, video: Video | None) -> Video:
+        """The clip that the last event of a stream held."""
+        if video is None:
+            raise described(InternalError, "the stream ended without a clip", self.url)
+        return video
 
     def _read(self, call: UnaryCall[AnswerT], answer: Any) -> AnswerT:
         try:

@@ -20,6 +20,8 @@ DEFAULT_PORTS = {"https": 443}
 """Other schemes name no port of their own that a server would listen on."""
 ADDRESS = "it must be host:port, grpc://host:port, grpcs://host:port or https://host[:port]"
 MAX_PORT = 65535
+MAX_HOST_CHARACTERS = 253
+"""Of a name in DNS."""
 HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 VISIBLE = re.compile(r"[\x20-\x7e]+")
@@ -53,6 +55,10 @@ class TlsOptions:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            file = getattr(self, name)
+            if file is not None and not isinstance(file, (str, os.PathLike)):
+                raise InvalidArgumentError(f"{name} is {file!r}; it must be the path of a PEM file")
         if (self.cert_file is None) != (self.key_file is None):
             given, missing = ("cert_file", "key_file")
             if self.cert_file is None:
@@ -147,6 +153,8 @@ def channel_arguments(target: str) -> list[tuple[str, int]]:
         # A clip is larger than gRPC's default of 4 MiB.
         ("grpc.max_send_message_length", UNLIMITED),
         ("grpc.max_receive_message_length", UNLIMITED),
+        # A connection of its own: channels that share one share its end, too, by a fork or a cut.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if _is_loopback(target):
         # gRPC takes https_proxy for this machine's own addresses too, unless no_proxy lists them.
@@ -206,7 +214,7 @@ def _is_host(host: Any) -> bool:
         except ValueError:
             return False
         return True
-    return HOST.fullmatch(host) is not None
+    return len(host) <= MAX_HOST_CHARACTERS and HOST.fullmatch(host) is not None
 
 
 def _is_loopback(target: str) -> bool:
@@ -250,9 +258,11 @@ def _metadata(headers: Mapping[str, str] | None, api_key: str | None) -> Metadat
 def _read(name: str, file: str | os.PathLike[str]) -> bytes:
     try:
         return Path(file).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # `ValueError` is what a null character gives.
+        reason = getattr(error, "strerror", None) or error
         raise InvalidArgumentError(
-            f"{name} is {os.fspath(file)!r}, which cannot be read: {error.strerror}"
+            f"{name} is {os.fspath(file)!r}, which cannot be read: {reason}"
         ) from None
 
 

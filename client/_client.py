@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -14,25 +17,56 @@ from reelserve.client._exceptions import ReelserveError
 from reelserve.client._messages import (
     AnswerT,
     UnaryCall,
-    clip_call,
     model_ready_call,
+    server_live_call,
     server_ready_call,
 )
 from reelserve.client._options import ClipRequest, clip_request, takes_options
+from reelserve.client._silence import ANSWER_WITHIN_S, UNANSWERED
 from reelserve.client._statistics import StageStatistics, statistics_call
 from reelserve.client._stream import Stream
 from reelserve.client._video import Video
 
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+_of_parent: list[_Link] = []
+"""Connections of the process that this one was forked from. They are kept: closing one would wait
+for threads that are not here."""
+
+
+@dataclass(eq=False)
+class _Link:
+    """A connection.
+
+    Args:
+        channel: Its gRPC channel.
+    """
+
+    channel: Any
+
+    def __post_init__(self) -> None:
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
 
 class Client(BaseClient):
-    """A connection to a server; a context manager. Threads may share it."""
+    """A connection to a server; a context manager.
+
+    Threads may share it. In a process that is forked it connects anew; streams stay with the
+    process that began them.
+    """
 
     def _prepare(self) -> None:
         self._closed = threading.Event()
+        self._link: _Link | None = None
+        self._after_fork()
+        _clients.add(self)
+
+    def _after_fork(self) -> None:
+        """Begins without a connection, and with a lock that no thread of the parent holds."""
         # A call that starts on a channel that is just being closed ends the process.
         self._starting = threading.Lock()
-        self._channel = self._connection.open(grpc)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        if self._link is not None:
+            _of_parent.append(self._link)
+        self._link = None
 
     @takes_options(clip_request)
     def generate(self, request: ClipRequest) -> Video:
@@ -41,32 +75,20 @@ class Client(BaseClient):
         Raises:
             ReelserveError: One of its other subclasses, see there.
         """
-        retries = self._retries(request)
-        while True:
-            timeout_s = retries.remaining_s()
-            try:
-                return self._ask(clip_call(self.model, request.tensors, timeout_s), timeout_s)
-            except ReelserveError as error:
-                self._pause(retries.next_wait_s(error))
+        video = None
+        with Stream(self, request, events=False) as stream:
+            for event in stream:
+                video = event.video
+        return self._clip(video)
 
     @takes_options(clip_request)
     def stream(self, request: ClipRequest) -> Stream:
         """Draws a clip and tells how far it is; the last event holds it.
 
-        `for event in client.stream("a red circle"): …`. Closing the stream, or leaving the last
-        reference to it, cancels the request; errors of the server come with the events.
+        `for event in client.stream("a red circle"): …`. Leaving the loop, or closing the stream,
+        cancels the request; errors of the server come with the events.
         """
-
-        def send(timeout_s: float) -> Any:
-            with self._starting:
-                self._check_open()
-                return self._stub.ModelStreamInfer(
-                    iter([self._stream_message(request, timeout_s)]),
-                    timeout=timeout_s,
-                    metadata=self._connection.metadata,
-                )
-
-        return Stream(send, self._retries(request), self.url, self._failure, self._pause)
+        return Stream(self, request)
 
     def is_ready(self) -> bool:
         """Whether the server answers and serves the model.
@@ -101,20 +123,62 @@ class Client(BaseClient):
         """Closes the connection; requests in flight are cancelled."""
         with self._starting:
             self._closed.set()
-            self._channel.close()
+            if self._link is not None:
+                self._link.channel.close()
 
-    def _ask(self, call: UnaryCall[AnswerT], timeout_s: float = STATUS_TIMEOUT_S) -> AnswerT:
-        self._check_open()
-        send = getattr(self._stub, call.method)
+    def _ask(self, call: UnaryCall[AnswerT]) -> AnswerT:
+        link = self._open_link()
+        send = getattr(link.stub, call.method)
         try:
-            answer = send(call.message, timeout=timeout_s, metadata=self._connection.metadata)
+            answer = send(
+                call.message, timeout=STATUS_TIMEOUT_S, metadata=self._connection.metadata
+            )
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._drop(link)
             raise self._failure(error) from None
         except ValueError:
             # gRPC's own, where the channel was closed meanwhile.
             self._check_open()
             raise
         return self._read(call, answer)
+
+    def _send(self, request: ClipRequest, timeout_s: float, *, events: bool) -> tuple[Any, _Link]:
+        with self._starting:
+            link = self._connected()
+            return self._stream_call(link, request, timeout_s, events), link
+
+    def _lives(self, link: _Link) -> bool:
+        """Whether the server answers on a connection."""
+        try:
+            link.stub.ServerLive(
+                server_live_call().message,
+                timeout=ANSWER_WITHIN_S,
+                metadata=self._connection.metadata,
+            )
+        except grpc.RpcError as error:
+            return error.code() not in UNANSWERED
+        except ValueError:
+            # Closed meanwhile, which ends the stream, too.
+            return True
+        return True
+
+    def _drop(self, link: _Link) -> None:
+        """Uses a connection for no further call; those that are on it go on."""
+        with self._starting:
+            if self._link is link:
+                self._link = None
+
+    def _open_link(self) -> _Link:
+        with self._starting:
+            return self._connected()
+
+    def _connected(self) -> _Link:
+        """The connection, made where there is none; the lock is held."""
+        self._check_open()
+        if self._link is None:
+            self._link = _Link(self._connection.open(grpc))
+        return self._link
 
     def _is_closed(self) -> bool:
         return self._closed.is_set()
@@ -129,3 +193,11 @@ class Client(BaseClient):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _forked() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_forked)

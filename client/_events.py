@@ -13,6 +13,8 @@ from reelserve.client._messages import read_video, texts
 from reelserve.client._video import Video
 from reelserve.pipeline import contract
 
+LAST_STAGE = contract.ENSEMBLE_STAGES[-1]
+
 EventKind = Literal["stage", "step", "preview", "waiting", "clip"]
 
 
@@ -55,10 +57,18 @@ def read_event(response: service_pb2.ModelStreamInferResponse, url: str) -> Even
         raise error_from_text(response.error_message, url)
     try:
         outputs = texts(response.infer_response)
-        return _event(outputs) if contract.EVENT.name in outputs else None
+        if contract.EVENT.name in outputs:
+            return _event(outputs)
+        # The clip of a Triton without reelserve's front end.
+        return _bare_clip(read_video(outputs)) if outputs else None
     except (ValueError, TypeError) as problem:
         error: ReelserveError = described(InternalError, f"an event: {problem}", url)
     raise error
+
+
+def _bare_clip(video: Video) -> Event:
+    seconds = video.info.seconds.get("total", 0.0)
+    return Event("clip", LAST_STAGE, seconds, 0.0, None, None, None, video)
 
 
 def _event(outputs: dict[str, bytes]) -> Event | None:
@@ -68,5 +78,5 @@ def _event(outputs: dict[str, bytes]) -> Event | None:
     if raw.get("kind") not in get_args(EventKind):
         return None
     told = {field.name: raw[field.name] for field in fields(Event) if field.name in raw}
-    video = read_video(outputs) if contract.VIDEO.name in outputs else None
+    video = read_video(outputs) if raw["kind"] == "clip" else None
     return Event(**{**told, "preview": outputs.get(contract.PREVIEW.name), "video": video})

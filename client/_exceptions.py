@@ -112,10 +112,26 @@ _TRANSPORT_FAILURES = (
     "socket closed",
     "broken pipe",
     "goaway",
+    "too many pings",
     "trying to connect an http1.x server",
 )
 """gRPC reports a missing server with the status that a full queue has, UNAVAILABLE. These are
 its own words in that case; Triton uses none of them."""
+
+_CUT_WORDS = re.compile(r"http2 header with status: 50[234]|received rst_stream|stream removed")
+"""gRPC's own words where something between here and the server ended a call."""
+_CUT = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+"""Statuses that gRPC gives such a call."""
+_CUT_ADVICE = (
+    "see the network, and where a proxy is before the server, whether it reaches it and how long "
+    "it waits for an answer; then send the request again"
+)
 
 _TLS_FAILURES = ("handshake", "certificate", "hostname verification")
 """gRPC's own words where the two sides do not agree on TLS."""
@@ -149,6 +165,8 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
         kind = NotReadyError
     elif _TOO_LARGE in text:
         kind = InvalidArgumentError
+    elif status in _CUT and _CUT_WORDS.search(text):
+        return described(NoServerError, details, url, _CUT_ADVICE)
     elif status is grpc.StatusCode.UNAVAILABLE and any(
         words in text for words in _TRANSPORT_FAILURES
     ):

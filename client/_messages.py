@@ -37,7 +37,7 @@ class UnaryCall(Generic[AnswerT]):
 
 
 def infer_request(
-    model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float, *, progress: bool = False
+    model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float, *, events: bool
 ) -> service_pb2.ModelInferRequest:
     """The message that asks for a clip.
 
@@ -45,12 +45,11 @@ def infer_request(
         model: Model that is asked.
         tensors: Inputs by name.
         timeout_s: Told to the server, which gives up what cannot be ready by then.
-        progress: Whether events are told on the way; in a stream only.
+        events: Whether events are told on the way, or only that the server lives.
     """
     request = service_pb2.ModelInferRequest(model_name=model)
     request.parameters["timeout"].int64_param = int(timeout_s * MICROSECONDS_PER_SECOND)
-    if progress:
-        request.parameters[contract.PROGRESS].bool_param = True
+    request.parameters[contract.PROGRESS if events else contract.HEARTBEAT].bool_param = True
     for name, tensor in tensors.items():
         datatype = np_to_triton_dtype(tensor.dtype)
         request.inputs.add(name=name, datatype=datatype, shape=tensor.shape)
@@ -59,12 +58,11 @@ def infer_request(
     return request
 
 
-def clip_call(
-    model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float
-) -> UnaryCall[Video]:
-    """Asks for a clip and nothing on the way."""
-    message = infer_request(model, tensors, timeout_s)
-    return UnaryCall("ModelInfer", message, lambda answer: read_video(texts(answer)))
+def server_live_call() -> UnaryCall[bool]:
+    """Asks whether the server lives."""
+    return UnaryCall(
+        "ServerLive", service_pb2.ServerLiveRequest(), lambda answer: bool(answer.live)
+    )
 
 
 def server_ready_call() -> UnaryCall[bool]:

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from reelserve.client._exceptions import InvalidArgumentError
 from reelserve.pipeline import contract
+from reelserve.pipeline.request import check_seed
 
 MAX_TIMEOUT_S = 1e9
 """Some thirty years: what gRPC's clocks can still count."""
+
+MAX_SHOWN_BITS = 256
+"""Longest number that an error repeats in full."""
 
 Integer = int | np.integer[Any]
 Real = float | np.floating[Any] | np.integer[Any]
@@ -232,7 +236,7 @@ def _tensor(spec: contract.TensorSpec, value: Any) -> NDArray[Any]:
     if dtype is np.object_:
         return np.array([_utf8(spec.name, value)], np.object_)
     if issubclass(dtype, np.integer):
-        return np.array([_integer(spec.name, value, np.iinfo(dtype))], dtype)
+        return np.array([_integer(spec, value, np.iinfo(dtype))], dtype)
     if not _is_real(value):
         raise InvalidArgumentError(f"{spec.name} is {_shown(value)}; it must be a number")
     return np.array([_float32(value)], dtype)
@@ -258,14 +262,26 @@ def _utf8(field: str, value: Any) -> bytes:
         ) from None
 
 
-def _integer(field: str, value: Any, limits: np.iinfo[Any]) -> int:
+def _integer(spec: contract.TensorSpec, value: Any, held: np.iinfo[Any]) -> int:
+    field = spec.name
     if not _is_whole(value):
         raise InvalidArgumentError(f"{field} is {_shown(value)}; it must be a whole number")
-    if not limits.min <= value <= limits.max:
+    if spec is contract.SEED and int(value).bit_length() <= MAX_SHOWN_BITS:
+        return _seed(value)
+    if not held.min <= value <= held.max:
+        # The limits are those of a checkpoint, which the server knows.
         raise InvalidArgumentError(
-            f"{field} is {value}; the limits are {limits.min} to {limits.max}"
+            f"{field} is {_shown(value)}, which {spec.dtype} does not hold; `capabilities()` tells "
+            "the limits"
         )
     return int(value)
+
+
+def _seed(value: Any) -> int:
+    try:
+        return check_seed(value)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from None
 
 
 def _is_whole(value: Any) -> bool:
@@ -278,5 +294,9 @@ def _is_real(value: Any) -> bool:
 
 def _shown(value: Any, most: int = 60) -> str:
     """A caller's value in an error: no book, and NumPy's scalars as plain numbers."""
-    text = str(value) if isinstance(value, np.generic) else repr(value)
+    try:
+        text = str(value) if isinstance(value, np.generic) else repr(value)
+    except ValueError:
+        # Python writes no number of thousands of digits.
+        return f"a number of {int(value).bit_length()} bits"
     return text if len(text) <= most else text[:most] + "…"

@@ -14,6 +14,8 @@ from reelserve.client._exceptions import ReelserveError, UnavailableError
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
+MOST_DOUBLINGS = 10
+"""More than reach `MAX_BACKOFF_S`; after a thousand of them a float overflows."""
 
 
 class Retries:
@@ -52,7 +54,7 @@ class Retries:
         asked_s = error.retry_after_s if isinstance(error, UnavailableError) else None
         if asked_s is None or not self._left:
             raise error from None
-        backoff_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**self._taken)
+        backoff_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._taken, MOST_DOUBLINGS))
         wait_s = asked_s + random.uniform(0.0, backoff_s)
         if time.monotonic() + wait_s >= self._deadline:
             raise error from None

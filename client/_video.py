@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from reelserve.client import _media
 from reelserve.client._exceptions import InvalidArgumentError
-from reelserve.client._files import is_special, own_descriptor, write_output
+from reelserve.pipeline.atomic_file import write_file
+from reelserve.pipeline.output_place import is_special, own_descriptor
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Video:
             OSError: If the file cannot be written.
         """
         target = Path(path)
-        write_output(target, ENCODERS[output_suffix(target)](self))
+        write_file(target, ENCODERS[output_suffix(target)](self))
         return target
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import reelserve
+from reelserve.pipeline.extras import install_advice
 
 COMMAND_GROUP = "reelserve.commands"
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -88,4 +89,5 @@ def _summary(entry: metadata.EntryPoint) -> str:
 
 def _missing_module_advice(error: ModuleNotFoundError, entry: metadata.EntryPoint) -> str:
     room = entry.module.split(".")[1]
-    return f"{error.name} is not installed; it comes with `pip install 'reelserve[{room}]'`"
+    advice = install_advice(error.name or "", room)
+    return f"{error.name} is not installed; it comes with {advice}"

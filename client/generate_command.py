@@ -17,13 +17,6 @@ from rich.table import Table
 from reelserve.client._base import DEFAULT_TIMEOUT_S
 from reelserve.client._client import Client
 from reelserve.client._exceptions import ReelserveError
-from reelserve.client._files import (
-    check_output,
-    is_special,
-    own_descriptor,
-    write_descriptor,
-    write_output,
-)
 from reelserve.client._options import MAX_TIMEOUT_S, GenerateOptions
 from reelserve.client._video import Video, check_format
 from reelserve.client.argument_types import real_number, whole_number
@@ -36,7 +29,9 @@ from reelserve.client.prompts import (
     prompts_in,
     read_prompt,
 )
-from reelserve.pipeline.request import PRIORITIES
+from reelserve.pipeline.atomic_file import write_descriptor, write_file
+from reelserve.pipeline.output_place import check_output, is_special, own_descriptor
+from reelserve.pipeline.request import MAX_SEED, PRIORITIES, check_seed
 
 STANDARD_OUTPUT = Path("-")
 STDOUT = 1
@@ -79,10 +74,20 @@ def run(argv: list[str]) -> int:
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the optional fields of a request; limits and defaults are the server's."""
-    add = parser.add_argument
+    """Adds the optional fields of a request."""
+    group = parser.add_argument_group(
+        "request",
+        "limits and defaults are those of the served checkpoint; a value outside is refused with "
+        "its limits",
+    )
+    add = group.add_argument
     add("--negative-prompt", metavar="TEXT", help="what the clip should not show")
-    add("--seed", type=int, metavar="N", help="the same seed gives the same clip")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help=f"the same seed gives the same clip; 0 to {MAX_SEED}",
+    )
     add(
         "--steps",
         "--num-inference-steps",
@@ -157,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _jobs(arguments: argparse.Namespace) -> list[ClipJob]:
     prompts, count = _prompts(arguments), arguments.num_videos
+    if arguments.seed is not None:
+        for seed in (arguments.seed, arguments.seed + count - 1):
+            check_seed(seed)
     if not _is_several(arguments):
         return [ClipJob(prompts[0], arguments.seed, arguments.output)]
     output, total = arguments.output, len(prompts) * count
@@ -214,8 +222,7 @@ def _list_file(arguments: argparse.Namespace) -> Path | None:
 
 def _begin_list(file: Path | None) -> None:
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("")
+        write_file(file, "")
 
 
 def _done(client: Client, job: ClipJob, arguments: argparse.Namespace) -> bool:
@@ -255,7 +262,7 @@ def _preview_writer(path: Path | None) -> Callable[[bytes], object]:
     """Writes a first picture to a file; nothing without one."""
     if path is None:
         return lambda png: None
-    return lambda png: write_output(path, png)
+    return lambda png: write_file(path, png)
 
 
 def _report(video: Video, path: Path) -> None:

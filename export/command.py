@@ -22,7 +22,9 @@ from reelserve.export.families.limits import ProfileError
 from reelserve.export.parity import ENGINE_STAGES, ParityError, StageParity, gives_frames
 from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import DTYPES
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.pipeline.checkpoint_files import read_json_object
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import provenance
 from reelserve.runtimes.export_lock import LOCK_FILE, ExportLock, LockError
 from reelserve.runtimes.repository_files import verify_repository
@@ -212,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         help="export nothing; compare every file of the model repository with its export",
     )
     parser.add_argument(
-        "--parity-report", type=Path, help="JSON file to write the errors against torch to"
+        "--parity-report", type=output_file, help="JSON file to write the errors against torch to"
     )
     return parser
 
@@ -253,5 +255,4 @@ def _write_report(path: Path, result: ExportResult, engine: Engine) -> None:
         "versions": engine.versions(),
         **provenance(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_file(path, json.dumps(report, indent=2) + "\n")

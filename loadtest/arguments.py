@@ -17,6 +17,7 @@ from reelserve.loadtest.plan import (
     read_prompts,
 )
 from reelserve.loadtest.verdict import P95_S_RANGE, VIDEOS_PER_S_RANGE
+from reelserve.pipeline.output_place import output_file, output_folder
 
 DEFAULT_LEVELS = (1.0, 2.0, 4.0, 8.0)
 FORMER_NAMES = {
@@ -212,10 +213,15 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--output-dir",
-        type=Path,
-        default=Path("build/loadtest"),
+        type=output_folder("report.html", "sweep.png", "loadtest.json"),
+        default="build/loadtest",
         metavar="FOLDER",
         help="takes report.html, sweep.png, loadtest.json and CSV files (%(default)s)",
     )
-    add("--json", type=Path, metavar="FILE", help="takes the results too")
-    add("--plot", type=Path, metavar="FILE", help="takes the plot of the sweep too, a PNG file")
+    add("--json", type=output_file, metavar="FILE", help="takes the results too")
+    add(
+        "--plot",
+        type=output_file,
+        metavar="FILE",
+        help="takes the plot of the sweep too, PNG",
+    )

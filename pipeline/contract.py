@@ -83,6 +83,9 @@ REQUEST_INPUTS = (
 
 PROGRESS = "progress"
 """Request parameter of a stream: true asks for EVENT and PREVIEW on the way to the clip."""
+HEARTBEAT = "heartbeat"
+"""Request parameter of a stream: true asks for an EVENT every second and nothing else on the way.
+A caller that waits for the clip alone so knows that the link lives, and proxies see traffic."""
 CAPABILITIES = "reelserve_capabilities"
 """Parameter that the front end adds to the configuration of `PUBLIC_MODEL`: JSON with `checkpoint`,
 `engine` and `limits`."""

@@ -10,5 +10,4 @@ from reelserve.pipeline.atomic_file import write_file
 
 def write_json(path: Path, content: object) -> None:
     """Replaces a JSON file at once; its folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.training.evaluate import (
     default_sampler,
     held_out_prompts,
@@ -76,7 +77,7 @@ def main() -> None:
     denoiser.load_state_dict(average(old.state_dict(), new.state_dict(), best["new_share"]))
     save_component(denoiser, args.out)
     report = {"num_prompts": args.num_prompts, "rows": rows, "chosen": best["new_share"]}
-    (args.out / "average.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_file(args.out / "average.json", json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

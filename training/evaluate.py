@@ -21,6 +21,8 @@ from torch import Tensor
 from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component
 from reelserve.models.video_vae import VideoVAE
+from reelserve.pipeline.atomic_file import write_file
+from reelserve.pipeline.output_place import output_file
 from reelserve.training.captions import Caption, write_caption
 from reelserve.training.device_provenance import device_provenance
 from reelserve.training.pool import encode_captions
@@ -204,8 +206,8 @@ def main() -> None:
     """Writes the results file and the contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/bundled"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/evaluation.json"))
-    parser.add_argument("--sheet", type=Path, default=Path("docs/images/held_out.png"))
+    parser.add_argument("--out", type=output_file, default="docs/results/evaluation.json")
+    parser.add_argument("--sheet", type=output_file, default="docs/images/held_out.png")
     parser.add_argument("--num-prompts", type=int, default=1024)
     parser.add_argument("--sweep", type=int, default=0, help="prompts per grid point")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -232,10 +234,10 @@ def main() -> None:
 
 def _write(path: Path, results: dict[str, Any], device: str) -> None:
     log.info("%s", json.dumps(results))
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(path.read_text()) if path.is_file() else {}
     kept.pop("sweep", None)
-    path.write_text(json.dumps({**kept, **results, **device_provenance(device)}, indent=2) + "\n")
+    content = {**kept, **results, **device_provenance(device)}
+    write_file(path, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

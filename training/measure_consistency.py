@@ -21,6 +21,8 @@ from torch import Tensor
 from reelserve.models.frame_consistency import FrameConsistency
 from reelserve.models.loading import load_component
 from reelserve.models.video_vae import VideoVAE
+from reelserve.pipeline.atomic_file import write_file
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.quality import flicker_energy, psnr
 from reelserve.training.device_provenance import device_provenance
 from reelserve.training.sampling import decode_frames
@@ -97,7 +99,7 @@ def main() -> None:
     """Writes the entry into the results file, leaving the other entries."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/bundled"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/evaluation.json"))
+    parser.add_argument("--out", type=output_file, default="docs/results/evaluation.json")
     parser.add_argument("--num-clips", type=int, default=32)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -116,9 +118,8 @@ def main() -> None:
         log.info("background %d: %s", scenes.background[0], [round(v, 6) for v in rows[-1]])
     entry = {**summarise(rows), **device_provenance(args.device)}
     log.info("%s", json.dumps(entry))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    args.out.write_text(json.dumps({**results, ENTRY: entry}, indent=2) + "\n")
+    write_file(args.out, json.dumps({**results, ENTRY: entry}, indent=2) + "\n")
 
 
 def _clip(frames: Tensor) -> ClipFrames:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reelserve.pipeline.atomic_file import replaced_file
+from reelserve.pipeline.atomic_file import replaced_file, write_file
 from reelserve.training.ranks import Ranks
 
 SAVE_EVERY_S = 60.0
@@ -184,4 +184,4 @@ def write_settings(folder: Path, settings: Any, **more: object) -> None:
     """Writes the settings a component was trained with to `training.json` beside its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(settings), **more}, indent=2, default=str)
-    (folder / "training.json").write_text(text + "\n")
+    write_file(folder / "training.json", text + "\n")

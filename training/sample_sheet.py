@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from reelserve.pipeline.atomic_file import replaced_file
+
 _FRAMES_SHOWN = 8
 _ZOOM = 1.5
 _TITLE_PX = 16
@@ -37,4 +39,5 @@ def save_sample_sheet(path: Path, prompts: list[str], frames: Tensor) -> None:
         image = Image.fromarray(strip).resize((strip_w, strip_h), Image.Resampling.LANCZOS)
         sheet.paste(image, (left, top + _TITLE_PX))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with replaced_file(path) as partial:
+        sheet.save(partial, format="png")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.export.stages import ExportStage, Precision, Target
+from reelserve.pipeline.extras import install_advice
 
 __all__ = ["ENGINES", "Engine", "EngineError", "get_engine"]
 
@@ -110,7 +111,7 @@ def get_engine(name: str) -> Engine:
     except ModuleNotFoundError as error:
         raise EngineError(
             f"engine {name}: {error.name} is not installed; it comes with "
-            "`pip install 'reelserve[export]'`"
+            f"{install_advice(error.name or '', 'export')}"
         ) from None
     engine: Engine = getattr(found, factory)(*arguments)
     return engine

@@ -28,6 +28,7 @@ from reelserve.models.weight_files import (
     require_values,
 )
 from reelserve.pipeline.checkpoint_files import CheckpointFileError, one_line, read_json_object
+from reelserve.pipeline.extras import install_advice
 
 STEMS = {"diffusers": DIFFUSERS_STEM, "transformers": TRANSFORMERS_STEM}
 """Names of weights by the library that saves them."""
@@ -176,7 +177,7 @@ def _imported(library: str) -> ModuleType:
         return __import__(library)
     except ModuleNotFoundError:
         raise MissingLibraryError(
-            f"{library} is not installed; it comes with `pip install 'reelserve[families]'`"
+            f"{library} is not installed; it comes with {install_advice(library, 'families')}"
         ) from None
 
 

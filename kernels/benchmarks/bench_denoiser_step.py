@@ -13,7 +13,6 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -32,6 +31,7 @@ from reelserve.models.denoiser import (
     DenoiserConfig,
     SpaceTimeDenoiser,
 )
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import commit
 
 _log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def main() -> None:
     """Times what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a small model on a CPU, eager")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=output_file)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.smoke:

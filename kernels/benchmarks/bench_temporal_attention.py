@@ -13,7 +13,6 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -26,6 +25,7 @@ from reelserve.kernels.benchmarks.timing import (
     require_green_tests,
     write_rows,
 )
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import commit
 
 _log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def main() -> None:
     """Times what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on a CPU")
-    parser.add_argument("--output", type=Path, help="CSV; with --smoke nothing is written else")
+    parser.add_argument("--output", type=output_file, help="CSV; none with --smoke if left out")
     parser.add_argument("--providers", nargs="*", choices=PROVIDERS, default=list(PROVIDERS))
     parser.add_argument("--rows", type=int, nargs="*", help="indices of rows, for a closer look")
     arguments = parser.parse_args()

@@ -6,6 +6,8 @@ import argparse
 import csv
 from pathlib import Path
 
+from reelserve.pipeline.atomic_file import replaced_file
+
 
 def draw_shares(path: Path) -> Path:
     """Draws the share of copy bandwidth of every row and provider.
@@ -38,7 +40,8 @@ def draw_shares(path: Path) -> Path:
     axes.set_title(f"Temporal attention, {rows[0]['gpu']}")
     figure.legend(loc="outside lower center", ncols=len(providers))
     image = path.with_suffix(".png")
-    figure.savefig(image, dpi=120)
+    with replaced_file(image) as partial:
+        figure.savefig(partial, dpi=120)
     pyplot.close(figure)
     return image
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+
+from reelserve.pipeline.atomic_file import write_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FLUSH_BYTES = 256 * 2**20
@@ -157,9 +160,9 @@ def write_rows(
         if path is None and row["gpu"] != "cpu":
             path = results_file(kind, str(row["gpu"]))
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(found)
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+            write_file(path, text.getvalue())
     return path

@@ -23,10 +23,14 @@ MOST_BYTES_PER_CHARACTER = 4
 REQUEST_OVERHEAD_BYTES = 64 * 1024
 """Room for what a message holds beside its two prompts: names, shapes, an id, parameters."""
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 10_000
-"""Interval of keepalive pings to a silent caller, and how long its answer may take; without them a
-link that was cut is never noticed."""
-LEAST_PING_INTERVAL_MS = 5_000
-"""Shortest interval at which a caller may send keepalive pings."""
+"""Interval of keepalive pings to a silent caller, and how long its machine may take to confirm that
+they came; without them a link that was cut is never noticed."""
+PING_TIMEOUT_MS = 60_000
+"""How long the caller itself may take to answer one. On a slow line a ping waits behind a clip."""
+LEAST_PING_INTERVAL_MS = 500
+"""Shortest interval at which a caller may send keepalive pings, with calls in flight or without:
+half of the shortest at which a gRPC client sends them. gRPC's own is five minutes, and two hours
+without calls."""
 STUCK_AFTER_S = 10.0
 """Time without a beat after which the event loop counts as stuck."""
 STOP_GRACE_S = 5.0
@@ -145,6 +149,8 @@ def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
 

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from reelserve.pipeline.contract import INFO, PROGRESS, PUBLIC_MODEL, REQUEST_INPUTS, VIDEO
+from reelserve.pipeline.contract import (
+    HEARTBEAT,
+    INFO,
+    PROGRESS,
+    PUBLIC_MODEL,
+    REQUEST_INPUTS,
+    VIDEO,
+)
 from reelserve.server.frontend.call_errors import CallError, invalid
 
 MODEL_VERSION = "1"
@@ -50,6 +57,7 @@ class InferRequest:
         outputs: Names of those that are wanted; empty for all.
         timeout_s: Value of the parameter `timeout`; None waits for ever.
         progress: Whether a stream tells events on the way.
+        heartbeat: Whether a stream tells every second that it lives.
     """
 
     id: str
@@ -57,6 +65,7 @@ class InferRequest:
     outputs: tuple[str, ...]
     timeout_s: float | None
     progress: bool
+    heartbeat: bool = False
 
 
 def parse(raw: bytes) -> service_pb2.ModelInferRequest:
@@ -103,6 +112,7 @@ def read_request(message: service_pb2.ModelInferRequest) -> InferRequest:
         outputs=outputs,
         timeout_s=_timeout_s(message.parameters),
         progress=_flag(message.parameters, PROGRESS),
+        heartbeat=_flag(message.parameters, HEARTBEAT),
     )
 
 

@@ -46,12 +46,26 @@ async def clip_events(
             event = ClipEvent("preview", clip.stage(), clip.seconds, remaining_s(clip))
             messages.append({EVENT.name: event.to_json(), PREVIEW.name: png} if png else None)
         if not ended and time.monotonic() - heard >= QUIET_S:
-            event = ClipEvent("waiting", clip.stage(), clip.seconds, remaining_s(clip))
-            messages.append({EVENT.name: event.to_json()})
+            messages.append(_waiting(clip, remaining_s))
         for message in messages:
             if message is not None:
                 yield message
                 heard = time.monotonic()
+
+
+async def heartbeats(
+    clip: Clip, remaining_s: Callable[[Clip], float | None]
+) -> AsyncGenerator[dict[str, bytes], None]:
+    """Events every `QUIET_S` that a clip is on its way, as outputs of a response, until its end.
+
+    Args:
+        clip: In flight.
+        remaining_s: Estimates when it will be there.
+    """
+    while not clip.result.done():
+        await asyncio.wait({clip.result}, timeout=QUIET_S)
+        if not clip.result.done():
+            yield _waiting(clip, remaining_s)
 
 
 def _newest_steps(entries: Sequence[Entry]) -> list[Entry]:
@@ -61,6 +75,11 @@ def _newest_steps(entries: Sequence[Entry]) -> list[Entry]:
         for entry, after in zip_longest(entries, entries[1:])
         if not (isinstance(entry, Stepped) and isinstance(after, Stepped))
     ]
+
+
+def _waiting(clip: Clip, remaining_s: Callable[[Clip], float | None]) -> dict[str, bytes]:
+    event = ClipEvent("waiting", clip.stage(), clip.seconds, remaining_s(clip))
+    return {EVENT.name: event.to_json()}
 
 
 def _outputs(

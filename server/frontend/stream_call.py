@@ -17,7 +17,7 @@ from reelserve.server.frontend.clip import Clip
 from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
 from reelserve.server.frontend.service import Service
-from reelserve.server.frontend.stream import clip_events
+from reelserve.server.frontend.stream import clip_events, heartbeats
 from reelserve.server.metric_table import REQUESTS
 
 ERROR_STATUS = ("triton_grpc_error", "true")
@@ -80,7 +80,7 @@ class StreamCall:
             request, left_s = read_call(self._service, raw, self._context)
             request_id = request.id
             clip = self._service.begin(request, left_s)
-            telling = self._tell(clip, request) if request.progress else None
+            telling = self._tell(clip, request) if _tells(request) else None
             outputs = dict(await self._service.wait(clip, left_s, began, telling))
             reply = service_pb2.ModelStreamInferResponse(
                 infer_response=_last(clip, request, outputs)
@@ -100,7 +100,8 @@ class StreamCall:
 
     async def _tell(self, clip: Clip, request: InferRequest) -> None:
         """Tells the events of a clip until it has ended."""
-        async with contextlib.aclosing(clip_events(clip, self._service.remaining_s)) as events:
+        told = clip_events if request.progress else heartbeats
+        async with contextlib.aclosing(told(clip, self._service.remaining_s)) as events:
             async for outputs in events:
                 message = answer(outputs, request.id, last=False)
                 await self._write(service_pb2.ModelStreamInferResponse(infer_response=message))
@@ -131,9 +132,14 @@ async def abort(context: Context, error: CallError) -> None:
     await context.abort(error.code, error.message[:MAX_MESSAGE_CHARACTERS])
 
 
+def _tells(request: InferRequest) -> bool:
+    """Whether responses come before the clip."""
+    return request.progress or request.heartbeat
+
+
 def _last(clip: Clip, request: InferRequest, outputs: dict[str, bytes]) -> Any:
-    """The last response; that of a stream with progress has an event, too."""
-    if not request.progress:
+    """The last response; that of a stream with events has one, too."""
+    if not _tells(request):
         return answer(outputs, request.id, request.outputs)
     event = ClipEvent("clip", clip.stage(), clip.seconds, 0.0)
     wanted = (EVENT.name, *request.outputs) if request.outputs else ()

@@ -93,7 +93,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             return
         context.add_callback(self.cancelled.set)
         for outputs in self.events:
-            yield _stream_response(request, outputs)
+            yield stream_response(request, outputs)
         if self.hold is not None:
             self.hold.wait(30)
         if self.status is not None:
@@ -101,9 +101,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if self.error:
             yield service_pb2.ModelStreamInferResponse(error_message=self.error)
             return
-        yield _stream_response(request, {"EVENT": event("clip", "video_encoder"), **self.outputs})
+        yield stream_response(request, {"EVENT": event("clip", "video_encoder"), **self.outputs})
         # Triton ends a decoupled request with a response that holds nothing.
-        yield _stream_response(request, {})
+        yield stream_response(request, {})
+
+    def ServerLive(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return service_pb2.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return service_pb2.ServerReadyResponse(ready=True)
@@ -154,7 +157,7 @@ def _fill(response: Any, outputs: dict[str, bytes]) -> None:
         response.raw_output_contents.append(tensor.item())
 
 
-def _stream_response(request: Any, outputs: dict[str, bytes]) -> Any:
+def stream_response(request: Any, outputs: dict[str, bytes]) -> Any:
     response = service_pb2.ModelStreamInferResponse()
     response.infer_response.model_name = request.model_name
     _fill(response.infer_response, outputs)

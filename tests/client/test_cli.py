@@ -40,10 +40,18 @@ def test_main_returns_usage_when_the_command_is_unknown(capsys):
 
 
 def test_main_names_the_extra_when_a_package_is_missing(capsys, monkeypatch):
-    entry = metadata.EntryPoint("export", "reelserve.export.no_such_module:run", cli.COMMAND_GROUP)
+    entry = metadata.EntryPoint("demo", "reelserve.tools.demo.command:run", cli.COMMAND_GROUP)
     monkeypatch.setattr(metadata, "entry_points", lambda group: (entry,))
-    assert cli.main(["export"]) == cli.FAILURE
-    assert "pip install 'reelserve[export]'" in capsys.readouterr().err
+
+    def load(self):
+        raise ModuleNotFoundError(name="grpc_health.v1")
+
+    monkeypatch.setattr(metadata.EntryPoint, "load", load)
+    assert cli.main(["demo"]) == cli.FAILURE
+    # It is not in the extra of the command's own room.
+    assert "grpc_health.v1 is not installed; it comes with `pip install 'reelserve[server]'`" in (
+        capsys.readouterr().err
+    )
 
 
 def test_main_returns_interrupted_on_ctrl_c(capsys, monkeypatch):

@@ -65,8 +65,11 @@ def test_generate_sends_every_option_as_its_tensor(fake_triton):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_frames": 2**40}, f"NUM_FRAMES is {2**40}; the limits are -2147483648 to 2147483647"),
-        ({"seed": 2**63}, f"SEED is {2**63}; the limits are"),
+        ({"num_frames": 2**40}, f"NUM_FRAMES is {2**40}, which INT32 does not hold; `capab"),
+        ({"fps": 10**5000}, "FPS is a number of 16610 bits, which INT32 does not hold"),
+        ({"seed": 2**63}, f"SEED is {2**63}; the limits are 0 to {2**63 - 1}"),
+        ({"seed": -1}, f"SEED is -1; the limits are 0 to {2**63 - 1}"),
+        ({"seed": 10**5000}, "SEED is a number of 16610 bits, which INT64 does not hold"),
         ({"num_inference_steps": 7.5}, "NUM_INFERENCE_STEPS is 7.5; it must be a whole number"),
         ({"fps": True}, "FPS is True; it must be a whole number"),
         ({"guidance_scale": "high"}, "GUIDANCE_SCALE is 'high'; it must be a number"),

@@ -56,6 +56,7 @@ def test_connection_reads_an_address(url, target, tls):
         ("localhost:8001/clips", "its port"),
         ("https://clips.example/clips", "url is 'https://clips.example/clips'"),
         (":8001", "url is ':8001'"),
+        ("x" * 254 + ":8001", "url is 'xxx"),
         ("::1:8001", "url is '::1:8001'"),
         ("[::1:8001", "url is"),
         ("[::g]:8001", "url is"),
@@ -258,3 +259,16 @@ def test_tls_options_raise_when_the_server_name_is_none():
 def test_system_roots_are_certificates_where_the_system_has_some():
     roots = system_roots()
     assert roots is None or b"BEGIN CERTIFICATE" in roots
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(5, "is 5; it must be the path of a PEM file"), ("a\0b", "cannot be read: embedded null")],
+)
+def test_tls_options_raise_when_a_file_is_no_path(name, value, words, tmp_path):
+    (tmp_path / "other").write_text("")
+    files = dict.fromkeys({name} | ({"cert_file", "key_file"} if name != "ca_file" else set()))
+    files = {file: str(tmp_path / "other") for file in files} | {name: value}
+    with pytest.raises(InvalidArgumentError, match=f"{name}.*{words}"):
+        TlsOptions(**files)

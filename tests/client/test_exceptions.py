@@ -57,6 +57,12 @@ def test_generate_raises_the_mapped_error_when_the_server_answers(fake_triton, s
         ("UNAVAILABLE", "Request for unknown model: 'm' has no available versions", NotReadyError),
         ("INVALID_ARGUMENT", "Request for unknown model: 'm' is not found", NotReadyError),
         ("INVALID_ARGUMENT", "PROMPT is ''; connection refused", InvalidArgumentError),
+        ("INVALID_ARGUMENT", "PROMPT is 'stream removed'", InvalidArgumentError),
+        ("UNAVAILABLE", "Received http2 header with status: 504", NoServerError),
+        ("UNAVAILABLE", "Received http2 header with status: 429", UnavailableError),
+        ("INTERNAL", "Received RST_STREAM with error code 2", NoServerError),
+        ("UNKNOWN", "Stream removed (Data frame with END_STREAM flag received)", NoServerError),
+        ("UNAVAILABLE", "Too many pings", NoServerError),
     ],
 )
 def test_error_from_status_reads_the_words_where_the_status_is_ambiguous(status, details, kind):

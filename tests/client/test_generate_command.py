@@ -127,6 +127,11 @@ def test_generate_exits_with_usage_when_the_file_holds_no_sentences(
     ("arguments", "words"),
     [
         (("--num-videos", "0"), "0 is not a whole number of at least 1"),
+        (("--seed", "-1"), f"SEED is -1; the limits are 0 to {2**63 - 1}"),
+        (
+            ("--seed", str(2**63 - 1), "--num-videos", "2"),
+            f"SEED is {2**63}; the limits are 0 to {2**63 - 1}",
+        ),
         (("--prompts", "x"), "it must be one of them"),
         (("--num-videos", "2", "-o", "-"), "takes 1 clip"),
         (("--num-videos", "2", "-o", os.devnull), "takes 1 clip"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import select
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -144,6 +148,87 @@ def test_async_stream_that_outlives_its_loop_is_forgotten_quietly(fake_triton, c
     gc.collect()
     assert fake_triton.cancelled.wait(10)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_call_in_flight_raises_when_another_thread_closes_the_client(fake_triton, method):
+    fake_triton.hold, ends = threading.Event(), []
+    client = Client(fake_triton.url)
+
+    def draw() -> None:
+        try:
+            list(getattr(client, method)("a circle"))
+        except ReelserveError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=draw) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(fake_triton.requests) < 3:
+        time.sleep(0.01)
+    client.close()
+    for thread in threads:
+        thread.join()
+    assert ends == [f"{fake_triton.url}: the client is closed; make a new one"] * 3
+
+
+def in_child(work) -> str:
+    """What a function gives in a process that is forked from this one."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            told = str(work())
+        except BaseException as error:
+            told = f"{type(error).__name__}: {error}"
+        os.write(write, told.encode())
+        os._exit(0)
+    os.close(write)
+    try:
+        assert select.select([read], [], [], 30)[0], "the child hangs"
+        return os.read(read, 4096).decode()
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+FORKS = """
+import asyncio, sys
+from reelserve.client import AsyncClient, Client
+from tests.client.test_lifetime import in_child
+url = sys.argv[1]
+client, unused = Client(url), AsyncClient(url)
+drawn = lambda: client.generate("a", timeout_s=20).info.seed
+async_drawn = lambda: asyncio.run(unused.generate("a", timeout_s=20)).info.seed
+print(in_child(drawn), drawn())
+print(*(in_child(drawn) for _ in range(4)))
+stream = client.stream("a")
+next(stream)
+print(in_child(lambda: next(stream)))
+print(*(event.kind for event in stream))
+with client._starting:
+    print(in_child(drawn))
+print(in_child(async_drawn), async_drawn())
+print(in_child(async_drawn))
+print(in_child(drawn), drawn())
+client.close()
+print(in_child(drawn))
+"""
+"""A process of its own: gRPC's asyncio must not have been used before."""
+
+
+def test_clients_survive_a_fork_or_say_why_not(fake_triton):
+    fake_triton.events = [{"EVENT": event("stage", "text_encoder")}]
+    command = [sys.executable, "-c", FORKS, fake_triton.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+
+    assert lines[:2] == ["7 7", "7 7 7 7"], done
+    assert "the stream belongs to process" in lines[2] and "begin a new one here" in lines[2]
+    assert lines[3:6] == ["clip", "7", "7 7"]
+    assert "RequestCancelledError" in lines[6] and "does not survive a fork" in lines[6]
+    assert lines[7] == "7 7" and "the client is closed" in lines[8]
 
 
 def test_async_client_has_whatever_the_client_has():

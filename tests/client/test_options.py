@@ -7,13 +7,22 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from mypy import api as mypy
 
-from reelserve.client import AsyncClient, Client, GenerateOptions, InvalidArgumentError
-from reelserve.client._options import clip_request
+from reelserve.client import (
+    AsyncClient,
+    Client,
+    GenerateOptions,
+    InvalidArgumentError,
+    generate_command,
+)
+from reelserve.client._options import Priority, clip_request
+from reelserve.pipeline.request import MAX_SEED, PRIORITIES, resolve_request
+from tests.server.tiny_repository import SPEC
 
 ROOT = Path(__file__).parents[2]
 METHODS = [Client.generate, Client.stream, AsyncClient.generate, AsyncClient.stream]
@@ -101,6 +110,27 @@ def test_client_and_generate_raise_when_timeout_s_is_wrong(fake_triton, value):
     with pytest.raises(InvalidArgumentError, match="timeout_s is"):
         asyncio.run(AsyncClient(fake_triton.url).generate("a", timeout_s=value))
     assert not fake_triton.requests
+
+
+@pytest.mark.parametrize("seed", [-1, -(2**63)])
+def test_client_and_server_refuse_a_seed_in_the_same_words(fake_triton, seed):
+    tensors = {"PROMPT": np.array([b"a"], object), "SEED": np.array([seed], np.int64)}
+    with pytest.raises(ValueError) as server:
+        resolve_request(tensors, SPEC.limits, lambda: 0)
+    with Client(fake_triton.url) as client, pytest.raises(InvalidArgumentError) as caught:
+        client.generate("a circle", seed=seed)
+    assert (
+        str(caught.value) == str(server.value) == f"SEED is {seed}; the limits are 0 to {MAX_SEED}"
+    )
+
+
+def test_help_tells_the_limits_of_a_seed_and_the_priorities(capsys):
+    with pytest.raises(SystemExit):
+        generate_command.run(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"0 to {MAX_SEED}" in shown and "{" + ",".join(PRIORITIES) + "}" in shown
+    assert MAX_SEED == 2**63 - 1 and "0 to 2⁶³ − 1" in Client.generate.__doc__
+    assert get_args(Priority) == PRIORITIES
 
 
 def test_generate_takes_the_longest_timeout(fake_triton):

@@ -22,7 +22,7 @@ from reelserve.client import (
     _retries,
 )
 from reelserve.client._exceptions import error_from_status
-from reelserve.client._retries import Retries
+from reelserve.client._retries import MAX_BACKOFF_S, Retries
 from tests.client.conftest import MP4, event
 
 FULL = "12 requests are in flight, as many as the limit; retry after 0 s"
@@ -183,11 +183,17 @@ def test_closing_the_async_client_ends_the_wait(fake_triton):
     assert len(fake_triton.requests) == 1
 
 
+def test_waits_stay_finite_after_thousands_of_retries():
+    retries, refusal = Retries(5000, 1e9), UnavailableError("full")
+    refusal.retry_after_s = 0.0
+    assert all(retries.next_wait_s(refusal) <= MAX_BACKOFF_S for _ in range(5000))
+
+
 def test_a_stream_that_is_closed_during_the_wait_sends_nothing_more(fake_triton):
     fake_triton.refusals = [FULL]
     with Client(fake_triton.url) as client:
         stream = client.stream("a circle", max_retries=5)
-        stream._pause = lambda seconds: stream.close()
+        client._pause = lambda seconds: stream.close()
         assert list(stream) == []
     assert len(fake_triton.requests) == 1
 

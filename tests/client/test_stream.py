@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from tritonclient.grpc import service_pb2_grpc
 
 from reelserve.client import (
     AsyncClient,
@@ -20,9 +21,11 @@ from reelserve.client import (
     NotReadyError,
     UnavailableError,
 )
-from tests.client.conftest import MP4, event
+from tests.client.conftest import MP4, event, stream_response
 
 PNG = b"\x89PNG"
+kept = []
+"""Streams that a test holds on to."""
 EVENTS = [
     {"EVENT": event("stage", "text_encoder")},
     {"EVENT": event("step", "video_diffusion", step=1, steps=8)},
@@ -56,8 +59,20 @@ def test_generate_tells_the_server_its_deadline(fake_triton):
 
 
 def leave_by_break(stream):
+    kept.append(stream)
     for _ in stream:
         break
+
+
+def leave_by_error(stream):
+    kept.append(stream)
+    with pytest.raises(ZeroDivisionError):
+        for event in stream:
+            event.seconds / 0
+
+
+def leave_by_close(stream):
+    next(stream)
     stream.close()
 
 
@@ -72,13 +87,52 @@ def leave_by_forgetting(stream):
     gc.collect()
 
 
-@pytest.mark.parametrize("leave", [leave_by_break, leave_by_context, leave_by_forgetting])
+@pytest.mark.parametrize(
+    "leave", [leave_by_break, leave_by_error, leave_by_close, leave_by_context, leave_by_forgetting]
+)
 def test_stream_cancels_the_request_when_it_is_left(fake_triton, leave):
     fake_triton.events, fake_triton.hold = EVENTS, threading.Event()
     with Client(fake_triton.url) as client:
         # A name here would keep it alive.
         leave(client.stream("a circle"))
         assert fake_triton.cancelled.wait(10)
+        assert [list(stream) for stream in kept] == [[] for _ in kept]
+    kept.clear()
+
+
+def test_stream_that_is_interrupted_when_it_begins_leaves_no_trace(fake_triton, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with Client(fake_triton.url) as client:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("reelserve.client._stream.Watch", interrupt)
+            client.stream("a circle")
+        # Warnings of exceptions that nobody could catch are errors here.
+        gc.collect()
+
+
+def test_stream_goes_on_after_single_events(fake_triton):
+    fake_triton.events = EVENTS
+    with Client(fake_triton.url) as client, client.stream("a circle") as stream:
+        assert [next(stream).kind, next(stream).kind] == ["stage", "step"]
+        assert [one.kind for one in stream] == ["preview", "waiting", "clip"]
+
+
+def test_stream_takes_the_clip_of_a_triton_without_events(fake_triton, monkeypatch):
+    def answer(self, requests, context):
+        yield stream_response(next(requests), self.outputs)
+
+    monkeypatch.setattr(type(fake_triton), "ModelStreamInfer", answer)
+    server = grpc.server(ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake_triton, server)
+    url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with Client(url) as client:
+        (only,) = client.stream("a circle")
+        assert (only.kind, only.video.mp4, only.seconds) == ("clip", MP4, 4.01)
+        assert client.generate("a circle").mp4 == MP4
+    server.stop(grace=None).wait()
 
 
 def test_stream_ends_after_it_was_closed(fake_triton):
@@ -200,6 +254,31 @@ def test_async_stream_cancels_the_request_when_the_task_is_cancelled(fake_triton
 
     asyncio.run(cancel())
     assert fake_triton.cancelled.wait(10)
+
+
+def test_async_stream_cancels_the_request_when_its_loop_is_left(fake_triton):
+    fake_triton.events, fake_triton.hold = EVENTS, threading.Event()
+
+    async def leave():
+        async with AsyncClient(fake_triton.url) as client:
+            stream = client.stream("a circle")
+            async for _ in stream:
+                break
+            assert await asyncio.to_thread(fake_triton.cancelled.wait, 10)
+            assert [one async for one in stream] == []
+
+    asyncio.run(leave())
+
+
+def test_async_stream_goes_on_after_single_events(fake_triton):
+    fake_triton.events = EVENTS
+
+    async def collect():
+        async with AsyncClient(fake_triton.url) as client:
+            stream = client.stream("a circle")
+            return [(await anext(stream)).kind, *[one.kind async for one in stream]]
+
+    assert asyncio.run(collect()) == ["stage", "step", "preview", "waiting", "clip"]
 
 
 def test_async_stream_raises_the_error_of_its_status(fake_triton):

@@ -8,6 +8,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from reelserve.client import Client
 from reelserve.pipeline.contract import STAGES
 from tests.server.bare import bare_triton
 from tests.server.grpc_requests import generate, infer_input
@@ -29,6 +30,9 @@ def test_clip_has_the_bytes_of_the_front_end(bare, tiny_server):
     assert video == expected
     assert info["seconds"] == {}, "nobody tells what a stage takes"
     assert info == {**expected_info, "seconds": {}}
+    with Client(bare.grpc_url) as client:
+        (only,) = client.stream(REQUEST["prompt"], seed=3, num_frames=24)
+        assert (only.kind, only.video.mp4, only.seconds) == ("clip", expected, 0)
 
 
 def test_clips_that_are_drawn_together_are_those_drawn_alone(bare):

@@ -11,6 +11,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from reelserve.client import (
     Client,
@@ -22,6 +23,7 @@ from reelserve.client import (
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
+from tests.server.grpc_requests import generate, infer_input
 from tests.server.tiny_repository import REPOSITORY, write_lock, write_tiny_repository
 
 pytestmark = pytest.mark.server
@@ -61,6 +63,7 @@ def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_a_unary_call(ti
     with Client(tiny_server.grpc_url) as client:
         events = list(client.stream("a red star", seed=5, **LONG))
         video = client.generate("a red star", seed=5, **LONG)
+    unary, _ = generate(tiny_server, prompt="a red star", seed=5, **LONG)
 
     steps = [event.step for event in events if event.kind == "step"]
     assert steps == sorted(set(steps)) and steps[-1] == 50
@@ -71,7 +74,7 @@ def test_stream_tells_steps_and_a_preview_and_gives_the_bytes_of_a_unary_call(ti
     )
     (preview,) = [event.preview for event in events if event.kind == "preview"]
     assert preview.startswith(b"\x89PNG")
-    assert events[-1].video.mp4 == video.mp4
+    assert events[-1].video.mp4 == video.mp4 == unary
     seconds = [event.seconds for event in events]
     assert seconds == sorted(seconds)
 
@@ -90,11 +93,19 @@ def leave_a_stream(client, server):
 
 
 def leave_a_unary_call(client, server):
+    inputs = [infer_input(k.upper(), v) for k, v in {"prompt": "a red star", **WATCHED}.items()]
+    with InferenceServerClient(server.grpc_url) as triton:
+        call = triton.async_infer("text_to_video", inputs, lambda result, error: None)
+        wait_until_active(server)
+        call.cancel()
+
+
+def close_the_client(client, server):
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(client.generate, "a red star", **WATCHED)
         wait_until_active(server)
         client.close()
-        with pytest.raises((RequestCancelledError, ValueError)):
+        with pytest.raises(RequestCancelledError, match="the client is closed"):
             future.result(TIMEOUT_S)
 
 
@@ -103,7 +114,9 @@ def let_the_deadline_pass(client, server):
         client.generate("a red star", timeout_s=0.15, **WATCHED)
 
 
-@pytest.mark.parametrize("leave", [leave_a_stream, leave_a_unary_call, let_the_deadline_pass])
+@pytest.mark.parametrize(
+    "leave", [leave_a_stream, leave_a_unary_call, close_the_client, let_the_deadline_pass]
+)
 def test_request_leaves_the_batch_when_its_client_does(tiny_server, leave):
     encoded = metrics(tiny_server).get('reelserve_stage_seconds_count{stage="video_encoder"}', 0)
     with Client(tiny_server.grpc_url) as client:

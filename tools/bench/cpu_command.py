@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from reelserve.client import AsyncClient, Client, GenerateOptions, Video
 from reelserve.client.argument_types import whole_number
 from reelserve.client.generate_command import add_request_arguments, request_options
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
@@ -146,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/bench_cpu.json"), metavar="FILE"
+        "--output", type=output_file, default="docs/results/bench_cpu.json", metavar="FILE"
     )
     parser.add_argument(
         "--clips", type=whole_number(1), default=5, help="one at a time (%(default)s)"

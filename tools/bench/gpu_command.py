@@ -13,6 +13,7 @@ from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.export.engines import ENGINES, get_engine
 from reelserve.export.stages import DTYPES
 from reelserve.kernels.benchmarks.timing import results_file
+from reelserve.pipeline.output_place import output_file
 from reelserve.server.launch.command import gpu_names
 from reelserve.tools.bench.gpu.bench_results import collect, missing, newest_origin
 from reelserve.tools.bench.gpu.cases import CASES, DRY_CASES, Case, chosen
@@ -175,8 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-dir", type=Path, metavar="FOLDER", help="for checkpoints (the work folder)"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, named after the output")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="named after the GPU")
+    parser.add_argument("--plot", type=output_file, metavar="FILE", help="PNG, named after output")
     parser.add_argument("--engine", choices=sorted(ENGINES), default=ENGINE)
     parser.add_argument("--precision", choices=list(DTYPES), help="bf16; of a dry run fp32")
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="stages built at once")

@@ -25,6 +25,7 @@ from reelserve.client.argument_types import whole_number
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.loadtest.figures import percentile
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
@@ -211,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reelserve bench-serving", description=__doc__)
     add = parser.add_argument
     add("--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER")
-    add("--output", type=Path, default=Path("docs/results/serving.json"), metavar="FILE")
+    add("--output", type=output_file, default="docs/results/serving.json", metavar="FILE")
     add("--cancels", type=whole_number(1), default=5, help="of every kind (%(default)s)")
     add("--refusals", type=whole_number(1), default=400, help="of each call (%(default)s)")
     add(

@@ -15,6 +15,7 @@ from reelserve.client.argument_types import real_number, whole_number
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.export.command import add_fp32_stages
 from reelserve.kernels.benchmarks.timing import results_file
+from reelserve.pipeline.output_place import output_file
 from reelserve.runtimes.tensorrt_plan import TensorRTError, find_library
 from reelserve.tools.bench.gpu.cases import chosen
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
@@ -184,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--work-dir", type=Path, default=Path("build/bench_tensorrt"), metavar="FOLDER"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="named after the GPU")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="named after the GPU")
     parser.add_argument(
         "--jobs",
         type=whole_number(1),

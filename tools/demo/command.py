@@ -12,6 +12,7 @@ from reelserve.client import Client, ReelserveError, Video
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.client.progress import follow
+from reelserve.pipeline.output_place import output_folder
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.triton_process import ServerError
@@ -47,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output-dir",
-        type=Path,
-        default=Path("build"),
+        type=output_folder("demo.mp4", "demo.png", "triton.log"),
+        default="build",
         metavar="FOLDER",
         help="takes demo.mp4, demo.png and triton.log (%(default)s)",
     )

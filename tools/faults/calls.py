@@ -53,8 +53,7 @@ def _run(work: Callable[..., Coroutine[Any, Any, ResultT]], arguments: Sequence[
 @contextlib.asynccontextmanager
 async def connections(url: str) -> AsyncIterator[list[grpc.aio.Channel]]:
     """Several connections to the server at `host:port`."""
-    # Otherwise equal channels share one connection.
-    options = [*channel_arguments(url), ("grpc.use_local_subchannel_pool", 1)]
+    options = channel_arguments(url)
     async with contextlib.AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(grpc.aio.insecure_channel(url, options=options))

@@ -12,6 +12,8 @@ from rich.table import Table
 from reelserve.client import ReelserveError
 from reelserve.client.argument_types import whole_number
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
+from reelserve.pipeline.extras import install_advice
+from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import provenance
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.triton_process import ServerError
@@ -21,6 +23,7 @@ from reelserve.tools.faults.deaths import deaths
 from reelserve.tools.faults.drain import drains
 from reelserve.tools.faults.fault import Fault, Trial, write_fault
 from reelserve.tools.faults.fuzz import fuzz
+from reelserve.tools.faults.links import SILENT_S, links
 from reelserve.tools.faults.neighbours import neighbours
 from reelserve.tools.faults.overload import overloads
 from reelserve.tools.faults.same_bytes import same_bytes
@@ -44,7 +47,8 @@ def run(argv: list[str]) -> int:
         console.print(f"reelserve faults: no fault {unknown[0]}; there are {', '.join(trials)}")
         return USAGE
     if importlib.util.find_spec("onnx") is None:
-        console.print("reelserve faults: onnx is not installed; `pip install 'reelserve[export]'`")
+        advice = install_advice("onnx", "export")
+        console.print(f"reelserve faults: onnx is not installed; {advice}")
         return FAILURE
     found: list[Fault] = []
     # Before the results file itself makes the tree differ from its commit.
@@ -70,6 +74,7 @@ def all_trials(arguments: argparse.Namespace) -> list[Trial]:
         *damages(),
         *storms(arguments.deadlines, arguments.cancels),
         *overloads(),
+        *links(SILENT_S),
         *neighbours(),
         same_bytes(arguments.clips),
         fuzz(arguments.calls),
@@ -91,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reelserve faults", description=__doc__)
     add = parser.add_argument
     add("--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER")
-    add("--output", type=Path, default=Path("docs/results/faults.json"), metavar="FILE")
+    add("--output", type=output_file, default="docs/results/faults.json", metavar="FILE")
     add("--only", nargs="+", metavar="NAME", help="of faults; all but the soak if left out")
     add("--soak", action="store_true", help="also the soak, which is long")
     add(

@@ -42,13 +42,14 @@ async def serving(folder, **options):
             await caller.channel.close()
 
 
-def request(request_id="", *, progress=False, **fields):
+def request(request_id="", *, progress=False, heartbeat=False, **fields):
     kinds = {"seed": np.int64, "num_frames": np.int32, "num_inference_steps": np.int32}
     values = {"prompt": b"a red star", **fields}
     tensors = {k.upper(): np.array([v], kinds.get(k, object)) for k, v in values.items()}
     message = infer_message("text_to_video", tensors, request_id)
-    if progress:
-        message.parameters["progress"].bool_param = True
+    for name, wanted in (("progress", progress), ("heartbeat", heartbeat)):
+        if wanted:
+            message.parameters[name].bool_param = True
     return message
 
 

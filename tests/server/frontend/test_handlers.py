@@ -4,10 +4,12 @@ import asyncio
 import json
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import CAPABILITIES, PUBLIC_MODEL, STAGES
+from reelserve.server.frontend import stream
 from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.messages import output_arrays
 from tests.server.frontend.callers import request, serving, status
@@ -125,6 +127,27 @@ async def test_stream_with_progress_tells_events_and_then_the_clip(tmp_path):
     assert [output.name for output in last.outputs] == ["EVENT", "VIDEO"]
     event = json.loads(output_arrays(last)["EVENT"].item())
     assert (event["kind"], event["remaining_s"]) == ("clip", 0)
+
+
+@asynchronous
+async def test_stream_with_heartbeat_tells_that_it_lives_and_then_the_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "QUIET_S", 0.05)
+    async with serving(tmp_path) as caller:
+        call, _ = caller.stream(request("mine", heartbeat=True))
+        await until(lambda: caller.rig.calls() == 1)
+        key = caller.rig.upstream.keys[0]
+        caller.rig.progress.stage_ended(key, "prompt_processor", 0.0)
+        caller.rig.progress.leave_preview(key, np.zeros((16, 4, 2, 2), np.float32))
+        told = [(await call.read()).infer_response for _ in range(3)]
+        assert caller.rig.calls() == 1, "nobody looks at a preview"
+        caller.rig.upstream.draw()
+        while "VIDEO" not in output_arrays(told[-1]):
+            told.append((await call.read()).infer_response)
+        call.cancel()
+
+    *beats, clip = [json.loads(output_arrays(one)["EVENT"].item()) for one in told]
+    assert {(beat["kind"], beat["stage"]) for beat in beats} == {("waiting", "text_encoder")}
+    assert clip["kind"] == "clip"
 
 
 @asynchronous

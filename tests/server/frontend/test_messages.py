@@ -308,18 +308,20 @@ def test_read_request_refuses_a_timeout_that_is_none(kind, value):
     assert refused(built).message == "timeout is no whole number of microseconds, 0 or more"
 
 
-@pytest.mark.parametrize(("value", "progress"), [(True, True), (False, False)])
-def test_read_request_takes_progress(value, progress):
+@pytest.mark.parametrize("name", ["progress", "heartbeat"])
+@pytest.mark.parametrize("value", [True, False])
+def test_read_request_takes_a_flag(name, value):
     built = message()
-    built.parameters["progress"].bool_param = value
-    assert read(built).progress is progress
+    built.parameters[name].bool_param = value
+    assert getattr(read(built), name) is value
 
 
+@pytest.mark.parametrize("name", ["progress", "heartbeat"])
 @pytest.mark.parametrize(("kind", "value"), [("string_param", "true"), ("int64_param", 1)])
-def test_read_request_refuses_progress_that_is_no_truth_value(kind, value):
+def test_read_request_refuses_a_flag_that_is_no_truth_value(name, kind, value):
     built = message()
-    setattr(built.parameters["progress"], kind, value)
-    assert refused(built).message == "progress is no truth value; it must be true or false"
+    setattr(built.parameters[name], kind, value)
+    assert refused(built).message == f"{name} is no truth value; it must be true or false"
 
 
 def test_read_request_bounds_the_id():

@@ -36,6 +36,12 @@ def test_faults_writes_what_was_tried(trials, tmp_path, options, faults, status)
     assert list(read_faults(output)) == faults
 
 
+def test_faults_looks_at_its_output_before_anything_is_tried(trials, tmp_path, capsys):
+    with pytest.raises(SystemExit, match=str(USAGE)):
+        main(["faults", "--output", str(tmp_path)])
+    assert "is a folder; it must be a file" in capsys.readouterr().err
+
+
 def test_faults_names_an_unknown_one(trials, tmp_path, capsys):
     assert main(["faults", "--output", str(tmp_path / "f"), "--only", "rain"]) == USAGE
     assert "no fault rain; there are kill, full-disk, soak" in capsys.readouterr().err

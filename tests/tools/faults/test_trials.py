@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from reelserve.client import _silence
 from reelserve.tools.faults import damages as damages_module
 from reelserve.tools.faults import fault as fault_module
 from reelserve.tools.faults import fuzz as fuzz_module
+from reelserve.tools.faults import links as links_module
 from reelserve.tools.faults import soak as soak_module
 from reelserve.tools.faults.damages import damages
 from reelserve.tools.faults.deaths import deaths
 from reelserve.tools.faults.drain import drains
 from reelserve.tools.faults.fuzz import fuzz
+from reelserve.tools.faults.links import links
 from reelserve.tools.faults.neighbours import neighbours
 from reelserve.tools.faults.overload import overloads
 from reelserve.tools.faults.soak import soak
@@ -23,14 +26,14 @@ TRIALS = {
     trial.name: trial
     for trials in (
         *(deaths(), drains(), damages(), storms(deadlines=6_000, cancels=6_000)),
-        *(overloads(), neighbours(), [fuzz(600), soak(0.2)]),
+        *(overloads(), neighbours(), links(6.0), [fuzz(600), soak(0.2)]),
     )
     for trial in trials
 }
 SHORT = (
     *("kill-denoiser", "kill-video_encoder", "kill-triton", "hang", "kill-server", "restart"),
     *("sigterm", "sigterm-twice", "raise", "full-disk", "corrupt-graph", "silent-client"),
-    *("deadlines", "cancels", "overload-10", "overload-50", "two-servers", "fuzz", "soak"),
+    *("deadlines", "cancels", "overload-10", "overload-50", "two-servers", "links", "fuzz", "soak"),
 )
 
 
@@ -40,6 +43,9 @@ def test_fault_is_seen_as_expected(tiny_repository, monkeypatch, name):
     monkeypatch.setattr(fault_module, "MAX_RECOVERY_S", 60.0)
     for module in (fuzz_module, soak_module):
         monkeypatch.setattr(module, "MAX_GROWTH", 10.0)
+    monkeypatch.setattr(links_module, "PING_S", 1)
+    monkeypatch.setattr(_silence, "ASK_AFTER_S", 1.0)
+    monkeypatch.setattr("reelserve.client._client.ANSWER_WITHIN_S", 2.0)
 
     fault = TRIALS[name].run(tiny_repository)
 

@@ -1,53 +1,25 @@
-"""Where clips are written: files are replaced whole, anything else is written through."""
+"""Places that a caller names for a file: what is there, and whether it can be written."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
-
-from reelserve.pipeline.atomic_file import write_file
 
 MAX_LINKS = 40
 """Symbolic links that Linux follows in one path."""
 ALL_MAY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
-def write_output(path: Path, content: bytes) -> None:
-    """Writes a file; its folder is created where missing.
-
-    A regular file, the target of a symbolic link too, is replaced whole and keeps its mode. A
-    pipe, a device or a descriptor such as `/dev/stdout` is written to.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    descriptor = own_descriptor(path)
-    if descriptor is not None:
-        write_descriptor(descriptor, content)
-    elif is_special(path):
-        with path.open("wb") as file:
-            file.write(content)
-    else:
-        target = Path(os.path.realpath(path))
-        _check_writable(path, target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(target, content)
-
-
-def write_descriptor(descriptor: int, content: bytes) -> None:
-    """Writes to an open descriptor, which stays open.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(content)
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool = True) -> None:
     """Looks whether a file can be written, before anything is made for it.
+
+    Args:
+        path: The file; its folder need not exist.
+        overwrite: Whether it may be there.
 
     Raises:
         OSError: If it cannot, or is there and must not be overwritten; the message says why.
@@ -57,7 +29,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; it must be a file")
     target = Path(os.path.realpath(path))
-    _check_writable(path, path if is_special(path) else target)
+    check_writable(path, path if is_special(path) else target)
     if is_special(path):
         return
     if target.exists() and not overwrite:
@@ -67,6 +39,30 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{path} cannot be written: the folder {folder} is read-only")
+
+
+def output_file(text: str) -> Path:
+    """Reads a file on a command line that the command will write; it may be there.
+
+    Raises:
+        argparse.ArgumentTypeError: If it cannot be written; the message says why.
+    """
+    try:
+        check_output(Path(text))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
+def output_folder(*names: str) -> Callable[[str], Path]:
+    """Reads a folder on a command line into which the command will write files of these names."""
+
+    def read(text: str) -> Path:
+        for name in names:
+            output_file(os.path.join(text, name))
+        return Path(text)
+
+    return read
 
 
 def is_special(path: Path) -> bool:
@@ -96,8 +92,16 @@ def own_descriptor(path: Path) -> int | None:
     return None
 
 
-def _check_writable(path: Path, target: Path) -> None:
-    """Refuses what is read-only, for root too, whom the system lets write everywhere."""
+def check_writable(path: Path, target: Path) -> None:
+    """Refuses what is read-only, for root too, whom the system lets write everywhere.
+
+    Args:
+        path: As it was named.
+        target: The file behind its links; it need not exist.
+
+    Raises:
+        PermissionError: If it is read-only.
+    """
     if target.exists():
         by_mode = target.stat().st_mode & ALL_MAY_WRITE
         if not by_mode or not os.access(target, os.W_OK):
