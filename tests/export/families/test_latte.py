@@ -27,11 +27,13 @@ from reelserve.export.parity import (
     ParityCheck,
     torch_runner,
 )
+from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.pipeline.quality import psnr
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.tiny_checkpoints import write_tiny_latte
+from tests.export.engines.test_aot_inductor_served import session_of
 from tests.export.families import served
 from tests.server.bare import bare_triton
 
@@ -87,11 +89,18 @@ def test_stages_in_torch_give_the_frames_of_diffusers(
     assert psnr(ours, theirs) >= MIN_FRAMES_PSNR_DB
 
 
+def test_packages_give_the_frames_of_torch(tmp_path, checkpoint):
+    repository = ModelRepository(tmp_path / "model_repository")
+    assert served.export(checkpoint, {}, repository.folder, "pytorch") >= MIN_FRAMES_PSNR_DB
+    # What a stage opens when it is served, with the config that it is served with.
+    for stage in ENGINE_STAGES:
+        assert session_of(repository, stage).spec.inputs
+
+
 @pytest.mark.server
-@pytest.mark.parametrize("engine", ["onnxruntime", "pytorch"])
-def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint, engine):
+def test_served_frames_are_those_of_diffusers(tmp_path, checkpoint):
     repository = tmp_path / "model_repository"
-    psnr_db = served.export(checkpoint, {}, repository, engine)
+    psnr_db = served.export(checkpoint, {}, repository)
     assert psnr_db >= MIN_FRAMES_PSNR_DB
     requests = (
         {"num_inference_steps": 2, "guidance_scale": 7.5, "negative_prompt": ""},
