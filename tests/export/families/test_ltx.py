@@ -65,8 +65,14 @@ def diffusers_frames(folder: Path, *, seed: int, **request: Any) -> np.ndarray:
     return np.round(frames * 255)
 
 
-@pytest.mark.parametrize(("num_frames", "steps"), [(9, 2), (17, 5), (33, 3)])
-def test_stages_in_torch_give_the_frames_of_diffusers(checkpoint, num_frames, steps):
+@pytest.mark.parametrize(
+    ("num_frames", "steps", "heads", "scheduler"),
+    [(9, 2, 2, {}), (17, 5, 2, {}), (33, 3, 3, {"shift_terminal": None})],
+)
+def test_stages_in_torch_give_the_frames_of_diffusers(
+    tmp_path, num_frames, steps, heads, scheduler
+):
+    checkpoint = write_tiny_ltx(tmp_path / "tiny", heads=heads, **scheduler)
     family = family_of(Checkpoint.open(checkpoint), LTX_PROFILE)
     assert isinstance(family, LTXFamily)
     case = ParityCase(num_frames=num_frames, num_inference_steps=steps)
@@ -89,11 +95,10 @@ def test_stages_in_torch_give_the_frames_of_diffusers(checkpoint, num_frames, st
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("heads", "scheduler"), [(2, {}), (3, {"shift_terminal": None})])
-def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch, heads, scheduler):
+def test_served_frames_are_those_of_diffusers(tmp_path, monkeypatch):
     # As for weights of gigabytes: in a file beside each graph.
     monkeypatch.setattr(onnx_files, "EXTERNAL_DATA_BYTES", 1000)
-    checkpoint = write_tiny_ltx(tmp_path / "tiny", heads=heads, **scheduler)
+    checkpoint = write_tiny_ltx(tmp_path / "tiny", heads=3)
     repository = tmp_path / "model_repository"
     psnr_db = served.export(checkpoint, LTX_PROFILE, repository)
     assert psnr_db >= MIN_FRAMES_PSNR_DB
