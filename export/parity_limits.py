@@ -11,9 +11,10 @@ were seen at 84 dB and more, and with one input ignored at 54 dB and less."""
 MAX_PIPELINE_LATENTS_ERROR = 1e-4
 """Of the same clip, the finished latents: length of the error over that of diffusers' latents.
 Right stages were seen at 1.3e-6 and less, and with one input ignored at 0.01 and more."""
-MIN_GRAPH_PSNR_DB = 60.0
+MIN_GRAPH_PSNR_DB = 55.0
 """Limit for the finished clip in fp32, graphs against torch, whose frames are rounded to 255 levels
-on both sides: one pixel in fifteen may round the other way. In lower precisions both sides are as
+on both sides: one pixel in five may round the other way. TensorRT on an H100 was seen at 57 dB with
+every stage within one level. In lower precisions both sides are as
 far from each other as each is from fp32, so the PSNR is measured but not judged."""
 MAX_RELATIVE_ERROR = 1e-3
 """Limit for a graph with real-valued output in fp32: largest error over the largest value."""

@@ -18,6 +18,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 BUILD = Path(__file__).parents[1] / "build"
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(BUILD / "inductor"))
 os.environ.setdefault("TRITON_CACHE_DIR", str(BUILD / "triton"))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores. Threads of torch that wait for one another spin, and processes that
+    # help its compiler import it once more.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,9 +39,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """The same for what compiling has left behind, which later exports would look through."""
-    if item.get_closest_marker("compile"):
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The same for what tracing and compiling have left, which later exports would look through."""
+    ends = nextitem is None or nextitem.path != item.path
+    if ends or item.get_closest_marker("compile"):
         gc.collect()
         gc.freeze()
 

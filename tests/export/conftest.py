@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ParityCase
 from reelserve.export.repository import ModelRepository
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
-from reelserve.models.loading import save_component
+from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
 from tests.export.kept_graphs import kept_graphs
 from tests.export.scalar_code import scalar_code
@@ -48,6 +49,21 @@ def write_tiny_checkpoint(folder: Path, width: int = 32) -> Path:
     randomise(vae)
     save_component(denoiser, folder / "transformer")
     save_component(vae, folder / "vae")
+    return folder
+
+
+def write_shallow_bundled(folder: Path) -> Path:
+    """The bundled checkpoint with the first blocks of its denoiser alone: few operators to trace.
+
+    Weights and widths are the real ones, and the blocks that are left out are like the first.
+    """
+    shutil.copytree(BUNDLED / "scheduler", folder / "scheduler")
+    shutil.copy(BUNDLED / "model_index.json", folder)
+    denoiser = load_component(BUNDLED / "transformer", SpaceTimeDenoiser)
+    del denoiser.blocks[1:], denoiser.refiner[1:]
+    denoiser.config = replace(denoiser.config, num_blocks=1, num_refiner_blocks=1)
+    save_component(denoiser, folder / "transformer")
+    shutil.copytree(BUNDLED / "vae", folder / "vae")
     return folder
 
 

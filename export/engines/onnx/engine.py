@@ -226,6 +226,8 @@ def _session(path: Path, _changed_ns: int, provider: str) -> onnxruntime.Inferen
     onnxruntime.set_default_logger_severity(FATAL)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
+    # Other stages may be built on the same cores meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return open_graph(path, provider, options=options)
 
 

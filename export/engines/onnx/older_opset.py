@@ -42,16 +42,20 @@ class OpsetError(ValueError):
 
 
 def without_fused_ops(program: ExportedProgram) -> ExportedProgram:
-    """The program with the fused temporal attention in plain operators, which any set has."""
+    """The program with the fused temporal attention in plain operators, which any set has.
+
+    One without it is left as it is: decomposing traces a program once more.
+    """
+    fused = torch.ops.reelserve.temporal_attention.default
+    if not any(node.target is fused for node in program.graph.nodes):
+        return program
 
     def reference(  # type: ignore[no-untyped-def]
         qkv, norm_q=None, norm_k=None, cos=None, sin=None, scale=None, eps=1e-6
     ):
         return temporal_attention_ref(qkv, norm_q, norm_k, cos, sin, scale=scale, eps=eps)
 
-    table: dict[torch._ops.OperatorBase, Callable[..., object]] = {
-        torch.ops.reelserve.temporal_attention.default: reference
-    }
+    table: dict[torch._ops.OperatorBase, Callable[..., object]] = {fused: reference}
     return program.run_decompositions(table)
 
 

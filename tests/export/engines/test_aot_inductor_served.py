@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,18 +16,20 @@ from tritonclient.grpc import model_config_pb2 as protos
 from reelserve.client import Client, InvalidArgumentError
 from reelserve.export.engines import get_engine
 from reelserve.export.parity import ParityCase, ParityCheck, torch_runner
-from reelserve.export.parity_limits import MIN_GRAPH_PSNR_DB
 from reelserve.pipeline.contract import STAGES
 from reelserve.pipeline.quality import psnr
 from reelserve.server.engines.aoti_session import AotiSession, AotiSettings, check_package
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
-from tests.export.families import served
-from tests.server.bare import bare_triton
+from reelserve.server.stages.video import encode_mp4
 
 pytestmark = pytest.mark.compile
 
 ENGINE = get_engine("pytorch")
+MIN_ENCODED_PSNR_DB = 28.0
+"""Random weights draw noise, which the encoder gives back so alike where a level differs; clips of
+different seeds have 10 dB."""
+PROMPT = "a red circle moves across a plain background"
 KIND = "GPU" if torch.cuda.is_available() else "CPU"
 
 
@@ -56,8 +60,7 @@ def session_of(repository, stage: str, **parameters: str) -> AotiSession:
 
 
 @pytest.mark.server
-def test_served_frames_are_those_of_torch(compiled, compiled_family):
-    repository, _ = compiled
+def test_served_frames_are_those_of_torch(server, compiled_family):
     case = ParityCase(num_frames=20, num_inference_steps=2, seed=11)
     stages = ("text_encoder", "denoiser", "vae_decoder", "frame_consistency", "upsampler")
     runners = {
@@ -65,24 +68,26 @@ def test_served_frames_are_those_of_torch(compiled, compiled_family):
     }
     check = ParityCheck(compiled_family.spec(), compiled_family.tokenizer(), case)
     expected = check.generate(runners)["upsampler"].output[0]
-    prompt = "a red circle moves across a plain background"
-    with bare_triton(repository.folder) as stages:
-        found = served.frames(
-            stages.grpc_url, prompt=prompt, seed=11, num_frames=20, num_inference_steps=2
-        )
+    with Client(server.grpc_url) as client:
+        video = client.generate(PROMPT, seed=11, num_frames=20, num_inference_steps=2)
+    found = decoded(video.mp4)
     assert found.shape == expected.shape
-    assert psnr(found, expected) >= MIN_GRAPH_PSNR_DB
+    # To the last level they are compared at the end of an export.
+    assert psnr(found, decoded(encode_mp4(expected, video.info.fps))) >= MIN_ENCODED_PSNR_DB
+
+
+def decoded(mp4: bytes) -> np.ndarray:
+    with av.open(io.BytesIO(mp4)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
 @pytest.mark.server
 def test_clip_is_drawn_by_calls_and_by_streams(server):
     with Client(server.grpc_url) as client:
         video = client.generate("a red star", seed=3, num_frames=16, num_inference_steps=2)
-        again = client.generate("a red star", seed=3, num_frames=16, num_inference_steps=2)
         events = list(client.stream("a blue star", seed=1, num_frames=24, num_inference_steps=2))
         with pytest.raises(InvalidArgumentError, match="NUM_FRAMES is 28; the limits are 16 to 24"):
             client.generate("a red star", num_frames=28)
-    assert video.mp4 == again.mp4
     assert (video.info.engine, video.info.num_frames) == ("pytorch", 16)
     assert "torch" in video.info.versions
     assert {event.kind for event in events} >= {"step", "preview", "clip"}
@@ -94,7 +99,7 @@ def test_clip_is_the_same_beside_others_that_step_at_their_own_pace(server):
     def drawn(seed: int) -> bytes:
         with Client(server.grpc_url) as client:
             return client.generate(
-                "a red star", seed=seed, num_frames=16, num_inference_steps=9
+                "a red star", seed=seed, num_frames=16, num_inference_steps=5
             ).mp4
 
     def left(seed: int) -> str:
@@ -104,11 +109,11 @@ def test_clip_is_the_same_beside_others_that_step_at_their_own_pace(server):
                     return event.kind
         return "never stepped"
 
-    alone = [drawn(seed) for seed in range(4)]
-    assert len(set(alone)) == 4
-    with ThreadPoolExecutor(6) as pool:
+    alone = [drawn(seed) for seed in range(2)]
+    assert len(set(alone)) == 2
+    with ThreadPoolExecutor(4) as pool:
         leaving = [pool.submit(left, seed) for seed in (10, 11)]
-        together = list(pool.map(drawn, range(4)))
+        together = list(pool.map(drawn, range(2)))
     assert [clip.result() for clip in leaving] == ["step", "step"]
     assert together == alone
 

@@ -19,12 +19,14 @@ from reelserve.client import Client, InvalidArgumentError
 from reelserve.export.families import family_of, latte
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.families.ranges import check_limits
-from reelserve.export.parity import PROMPT, ParityCase
+from reelserve.export.parity import ENGINE_STAGES, PROMPT, ParityCase
 from reelserve.export.parity_limits import MIN_PIPELINE_PSNR_DB
+from reelserve.export.repository import ModelRepository
 from reelserve.pipeline.noise import seeded_noise
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.tiny_checkpoints import write_tiny_latte
+from tests.export.engines.test_aot_inductor_served import session_of
 from tests.export.families import served
 from tests.export.families.against_diffusers import (
     Clip,
@@ -138,11 +140,18 @@ def test_settings_of_the_scheduler_change_the_clip_as_in_diffusers(
     require_seen(clip_of(tiny_latte, **BASE), theirs)
 
 
+def test_packages_give_the_frames_of_torch(tmp_path, tiny_latte):
+    repository = ModelRepository(tmp_path / "model_repository")
+    assert served.export(tiny_latte, {}, repository.folder, "pytorch") >= MIN_PIPELINE_PSNR_DB
+    # What a stage opens when it is served, with the config that it is served with.
+    for stage in ENGINE_STAGES:
+        assert session_of(repository, stage).spec.inputs
+
+
 @pytest.mark.server
-@pytest.mark.parametrize("engine", ["onnxruntime", "pytorch"])
-def test_served_frames_are_those_of_diffusers(tmp_path, tiny_latte, engine):
+def test_served_frames_are_those_of_diffusers(tmp_path, tiny_latte):
     repository = tmp_path / "model_repository"
-    psnr_db = served.export(tiny_latte, {}, repository, engine)
+    psnr_db = served.export(tiny_latte, {}, repository)
     assert psnr_db >= MIN_PIPELINE_PSNR_DB
     requests = (
         {"num_inference_steps": 2, "guidance_scale": 7.5, "negative_prompt": ""},

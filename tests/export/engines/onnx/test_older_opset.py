@@ -16,7 +16,12 @@ from reelserve.export.parity import ENGINE_STAGES, StageRun, compare_stage, requ
 from reelserve.export.stages import ExportStage
 from tests.export.conftest import write_tiny_checkpoint
 
-CASES = [(family, stage) for family in ("bundled", "ltx", "latte") for stage in ENGINE_STAGES]
+CASES = [
+    *(("bundled", stage) for stage in ENGINE_STAGES),
+    *(("ltx", stage) for stage in ENGINE_STAGES),
+    # Its other stages are the classes of LTX-Video's.
+    *(("latte", stage) for stage in ("denoiser", "vae_decoder")),
+]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from reelserve.export.engines.onnx import engine
 from reelserve.export.engines.onnx.engine import OnnxRuntimeEngine
 from reelserve.export.engines.onnx.temporal_attention import (
     DOMAIN,
@@ -57,10 +59,24 @@ def denoiser_inputs(batch: int, frames: int) -> tuple[torch.Tensor, ...]:
     )
 
 
+@pytest.fixture(scope="module")
+def traced():
+    """The exporter, which traces once: both forms are made from the same graph."""
+    own_exported, graphs = engine._exported, []
+
+    def exported(*arguments, **options) -> onnx_ir.Model:
+        if not graphs:
+            graphs.append(onnx_ir.to_proto(own_exported(*arguments, **options)))
+        return onnx_ir.from_proto(graphs[0])
+
+    return exported
+
+
 @pytest.fixture(scope="module", params=FORMS)
-def exported(request, stage, tmp_path_factory) -> tuple[str, Path]:
+def exported(request, stage, traced, tmp_path_factory) -> tuple[str, Path]:
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    OnnxRuntimeEngine(request.param).build(stage, path)
+    with mock.patch.object(engine, "_exported", traced):
+        OnnxRuntimeEngine(request.param).build(stage, path)
     return request.param, path
 
 
