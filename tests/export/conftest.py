@@ -13,6 +13,7 @@ from reelserve.export.families.bundled import BundledFamily
 from reelserve.export.families.layout import Checkpoint
 from reelserve.export.parity import ParityCase
 from reelserve.export.repository import ModelRepository
+from reelserve.export.stages import ExportStage, TextEncoderStage
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
@@ -65,6 +66,13 @@ def write_shallow_bundled(folder: Path) -> Path:
     save_component(denoiser, folder / "transformer")
     shutil.copytree(BUNDLED / "vae", folder / "vae")
     return folder
+
+
+def shallow(stage: ExportStage) -> ExportStage:
+    """The stage; of the packaged text encoder the first layer alone, which the others are like."""
+    if isinstance(stage.module, TextEncoderStage):
+        del stage.module.encoder.bert.encoder.layer[1:]
+    return stage
 
 
 @pytest.fixture(scope="session")
