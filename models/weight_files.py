@@ -56,7 +56,7 @@ def find_weights(folder: Path, stem: str, variant: str = "") -> WeightFiles:
     """Finds the weights of a component as diffusers and transformers do.
 
     Args:
-        folder: Of the component.
+        folder: The component's folder.
         stem: `DIFFUSERS_STEM` or `TRANSFORMERS_STEM`.
         variant: Preferred; a component that has no such files has its plain ones.
 

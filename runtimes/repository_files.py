@@ -34,7 +34,7 @@ def verify_repository(repository: Path, lock: ExportLock) -> int:
 
     Args:
         repository: Folder with one folder a model.
-        lock: Of its export.
+        lock: What its export wrote down.
 
     Returns:
         Number of files.

@@ -27,7 +27,8 @@ class Checkpoint:
     Args:
         folder: Holds `model_index.json` and one subfolder a component.
         index: The parsed index.
-        variant: Of its weights, as in diffusers: a component without such files has its plain ones.
+        variant: Name inside the files of its weights, as in diffusers, for example `fp16`; a
+            component without such files has its plain ones.
     """
 
     folder: Path
@@ -39,7 +40,7 @@ class Checkpoint:
         """Reads the index.
 
         Args:
-            folder: Of the checkpoint.
+            folder: The checkpoint's folder.
             variant: For example `fp16`, for files named `*.fp16.safetensors`; empty: plain files.
 
         Raises:
@@ -132,9 +133,9 @@ class Checkpoint:
         """Refuses a component of another class.
 
         Args:
-            name: Of the component.
-            library: That the index must name.
-            class_name: That the index must name.
+            name: The component's name.
+            library: Library that the index must name.
+            class_name: Class that the index must name.
 
         Raises:
             CheckpointFileError: If the index names something else.
@@ -166,8 +167,8 @@ class Checkpoint:
         """Configuration and weights of a component.
 
         Args:
-            name: Of the component, its subfolder.
-            stem: Of its weights, see `find_weights`.
+            name: The component's name, which is its subfolder.
+            stem: Beginning of the names of its weights; see `find_weights`.
 
         Raises:
             CheckpointFileError: If its weights are missing or cannot be read.

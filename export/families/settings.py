@@ -44,7 +44,7 @@ class Settings:
         """A whole number.
 
         Args:
-            name: Of the setting.
+            name: The setting's name.
             high: Largest allowed value.
             low: Smallest allowed value.
 

@@ -27,8 +27,7 @@ pytestmark = pytest.mark.compile
 
 ENGINE = get_engine("pytorch")
 MIN_ENCODED_PSNR_DB = 28.0
-"""Random weights draw noise, which the encoder gives back so alike where a level differs; clips of
-different seeds have 10 dB."""
+"""Random weights draw noise, which the encoder gives back only so alike where a level differs."""
 PROMPT = "a red circle moves across a plain background"
 KIND = "GPU" if torch.cuda.is_available() else "CPU"
 
