@@ -132,11 +132,11 @@ class FrontEnd:
         return probe.port
 
     def _metrics(self) -> bytes:
-        urls = {
-            one.load.name: one.metrics_url if one.load.ready else ""
+        sockets = {
+            one.load.name: one.metrics_socket if one.load.ready else None
             for one in self._service.upstreams
         }
-        return exposition(self._service.recorder.registry, urls)
+        return exposition(self._service.recorder.registry, sockets)
 
 
 def server_options(limits: RequestLimits) -> list[tuple[str, int]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-import urllib.request
+import socket
 from collections.abc import Callable, Mapping
-from http.client import HTTPException
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -22,8 +24,6 @@ from reelserve.server.metric_table import OF_FRONT_END, PREFIX, Metric
 
 KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 TRITON_TIMEOUT_S = 2.0
-NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A proxy of the environment is not for this machine's own addresses."""
 SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 
 
@@ -65,16 +65,16 @@ class Recorder:
         return self._known[metric].labels(**only, **labels)
 
 
-def exposition(registry: CollectorRegistry, urls: Mapping[str, str]) -> bytes:
+def exposition(registry: CollectorRegistry, sockets: Mapping[str, Path | None]) -> bytes:
     """Our metrics and those of every Triton, in Prometheus' text format.
 
     Args:
         registry: Metrics of the front end.
-        urls: Where each Triton shows its metrics, by its name; empty while it does not run.
+        sockets: Where each Triton shows its metrics, by its name; None while it does not run.
     """
-    texts = {name: _read(url) for name, url in urls.items() if url}
+    texts = {name: _read(path) for name, path in sockets.items() if path}
     # By how many there are, not by how many answer: a series keeps its labels.
-    if len(urls) == 1 and texts:
+    if len(sockets) == 1 and texts:
         return generate_latest(registry) + next(iter(texts.values())).encode()
     return generate_latest(registry) + merged(texts).encode()
 
@@ -96,11 +96,24 @@ def merged(texts: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for family in families.values() for line in family)
 
 
-def _read(url: str) -> str:
+class _SocketConnection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TRITON_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _read(path: Path) -> str:
     try:
-        with NO_PROXY.open(url, timeout=TRITON_TIMEOUT_S) as reply:
-            text: str = reply.read().decode(errors="replace")
-            return text
+        with closing(_SocketConnection(path)) as connection:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode(errors="replace")
     except (OSError, HTTPException):
         # It is being started again.
         return ""

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -45,7 +46,11 @@ RESTART_S = 5.0
 
 @dataclass(frozen=True)
 class Secret:
-    """A header without which Triton answers nothing but whether it lives."""
+    """A header without which Triton answers nothing but whether it lives.
+
+    It is a second lock behind the folder of the socket: other users may read the arguments of a
+    process, but another container on the same `/dev/shm`, with the same user id, may not.
+    """
 
     name: str = field(default_factory=lambda: f"reelserve-{secrets.token_hex(4)}")
     value: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
@@ -69,19 +74,21 @@ class Upstream:
     Args:
         name: Name of the Triton, for logs and metrics.
         secret: Header that this start of Triton wants.
+        metrics_socket: Where it shows its metrics.
         lost: Says why it cannot answer any more, or None; asked when a call has failed.
     """
 
-    def __init__(self, name: str, secret: Secret, lost: Callable[[], str | None]) -> None:
+    def __init__(
+        self, name: str, secret: Secret, metrics_socket: Path, lost: Callable[[], str | None]
+    ) -> None:
         self.load = TritonLoad(name)
-        self.metrics_url = ""
+        self.metrics_socket = metrics_socket
         self._secret, self._lost = secret, lost
         self._channel: grpc.aio.Channel | None = None
 
-    def connect(self, channel: grpc.aio.Channel, metrics_url: str) -> None:
+    def connect(self, channel: grpc.aio.Channel) -> None:
         """Takes calls from now on."""
-        self.metrics_url, self._channel = metrics_url, channel
-        self.load.ready = True
+        self._channel, self.load.ready = channel, True
 
     def disconnect(self) -> None:
         """Takes none any more; those that run fail when the channel is closed."""

@@ -15,6 +15,7 @@ from rich.console import Console
 from reelserve.server.frontend.frontend import PortError
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.repository_check import RepositoryError
+from reelserve.server.launch.run_folder import FolderError
 from reelserve.server.launch.serving import Running, announced, serve
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
@@ -37,6 +38,8 @@ def run(argv: Sequence[str]) -> int:
         Exit status: 0 if it was told to end, 1 if the server failed.
     """
     options, ready_fd = parse_options(argv)
+    # For logs, folders and sockets of every process of the server.
+    os.umask(0o077)
     console = Console(stderr=True)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
@@ -48,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
 
     try:
         asyncio.run(serve(options, ready))
-    except (ServerError, PortError, InstallationError, RepositoryError) as error:
+    except (ServerError, PortError, InstallationError, RepositoryError, FolderError) as error:
         console.out(str(error), highlight=False)
         return 1
     except (OSError, ValueError, KeyError) as error:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,15 @@ REGION_PREFIX = "reelserve_"
 """Beginning of the names of Triton's shared-memory regions; the start's token follows."""
 TOKEN_BYTES = 16
 NAME = re.compile(PREFIX + r"(?P<token>[0-9a-f]{32})")
+ATTEMPTS = 8
+"""How often a folder is made again that another start took for a dead one's."""
+IN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+OF_OTHERS, WRITABLE_BY_OTHERS = 0o077, 0o022
+"""Bits of a mode that let anybody but the owner in."""
+
+
+class FolderError(RuntimeError):
+    """A folder cannot be trusted; the message names it."""
 
 
 @contextlib.contextmanager
@@ -30,19 +40,66 @@ def start_folder(parent: Path) -> Iterator[Path]:
 
     Args:
         parent: Folder for it.
+
+    Raises:
+        FolderError: If another user may replace what is in `parent`, or has taken the name.
     """
-    # Between making a folder and locking it, another start must not take it for a dead one's.
-    with locked(parent):
-        clear_leftovers(parent)
-        folder = parent / f"{PREFIX}{secrets.token_hex(TOKEN_BYTES)}"
-        folder.mkdir(mode=0o700)
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    check_parent(parent)
+    clear_leftovers(parent)
+    folder, descriptor = _locked_folder(parent)
     try:
         yield folder
     finally:
         remove(folder)
         os.close(descriptor)
+
+
+def check_parent(folder: Path) -> None:
+    """Raises `FolderError` if another user may rename or remove what this one makes in a folder."""
+    state = folder.stat()
+    if state.st_uid not in (0, os.geteuid()):
+        raise FolderError(f"{folder} belongs to user {state.st_uid}, who may replace what is in it")
+    if state.st_mode & WRITABLE_BY_OTHERS and not state.st_mode & stat.S_ISVTX:
+        mode = stat.S_IMODE(state.st_mode)
+        raise FolderError(
+            f"{folder} has mode {mode:04o}, so other users may replace what is in it; it must have "
+            "the sticky bit (1777) or be writable by its owner alone"
+        )
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock.
+
+    The lock is the folder's own. One on `parent` could be held for ever by any user.
+    """
+    for _ in range(ATTEMPTS):
+        folder = parent / f"{PREFIX}{secrets.token_hex(TOKEN_BYTES)}"
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            raise FolderError(f"{folder} is there already, and not made by this start") from None
+        descriptor = -1
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, IN_FOLDER)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), folder.stat(follow_symlinks=False)):
+                return folder, descriptor
+        # Between the two, another start has taken it for a dead one's.
+        if descriptor >= 0:
+            os.close(descriptor)
+    raise FolderError(f"{parent}: a folder that was made there was removed {ATTEMPTS} times")
+
+
+def close_regions(parent: Path, prefix: str) -> int:
+    """Takes this user's shared-memory regions from other users; how many they could open."""
+    opened = 0
+    for region in parent.glob(f"{prefix}*"):
+        state = region.lstat()
+        ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid()
+        if ours and state.st_mode & OF_OTHERS:
+            opened += 1
+            region.chmod(0o600)
+    return opened
 
 
 def region_prefix(folder: Path) -> str:
@@ -56,7 +113,7 @@ def clear_leftovers(parent: Path) -> None:
         if not NAME.fullmatch(folder.name) or folder.is_symlink():
             continue
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(folder, IN_FOLDER)
             try:
                 if os.fstat(descriptor).st_uid == os.geteuid():
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,17 +128,6 @@ def remove(folder: Path) -> None:
         with contextlib.suppress(OSError):
             region.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder while the block runs."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def run_parent() -> Path:

@@ -115,7 +115,10 @@ def _parts(
     """The service, its ports and who looks after each Triton; nothing runs yet."""
     secret = Secret()
     tritons = tritons_of(options, lock, run_dir, shared, secret)
-    upstreams = [Upstream(name, secret, triton.lost) for name, triton in tritons.items()]
+    upstreams = [
+        Upstream(name, secret, triton.options.metrics_socket, triton.lost)
+        for name, triton in tritons.items()
+    ]
     service = Service(
         options.model_repository / "prompt_processor" / "1",
         service_settings(options.model_repository, lock.config_name),

@@ -50,7 +50,7 @@ class Supervisor:
             ServerError: If it does not start.
         """
         await self._triton.start()
-        self._upstream.connect(self._triton.channel, self._triton.metrics_url)
+        self._upstream.connect(self._triton.channel)
 
     async def keep_running(self) -> None:
         """Starts it again whenever it dies or hangs; returns never.
@@ -91,7 +91,7 @@ class Supervisor:
         except ServerError as error:
             _log.error("%s: %s", self._upstream.load.name, error)
             return False
-        self._upstream.connect(self._triton.channel, self._triton.metrics_url)
+        self._upstream.connect(self._triton.channel)
         self._service.recorder.count(TRITON_RESTARTS)
         _log.warning("%s is ready again", self._upstream.load.name)
         return True

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,16 +21,18 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from reelserve.server.frontend.upstream import CHANNEL_OPTIONS, Secret
 from reelserve.server.launch import with_parent
 from reelserve.server.launch.installation import Installation
+from reelserve.server.launch.run_folder import SHARED_MEMORY, close_regions
 from reelserve.server.launch.stage_processes import has_ended, instance_processes, is_stopped
 
-HOST = "127.0.0.1"
+SOCKET_NUMBERS = (1, 2)
+"""Ports that Triton is given for gRPC and metrics. It must have some, and writes the first one into
+the name of its socket; nothing listens on either."""
 READY_POLL_S = 0.1
 EXIT_TIMEOUT_S = 10
 """How long Triton waits for requests that it still has once it was told to end; after a drain these
 are previews alone."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """How long Triton and its stages may take to end by themselves; then their group is killed."""
-PORT_ATTEMPTS = 3
 PROBE_TIMEOUT_S = 5.0
 SCHEDULING = ("--rate-limit=execution_count",)
 """Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
@@ -39,6 +41,8 @@ ERROR_LINE = re.compile(
 )
 HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
 """Logged at every start on a machine without a GPU."""
+
+_log = logging.getLogger(__name__)
 
 
 class ServerError(RuntimeError):
@@ -55,6 +59,7 @@ class TritonOptions:
         config_name: Which of the configs in `configs/` serve it; empty: `config.pbtxt`.
         secret: Header without which Triton answers nothing.
         region_prefix: Beginning of the names of its shared-memory regions.
+        socket_folder: Where it listens: a folder that only this user may enter.
         run_dir: Its working folder.
         log_file: Where its log goes.
         environment: Variables on top of those of the installation.
@@ -67,27 +72,38 @@ class TritonOptions:
     config_name: str
     secret: Secret
     region_prefix: str
+    socket_folder: Path
     run_dir: Path
     log_file: Path
     environment: Mapping[str, str]
     ready_timeout_s: float
     extra_arguments: tuple[str, ...] = ()
 
-    def to_args(self, grpc_port: int, metrics_port: int) -> list[str]:
+    @property
+    def grpc_socket(self) -> Path:
+        """Its gRPC endpoint, as gRPC names it."""
+        return self.socket_folder / f"grpc:{SOCKET_NUMBERS[0]}"
+
+    @property
+    def metrics_socket(self) -> Path:
+        """Its metrics, by HTTP."""
+        return self.socket_folder / "metrics"
+
+    def to_args(self) -> list[str]:
         """Command line of `tritonserver` that means these options.
 
-        Args:
-            grpc_port: TCP port of the loopback address, for the front end alone.
-            metrics_port: TCP port of its metrics there.
+        Its sockets stand in a folder of this user. Any user of the machine could connect to a TCP
+        port of loopback, and read the secret in the arguments of the process.
         """
+        grpc_number, metrics_number = SOCKET_NUMBERS
         return [
             str(self.installation.binary),
             f"--model-repository={self.repository}",
             "--allow-http=false",
-            f"--grpc-address={HOST}",
-            f"--grpc-port={grpc_port}",
-            f"--metrics-address={HOST}",
-            f"--metrics-port={metrics_port}",
+            f"--grpc-address=unix:{self.socket_folder / 'grpc'}",
+            f"--grpc-port={grpc_number}",
+            f"--metrics-address=unix:{self.metrics_socket}",
+            f"--metrics-port={metrics_number}",
             f"--grpc-restricted-protocol={self.secret.argument}",
             # Every config is complete; auto-completion would start each stage's process twice.
             "--disable-auto-complete-config",
@@ -111,8 +127,6 @@ class TritonProcess:
     """
 
     options: TritonOptions
-    grpc_port: int = field(default=0, init=False)
-    metrics_port: int = field(default=0, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _stages: dict[str, int] = field(default_factory=dict, init=False)
     _log_start: int = field(default=0, init=False)
@@ -128,11 +142,6 @@ class TritonProcess:
         return self._channel
 
     @property
-    def metrics_url(self) -> str:
-        """URL of its metrics."""
-        return f"http://{HOST}:{self.metrics_port}/metrics"
-
-    @property
     def pid(self) -> int:
         """Process id of `tritonserver`, whose children the stages are; 0 while it does not run."""
         return self._process.pid if self._process is not None else 0
@@ -143,20 +152,11 @@ class TritonProcess:
         Raises:
             ServerError: If it ends, or is not ready in time; the message holds its own errors.
         """
-        for attempt in range(1, PORT_ATTEMPTS + 1):
-            try:
-                await self._start_once()
-            except ServerError:
-                # Between choosing a free port and Triton's bind another process may take it.
-                lost_port = "already in use" in self._log_text()
-                await self.stop(kill_after_s=0)
-                if not lost_port or attempt == PORT_ATTEMPTS:
-                    raise
-            except BaseException:
-                await self.stop(kill_after_s=0)
-                raise
-            else:
-                return
+        try:
+            await self._start_once()
+        except BaseException:
+            await self.stop(kill_after_s=0)
+            raise
 
     async def stop(self, kill_after_s: float = KILL_AFTER_S) -> None:
         """Ends it and every stage; does nothing when it is not running.
@@ -217,10 +217,11 @@ class TritonProcess:
 
     async def _start_once(self) -> None:
         options = self.options
-        self.grpc_port, self.metrics_port = free_ports(2)
         self._stages, self._stopped_since = {}, None
+        for left in (options.grpc_socket, options.metrics_socket):
+            left.unlink(missing_ok=True)
         self._channel = grpc.aio.insecure_channel(
-            f"{HOST}:{self.grpc_port}", options=CHANNEL_OPTIONS
+            f"unix:{options.grpc_socket}", options=CHANNEL_OPTIONS
         )
         with options.log_file.open("ab") as log:
             self._log_start = log.tell() if options.log_file.is_file() else 0
@@ -232,7 +233,7 @@ class TritonProcess:
                     "-S",
                     with_parent.__file__,
                     str(os.getpid()),
-                    *options.to_args(self.grpc_port, self.metrics_port),
+                    *options.to_args(),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -244,6 +245,13 @@ class TritonProcess:
                 start_new_session=True,
             )
         await self._wait_ready()
+        if open_regions := close_regions(SHARED_MEMORY, options.region_prefix):
+            _log.warning(
+                "while the stages started, other users of this machine could open %d of their "
+                "regions in %s: the kernel takes no seccomp filter",
+                open_regions,
+                SHARED_MEMORY,
+            )
         self._stages = instance_processes(self.pid)
         self._answered = time.monotonic()
 
@@ -281,18 +289,6 @@ class TritonProcess:
                 return log.read().decode(errors="replace")
         except OSError:
             return ""
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback address that are free, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [
-            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            for _ in range(count)
-        ]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def error_lines(log: str, limit: int = 12) -> str:

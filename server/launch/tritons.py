@@ -101,6 +101,8 @@ def tritons_of(
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         log = log_file if number == 0 else log_file.with_name(f"{log_file.name}.{number}")
         name = "triton" if gpu is None else f"gpu{gpu}"
+        socket_folder = shared / f"triton{number}"
+        socket_folder.mkdir(mode=0o700)
         tritons[name] = TritonProcess(
             TritonOptions(
                 installation=installation,
@@ -108,6 +110,7 @@ def tritons_of(
                 config_name=lock.config_name,
                 secret=secret,
                 region_prefix=f"{region_prefix(shared)}{number}_",
+                socket_folder=socket_folder,
                 run_dir=run_dir,
                 log_file=log,
                 environment={**allocator, **visible, VARIABLE: str(shared)},

@@ -46,7 +46,7 @@ class FakeUpstream:
 
     def __init__(self, name: str = "triton", *, ready: bool = True) -> None:
         self.load = TritonLoad(name, ready)
-        self.metrics_url = "http://127.0.0.1:9/metrics"
+        self.metrics_socket = Path("/no/such/socket")
         self.calls: list[tuple[Any, asyncio.Future[Any]]] = []
         self.replies: dict[str, bytes] = {}
 

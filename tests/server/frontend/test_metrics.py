@@ -1,7 +1,9 @@
 import math
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import UnixStreamServer
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -52,7 +54,7 @@ def samples(text):
 class Triton:
     """Its metrics, by HTTP."""
 
-    def __init__(self, text):
+    def __init__(self, text, path):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200)
@@ -62,12 +64,11 @@ class Triton:
             def log_message(self, *args):
                 pass
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/metrics"
+        self.path, self.server = path, UnixStreamServer(str(path), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def __enter__(self):
-        return self.url
+        return self.path
 
     def __exit__(self, *error):
         self.server.shutdown()
@@ -98,9 +99,9 @@ def test_merged_takes_families_that_one_triton_alone_has():
     assert merged({}) == ""
 
 
-def test_exposition_joins_ours_and_tritons(recorder):
-    with Triton(TRITON.format(5)) as url:
-        found = samples(exposition(recorder.registry, {"triton": url}).decode())
+def test_exposition_joins_ours_and_tritons(recorder, tmp_path):
+    with Triton(TRITON.format(5), tmp_path / "metrics") as path:
+        found = samples(exposition(recorder.registry, {"triton": path}).decode())
 
     assert found["nv_inference_count_total", ("model", "denoiser"), ("version", "1")] == 5
     assert found[("nv_cpu_utilization",)] == 0.5, "one Triton needs no label"
@@ -109,15 +110,10 @@ def test_exposition_joins_ours_and_tritons(recorder):
     assert found[("reelserve_tritons_ready",)] == 2
 
 
-def test_exposition_asks_no_proxy(recorder, monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with Triton(TRITON.format(5)) as url:
-        assert b"nv_inference_count" in exposition(recorder.registry, {"triton": url})
-
-
-def test_exposition_gives_ours_when_a_triton_is_cut_off(recorder):
-    with socket.socket() as triton:
-        triton.bind(("127.0.0.1", 0))
+def test_exposition_gives_ours_when_a_triton_is_cut_off(recorder, tmp_path):
+    path = tmp_path / "metrics"
+    with socket.socket(socket.AF_UNIX) as triton:
+        triton.bind(str(path))
         triton.listen()
 
         def answer():
@@ -127,14 +123,14 @@ def test_exposition_gives_ours_when_a_triton_is_cut_off(recorder):
 
         thread = threading.Thread(target=answer)
         thread.start()
-        port = triton.getsockname()[1]
-        found = exposition(recorder.registry, {"triton": f"http://127.0.0.1:{port}/metrics"})
+        found = exposition(recorder.registry, {"triton": path})
         thread.join()
     assert b"reelserve_requests_in_flight" in found and b"nv_" not in found
 
 
-def test_exposition_of_several_tritons_has_a_label(recorder):
-    with Triton(TRITON.format(5)) as one, Triton(TRITON.format(7)) as other:
+def test_exposition_of_several_tritons_has_a_label(recorder, tmp_path):
+    paths = tmp_path / "one", tmp_path / "other"
+    with Triton(TRITON.format(5), paths[0]) as one, Triton(TRITON.format(7), paths[1]) as other:
         found = samples(exposition(recorder.registry, {"gpu0": one, "gpu1": other}).decode())
 
     values = {n: found["reelserve_step_seconds_count", ("triton", n)] for n in ("gpu0", "gpu1")}
@@ -143,7 +139,7 @@ def test_exposition_of_several_tritons_has_a_label(recorder):
 
 
 def test_exposition_gives_ours_when_no_triton_answers(recorder):
-    found = samples(exposition(recorder.registry, {"triton": "http://127.0.0.1:9/"}).decode())
+    found = samples(exposition(recorder.registry, {"triton": Path("/no/such/socket")}).decode())
     assert ("reelserve_requests_in_flight",) in found
     assert samples(exposition(recorder.registry, {}).decode()) == found
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import grpc
 import pytest
@@ -261,7 +262,7 @@ async def test_remaining_is_none_until_something_is_known(tmp_path):
 
 
 def test_fake_upstream_looks_like_the_real_one():
-    real = Upstream("x", Secret(), lambda: None)
-    for name in ("load", "metrics_url", "infer", "pass_on", "starting"):
+    real = Upstream("x", Secret(), Path("/no/such/socket"), lambda: None)
+    for name in ("load", "metrics_socket", "infer", "pass_on", "starting"):
         assert hasattr(real, name) and hasattr(FakeUpstream(), name)
     assert str(real.starting()) == str(FakeUpstream().starting())

@@ -1,4 +1,5 @@
 import contextlib
+import fcntl
 import os
 import signal
 import stat
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from reelserve.server.launch import run_folder
 from reelserve.server.launch.run_folder import (
     NAME,
+    FolderError,
+    check_parent,
     clear_leftovers,
+    close_regions,
     region_prefix,
     run_parent,
     start_folder,
@@ -116,6 +121,91 @@ def test_folders_of_other_users_are_kept(tmp_path):
     clear_leftovers(tmp_path)
 
     assert names(tmp_path) == {DEAD}
+
+
+@pytest.mark.parametrize("squatter", ["folder", "link", "file"])
+def test_a_squatted_name_is_refused_by_name(tmp_path, monkeypatch, squatter):
+    """Whoever guesses it: the folder would be his, or lead where he wants."""
+    monkeypatch.setattr(run_folder.secrets, "token_hex", lambda count: "0" * 2 * count)
+    outside, squatted = tmp_path / "outside", tmp_path / DEAD
+    outside.mkdir()
+    monkeypatch.setattr(run_folder, "clear_leftovers", lambda parent: None)
+    if squatter == "folder":
+        squatted.mkdir()
+        squatted.chmod(0o777)
+    elif squatter == "link":
+        squatted.symlink_to(outside)
+    else:
+        squatted.write_text("x")
+    with pytest.raises(FolderError) as caught, start_folder(tmp_path):
+        pass
+
+    assert str(caught.value) == f"{squatted} is there already, and not made by this start"
+    assert names(tmp_path) == {"outside", DEAD} and names(outside) == set()
+
+
+def test_a_parent_where_others_may_replace_folders_is_refused_by_name(tmp_path):
+    for mode in (0o777, 0o770, 0o702):
+        tmp_path.chmod(mode)
+        words = rf"{tmp_path} has mode {mode:04o}, .* must have the sticky bit \(1777\)"
+        with pytest.raises(FolderError, match=words), start_folder(tmp_path):
+            pass
+    for mode in (0o1777, 0o755, 0o700):
+        tmp_path.chmod(mode)
+        check_parent(tmp_path)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_a_parent_of_another_user_is_refused_by_name(tmp_path):
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(FolderError, match=f"{tmp_path} belongs to user 12345"):
+        check_parent(tmp_path)
+
+
+def test_a_lock_on_the_parent_holds_nobody_up(tmp_path):
+    """Every user may lock `/tmp` and `/dev/shm`, for ever."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with start_folder(tmp_path) as folder:
+        assert folder.is_dir()
+    os.close(descriptor)
+
+
+def test_a_folder_that_another_start_clears_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    made, open_folder = [], os.open
+
+    def cleared(path, flags, **options):
+        if not made:
+            Path(path).rmdir()
+        made.append(path)
+        return open_folder(path, flags, **options)
+
+    monkeypatch.setattr(run_folder.os, "open", cleared)
+    with start_folder(tmp_path) as folder:
+        assert made[0] != folder == made[-1]
+        assert names(tmp_path) == {folder.name}
+    monkeypatch.setattr(run_folder, "ATTEMPTS", 1)
+    made.clear()
+    with pytest.raises(FolderError, match="was removed 1 times"), start_folder(tmp_path):
+        pass
+
+
+def test_close_regions_takes_them_from_other_users(tmp_path):
+    regions = [tmp_path / f"reelserve_1_{number}" for number in range(3)]
+    for region, mode in zip(regions, (0o644, 0o600, 0o606), strict=True):
+        region.write_text("x")
+        region.chmod(mode)
+    (tmp_path / "other").write_text("x")
+    (tmp_path / "other").chmod(0o644)
+    (tmp_path / "reelserve_1_link").symlink_to(tmp_path / "other")
+
+    assert close_regions(tmp_path, "reelserve_1_") == 2
+    assert [stat.S_IMODE(region.stat().st_mode) for region in regions] == [0o600] * 3
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o644
+    assert close_regions(tmp_path, "reelserve_1_") == 0
 
 
 def test_run_parent_holds_no_white_space(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ class Triton:
     def __init__(self):
         self.starts, self.stops, self.refuses = 0, [], 0
         self.reason = self.hang = None
-        self.channel, self.metrics_url = "a channel", "http://127.0.0.1:2/metrics"
+        self.channel = "a channel"
 
     async def start(self):
         self.starts += 1
@@ -44,7 +44,7 @@ class Triton:
 
 
 class Upstream(FakeUpstream):
-    def connect(self, url, metrics_url):
+    def connect(self, channel):
         self.load.ready = True
 
     def disconnect(self):
