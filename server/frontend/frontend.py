@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ LEAST_PING_INTERVAL_MS = 500
 """Shortest interval at which a caller may send keepalive pings, with calls in flight or without:
 half of the shortest at which a gRPC client sends them. gRPC's own is five minutes, and two hours
 without calls."""
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""How long a connection may take until it speaks HTTP/2."""
+MAX_CONNECTIONS = 4096
+"""Most gRPC connections at once; fewer where the process may open few files."""
 STUCK_AFTER_S = 10.0
 """Time without a beat after which the event loop counts as stuck."""
 STOP_GRACE_S = 5.0
@@ -147,12 +152,20 @@ def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", UNLIMITED),
         # Two servers on one port would each get some of the calls.
         ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
+
+
+def max_connections() -> int:
+    """Most connections, which leave half of the process's files for clips, probes and Tritons."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, files // 2)
 
 
 def address(host: str, port: int) -> str:
