@@ -20,7 +20,12 @@ from reelserve.server.frontend.statistics import added_up
 from reelserve.server.frontend.stream_call import Context, StreamCall, abort, read_call
 from reelserve.server.frontend.upstream import SERVICE
 
-READ_ONLY = ("ServerMetadata", "ModelMetadata", "RepositoryIndex")
+READ_ONLY = {
+    "ServerMetadata": service_pb2.ServerMetadataRequest,
+    "ModelMetadata": service_pb2.ModelMetadataRequest,
+    "RepositoryIndex": service_pb2.RepositoryIndexRequest,
+}
+"""Methods that Triton answers, and what they are asked with."""
 
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 
@@ -41,7 +46,7 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             "ModelReady": self._model_ready,
             "ModelConfig": self._model_config,
             "ModelStatistics": self._statistics,
-            **{method: partial(self._pass_on, method) for method in READ_ONLY},
+            **{method: partial(self._read_only, method) for method in READ_ONLY},
         }
 
     def service(self, details: Any) -> Any:
@@ -76,19 +81,19 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         if request.name == PUBLIC_MODEL or not self._service.ready:
             reply = service_pb2.ModelReadyResponse(ready=self._service.ready)
             return bytes(reply.SerializeToString())
-        return await self._pass_on("ModelReady", raw, context)
+        return await self._pass_on("ModelReady", request)
 
     async def _statistics(self, raw: bytes, context: Context) -> bytes:
-        _read_message(service_pb2.ModelStatisticsRequest, raw)
+        request = _read_message(service_pb2.ModelStatisticsRequest, raw)
         ready = [upstream for upstream in self._service.upstreams if upstream.load.ready]
         if not ready:
             raise self._service.upstreams[0].starting()
-        calls = (upstream.pass_on("ModelStatistics", raw) for upstream in ready)
+        calls = (upstream.pass_on("ModelStatistics", _written_anew(request)) for upstream in ready)
         return added_up(await asyncio.gather(*calls))
 
     async def _model_config(self, raw: bytes, context: Context) -> bytes:
         request = _read_message(service_pb2.ModelConfigRequest, raw)
-        reply = await self._pass_on("ModelConfig", raw, context)
+        reply = await self._pass_on("ModelConfig", request)
         if request.name != PUBLIC_MODEL:
             return reply
         message = service_pb2.ModelConfigResponse.FromString(reply)
@@ -97,10 +102,13 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         )
         return bytes(message.SerializeToString())
 
-    async def _pass_on(self, method: str, raw: bytes, context: Context) -> bytes:
+    async def _read_only(self, method: str, raw: bytes, context: Context) -> bytes:
+        return await self._pass_on(method, _read_message(READ_ONLY[method], raw))
+
+    async def _pass_on(self, method: str, request: Any) -> bytes:
         upstreams = self._service.upstreams
         upstream = next((one for one in upstreams if one.load.ready), upstreams[0])
-        return await upstream.pass_on(method, raw)
+        return await upstream.pass_on(method, _written_anew(request))
 
     async def _closed(self, method: str, raw: bytes, context: Context) -> bytes:
         raise CallError(
@@ -120,6 +128,12 @@ async def _answered(method: Unary, raw: bytes, context: Context) -> bytes:
         failure = CallError.internal(error)
     await abort(context, failure)
     raise AssertionError("unreachable")
+
+
+def _written_anew(request: Any) -> bytes:
+    """A message that was read, without the fields that its kind does not have."""
+    request.DiscardUnknownFields()
+    return bytes(request.SerializeToString())
 
 
 def _read_message(kind: Any, raw: bytes) -> Any:
