@@ -46,7 +46,7 @@ def bare_triton(repository: Path, *arguments: str) -> Iterator[BareTriton]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         installation = pip_installation(folder)
-        grpc_port, http_port, metrics_port = _free_ports(3)
+        grpc_port, http_port, metrics_port = free_ports(3)
         lock = ExportLock.load(repository)
         chosen = [f"--model-config-name={lock.config_name}"] if lock and lock.config_name else []
         with (folder / "log").open("wb") as log:
@@ -81,7 +81,7 @@ def bare_triton(repository: Path, *arguments: str) -> Iterator[BareTriton]:
             process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """TCP ports of the loopback address that are free, all different."""
     with contextlib.ExitStack() as stack:
         probes = [

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from reelserve.client import AsyncClient, Client, NoServerError
-from reelserve.server.launch.triton_process import free_ports
 from reelserve.tools.faults.relay import relay
+from tests.server.bare import free_ports
 from tests.server.frontend.callers import serving
 from tests.server.frontend.fakes import VIDEO, asynchronous, until
 
