@@ -15,11 +15,14 @@ from rich.console import Console
 from reelserve.server.frontend.frontend import PortError
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.repository_check import RepositoryError
+from reelserve.server.launch.run_folder import RunFolderError
 from reelserve.server.launch.serving import Running, announced, serve
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
 
 MAX_PORT = 65535
+REFUSALS = (ServerError, PortError, InstallationError, RepositoryError, RunFolderError)
+"""Errors whose message says all that there is to say."""
 NUMBERS = (
     ("ready_timeout", 120.0, "bound on the start"),
     ("drain_timeout", 300.0, "clips in flight may go on for so long once it is told to end"),
@@ -48,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
 
     try:
         asyncio.run(serve(options, ready))
-    except (ServerError, PortError, InstallationError, RepositoryError) as error:
+    except REFUSALS as error:
         console.out(str(error), highlight=False)
         return 1
     except (OSError, ValueError, KeyError) as error:
