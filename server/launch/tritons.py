@@ -12,13 +12,9 @@ from reelserve.server.frontend.upstream import Secret
 from reelserve.server.launch.allocator import allocator_environment
 from reelserve.server.launch.installation import native_installation, pip_installation
 from reelserve.server.launch.repository_check import is_for_gpu
-from reelserve.server.launch.run_folder import SHARED_MEMORY, region_prefix
+from reelserve.server.launch.run_folder import region_prefix
 from reelserve.server.launch.triton_process import ServerError, TritonOptions, TritonProcess
 from reelserve.server.progress import VARIABLE
-
-MIN_SHARED_MEMORY_BYTES = 256 * 2**20
-"""Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
-reused and never shrink."""
 
 
 @dataclass(frozen=True)
@@ -137,16 +133,3 @@ def _linked_repository(repository: Path, run_dir: Path, *, whole: bool) -> Path:
         else:
             (linked / model.name).symlink_to(model, target_is_directory=True)
     return linked
-
-
-def check_shared_memory() -> None:
-    """Raises `ServerError` if `/dev/shm`, through which stages pass frames, is too small."""
-    if not SHARED_MEMORY.is_dir():
-        raise ServerError(f"{SHARED_MEMORY} is missing; Triton's Python backend needs it")
-    state = os.statvfs(SHARED_MEMORY)
-    free = state.f_bavail * state.f_frsize
-    if free < MIN_SHARED_MEMORY_BYTES:
-        raise ServerError(
-            f"{SHARED_MEMORY} has {free} bytes free; the limit is {MIN_SHARED_MEMORY_BYTES} "
-            "(in a container: --shm-size=1g)"
-        )

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from reelserve.pipeline.contract import STAGES
-from reelserve.server.launch import tritons
 from reelserve.server.launch.installation import (
     InstallationError,
     native_installation,
@@ -184,13 +183,6 @@ def test_serve_writes_tritons_log_to_standard_output(tiny_repository):
     assert ready.startswith("ready after ")
     assert "Started GRPCInferenceService" in log
     assert (command.returncode, rest) == (0, "")
-
-
-def test_check_shared_memory_says_what_to_do_when_it_is_small(monkeypatch):
-    monkeypatch.setattr(tritons, "MIN_SHARED_MEMORY_BYTES", 2**60)
-
-    with pytest.raises(ServerError, match=r"bytes free; the limit is .*--shm-size"):
-        tritons.check_shared_memory()
 
 
 def test_error_lines_cut_time_stamps_traces_and_repetitions():
