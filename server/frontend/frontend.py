@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import time
 from dataclasses import dataclass
+from errno import EADDRINUSE
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,6 +16,7 @@ from reelserve.pipeline.checkpoint import RequestLimits
 from reelserve.server.frontend import probes
 from reelserve.server.frontend.handlers import InferenceHandlers
 from reelserve.server.frontend.metrics import exposition
+from reelserve.server.frontend.ports import address, listening_address, port_error
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import SERVICE, UNLIMITED
 
@@ -35,10 +37,6 @@ STUCK_AFTER_S = 10.0
 """Time without a beat after which the event loop counts as stuck."""
 STOP_GRACE_S = 5.0
 """How long answers that are being written may take at the end."""
-
-
-class PortError(RuntimeError):
-    """A port cannot be listened on; the message names it."""
 
 
 @dataclass
@@ -87,8 +85,14 @@ class FrontEnd:
             PortError: If a port cannot be had.
         """
         ports = self.ports
-        check_port(ports.host, ports.grpc)
-        ports.grpc = self._server.add_insecure_port(address(ports.host, ports.grpc))
+        ports.host = listening_address(ports.host, ports.grpc)
+        try:
+            ports.grpc = self._server.add_insecure_port(address(ports.host, ports.grpc))
+        except RuntimeError:
+            # Taken since.
+            raise port_error(
+                ports.host, ports.grpc, OSError(EADDRINUSE, os.strerror(EADDRINUSE))
+            ) from None
         await self._server.start()
         elsewhere = (
             f"not here: clips are drawn by gRPC on port {ports.grpc}, health is told on "
@@ -127,7 +131,7 @@ class FrontEnd:
         try:
             probe = probes.ProbeServer(host, port, pages, elsewhere)
         except OSError as error:
-            raise PortError(f"cannot listen on {address(host, port)}: {error.strerror}") from None
+            raise port_error(host, port, error) from None
         self._probes.append(probe)
         return probe.port
 
@@ -153,26 +157,3 @@ def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
-
-
-def address(host: str, port: int) -> str:
-    """`host:port`, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises `PortError` if nothing can listen on a port; 0 is any.
-
-    gRPC's own error does not say why.
-    """
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind, protocol) as probe:
-            # As gRPC binds: a port whose last connection is just closing counts as free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-            probe.listen()
-    except OSError as error:
-        raise PortError(f"cannot listen on {address(host, port)}: {error.strerror}") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from socketserver import TCPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -14,6 +16,8 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 OK, NOT_FOUND, UNAVAILABLE = "200 OK", "404 Not Found", "503 Service Unavailable"
 NOT_ALLOWED = "405 Method Not Allowed"
+MAX_CONNECTIONS = 64
+"""Open connections of one port; a probe and a scraper need one each."""
 READ_TIMEOUT_S = 10
 """A connection that sends no request for so long is closed."""
 
@@ -40,9 +44,8 @@ class ProbeServer:
         self._pages, self._elsewhere = pages, elsewhere
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
 
-        class Server(ThreadingWSGIServer):
+        class Server(_BoundedServer):
             address_family = family
-            daemon_threads = True
 
         self._server: WSGIServer = make_server(host, port, self._answer, Server, _QuietHandler)
         self.port = int(self._server.server_port)
@@ -81,6 +84,45 @@ def health(well: bool) -> Page:
 def metrics(text: bytes) -> Page:
     """The page of the metrics."""
     return OK, CONTENT_TYPE_LATEST, text
+
+
+class _BoundedServer(ThreadingWSGIServer):
+    """Keeps a bounded number of connections: a new one ends the oldest when there are more."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._open: dict[int, socket.socket] = {}
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **options)
+
+    def server_bind(self) -> None:
+        """Binds without asking for the name of its address, which takes a dead DNS many seconds."""
+        TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Hands a connection to a thread of its own."""
+        with self._lock:
+            oldest = next(iter(self._open.values())) if len(self._open) >= MAX_CONNECTIONS else None
+            self._open[id(request)] = request
+            if oldest is not None:
+                with contextlib.suppress(OSError):
+                    # Its thread reads the end and closes it.
+                    oldest.shutdown(socket.SHUT_RDWR)
+                self._open.pop(id(oldest), None)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection that was answered."""
+        with self._lock:
+            self._open.pop(id(request), None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: a caller that breaks its connection must not write our log."""
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reelserve.server.frontend.frontend import PortError
+from reelserve.server.frontend.ports import PortError
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.repository_check import RepositoryError, check_repository
 from reelserve.server.launch.run_folder import RunFolderError

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from reelserve.runtimes.export_lock import ExportLock
-from reelserve.server.frontend.frontend import FrontEnd, Ports, address
+from reelserve.server.frontend.frontend import FrontEnd, Ports
+from reelserve.server.frontend.ports import address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
 from reelserve.server.launch.repository_check import check_repository

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -37,6 +38,8 @@ SCHEDULING = ("--rate-limit=execution_count",)
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
+STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Names of logs to their descriptors."""
 HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
 """Logged at every start on a machine without a GPU."""
 
@@ -222,8 +225,8 @@ class TritonProcess:
         self._channel = grpc.aio.insecure_channel(
             f"{HOST}:{self.grpc_port}", options=CHANNEL_OPTIONS
         )
-        with options.log_file.open("ab") as log:
-            self._log_start = log.tell() if options.log_file.is_file() else 0
+        with opened_log(options.log_file) as log:
+            self._log_start = log.tell() if is_plain(options.log_file) else 0
             self._process = subprocess.Popen(
                 # Dies with this process, also when that is killed.
                 [
@@ -272,7 +275,7 @@ class TritonProcess:
         return bool(reply.ready)
 
     def _log_text(self) -> str:
-        if not self.options.log_file.is_file():
+        if not is_plain(self.options.log_file):
             # A pipe, say: what went there cannot be read again.
             return ""
         try:
@@ -281,6 +284,24 @@ class TritonProcess:
                 return log.read().decode(errors="replace")
         except OSError:
             return ""
+
+
+def is_plain(log_file: Path) -> bool:
+    """Whether a log is a file of its own, which may be emptied and read again."""
+    return str(log_file) not in STANDARD_STREAMS and log_file.is_file()
+
+
+def opened_log(log_file: Path) -> BinaryIO:
+    """Opens a log for appending.
+
+    A standard stream is taken as it is. Opened by its name it fails where it is a socket, as under
+    systemd, and begins at the front of the file where it is one.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    descriptor = STANDARD_STREAMS.get(str(log_file))
+    return log_file.open("ab") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
 
 
 def free_ports(count: int) -> list[int]:
