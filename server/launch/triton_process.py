@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -32,6 +33,9 @@ are previews alone."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """How long Triton and its stages may take to end by themselves; then their group is killed."""
 PORT_ATTEMPTS = 3
+LOST_PORT = "already in use"
+CRASH = "lock_exception"
+"""Word with which Triton 2.51 aborted three of some 250 starts: of a mutex in shared memory."""
 PROBE_TIMEOUT_S = 5.0
 SCHEDULING = ("--rate-limit=execution_count",)
 """Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
@@ -42,6 +46,8 @@ STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 """Names of logs to their descriptors."""
 HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
 """Logged at every start on a machine without a GPU."""
+
+_log = logging.getLogger(__name__)
 
 
 class ServerError(RuntimeError):
@@ -150,16 +156,28 @@ class TritonProcess:
             try:
                 await self._start_once()
             except ServerError:
-                # Between choosing a free port and Triton's bind another process may take it.
-                lost_port = "already in use" in self._log_text()
+                again = self._may_start_again(attempt)
                 await self.stop(kill_after_s=0)
-                if not lost_port or attempt == PORT_ATTEMPTS:
+                if not again:
                     raise
             except BaseException:
                 await self.stop(kill_after_s=0)
                 raise
             else:
                 return
+
+    def _may_start_again(self, attempt: int) -> bool:
+        """Whether what ended a start is gone at the next one; says so in the log."""
+        log, status = self._log_text(), self._process.poll() if self._process else None
+        crashed = (status is not None and status < 0) or CRASH in log
+        # Between choosing a free port and Triton's bind another process may take it.
+        again = attempt == 1 if crashed else LOST_PORT in log and attempt < PORT_ATTEMPTS
+        if again:
+            reason = (
+                f"crashed with status {status}" if crashed else "lost a port to another process"
+            )
+            _log.warning("Triton %s before it was ready; it is started once more", reason)
+        return again
 
     async def stop(self, kill_after_s: float = KILL_AFTER_S) -> None:
         """Ends it and every stage; does nothing when it is not running.
