@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from dataclasses import dataclass
 from errno import EADDRINUSE
@@ -24,6 +25,10 @@ MOST_BYTES_PER_CHARACTER = 4
 """Longest code of a character in UTF-8."""
 REQUEST_OVERHEAD_BYTES = 64 * 1024
 """Room for what a message holds beside its two prompts: names, shapes, an id, parameters."""
+MAX_CONNECTIONS = 10_000
+"""Connections to the gRPC port."""
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""A connection that does not speak HTTP/2 for so long is closed."""
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 10_000
 """Interval of keepalive pings to a silent caller, and how long its machine may take to confirm that
 they came; without them a link that was cut is never noticed."""
@@ -151,9 +156,20 @@ def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", UNLIMITED),
         # Two servers on one port would each get some of the calls.
         ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
+
+
+def max_connections() -> int:
+    """Connections to the gRPC port that leave half of the files that may be open to the rest.
+
+    Without a free one nothing is accepted any more, and clips, metrics and log need files, too.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MAX_CONNECTIONS, soft // 2))

@@ -90,6 +90,8 @@ class _BoundedServer(ThreadingWSGIServer):
     """Keeps a bounded number of connections: a new one ends the oldest when there are more."""
 
     daemon_threads = True
+    # Callers that came at once and found no room in the queue would try again after a second.
+    request_queue_size = MAX_CONNECTIONS
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._open: dict[int, socket.socket] = {}

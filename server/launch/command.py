@@ -16,6 +16,7 @@ from rich.console import Console
 
 from reelserve.server.frontend.ports import PortError
 from reelserve.server.launch.installation import InstallationError
+from reelserve.server.launch.open_files import raise_limit
 from reelserve.server.launch.repository_check import RepositoryError, check_repository
 from reelserve.server.launch.run_folder import RunFolderError
 from reelserve.server.launch.serving import Running, announced, needed_by, serve
@@ -55,6 +56,7 @@ def run(argv: Sequence[str]) -> int:
         if check:
             Console(soft_wrap=True).out(json.dumps(checked(options)), highlight=False)
         else:
+            raise_limit()
             asyncio.run(serve(options, ready))
     except REFUSALS as error:
         console.out(str(error), highlight=False)
