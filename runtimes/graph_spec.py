@@ -45,6 +45,19 @@ class GraphInput:
                     f"{self.name} has shape {list(shape)}; its dimension {axis} must be {limit}"
                 )
 
+    def check_sizes(self, shape: Sequence[int]) -> None:
+        """Raises `ValueError` if a dimension behind the first is larger than any request makes it.
+
+        For graphs that take other shapes too, which would cost memory and nothing worse. The
+        smallest sizes are those of whole clips, and a preview decodes fewer frames.
+        """
+        for axis, (size, high) in enumerate(zip(shape, self.high, strict=False)):
+            if axis > 0 and size > high:
+                raise ValueError(
+                    f"{self.name} has shape {list(shape)}; its dimension {axis} must be at most "
+                    f"{high}"
+                )
+
 
 @dataclass(frozen=True)
 class GraphOutput:
@@ -81,6 +94,11 @@ class GraphSpec:
             if spec.name not in shapes:
                 raise ValueError(f"input {spec.name} is missing")
             spec.check(shapes[spec.name])
+
+    def check_sizes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Raises `ValueError` if an input is larger than any request makes it."""
+        for spec in self.inputs:
+            spec.check_sizes(shapes.get(spec.name, ()))
 
     def to_json(self) -> str:
         """One line of JSON."""

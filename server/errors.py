@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-SOURCE_PLACE = re.compile(r"/\S+:\d+ \S+\([^)]*\)(?: const)? ?")
-"""File, line, function and arguments in the source of an engine."""
+SOURCE_PLACE = re.compile(r"/\S+:\d+ (?:[\w:<>*&~,]+ ){0,4}?\S+\([^)]*\)(?: const)? ?")
+"""File, line, result, function and arguments in the source of an engine."""
 SOURCE_LINE = re.compile(r"(?<![\w./+-])[\w./+-]+\.(?:cc|cpp|cu|h|hpp|py):\d+:? ?")
 PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
 

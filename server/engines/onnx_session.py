@@ -57,6 +57,8 @@ class OnnxSession:
             outputs_optional=True,
         )
         require_match(config, ranges, graph.name)
+        written = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        self._spec = None if written is None else GraphSpec.from_json(written)
         self._outputs = [output["name"] for output in config["output"]]
         self._run_options = onnxruntime.RunOptions()
         if settings.arena_shrinkage:
@@ -67,20 +69,25 @@ class OnnxSession:
             self._warm_up()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs the graph once."""
+        """Runs the graph once.
+
+        Raises:
+            ValueError: If an input is larger than any request of the checkpoint makes it.
+        """
+        if self._spec is not None:
+            self._spec.check_sizes({name: array.shape for name, array in inputs.items()})
         values = self._session.run(self._outputs, dict(inputs), self._run_options)
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
     def _warm_up(self) -> None:
         """The usual shapes, for which a GPU's library first tries its convolutions: seconds."""
-        written = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if written is None:
+        if self._spec is None:
             raise ValueError(
                 "parameter warm_up is 1, and the graph does not tell its usual shapes; it must be "
                 "0, or the graph be exported by `reelserve export`"
             )
         types = {node.name: TYPES[node.type][1] for node in self._session.get_inputs()}
-        specs = GraphSpec.from_json(written).inputs
+        specs = self._spec.inputs
         self.run({spec.name: np.ones(spec.usual, types[spec.name]) for spec in specs})
 
 

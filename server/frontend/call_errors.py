@@ -8,6 +8,10 @@ import grpc
 
 from reelserve.server.errors import public_message, without_source
 
+SHORT_OF_SHARED_MEMORY = "shared memory pool"
+"""Triton's words where `/dev/shm` has no room for the tensors of a request."""
+SHORT_RETRY_S = 10
+"""Retry hint then: another program may have given some back."""
 IN_ENSEMBLE = re.compile(r"in ensemble '[^']*', ")
 
 
@@ -54,4 +58,10 @@ def deadline_passed() -> CallError:
 def from_triton(error: grpc.aio.AioRpcError) -> CallError:
     """What Triton has answered, without its own words for the ensemble and without sources."""
     words = IN_ENSEMBLE.sub("", error.details() or "no message")
+    if SHORT_OF_SHARED_MEMORY in words:
+        return CallError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "the server has not enough shared memory for this clip; ask for fewer frames or a "
+            f"smaller picture, or retry after {SHORT_RETRY_S} s",
+        )
     return CallError(error.code(), without_source(words) or "no message")

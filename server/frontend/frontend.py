@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
-import socket
 import time
 from dataclasses import dataclass
+from errno import EADDRINUSE
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,6 +17,7 @@ from reelserve.pipeline.checkpoint import RequestLimits
 from reelserve.server.frontend import probes
 from reelserve.server.frontend.handlers import InferenceHandlers
 from reelserve.server.frontend.metrics import exposition
+from reelserve.server.frontend.ports import address, listening_address, port_error
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import SERVICE, UNLIMITED
 
@@ -40,10 +42,6 @@ STUCK_AFTER_S = 10.0
 """Time without a beat after which the event loop counts as stuck."""
 STOP_GRACE_S = 5.0
 """How long answers that are being written may take at the end."""
-
-
-class PortError(RuntimeError):
-    """A port cannot be listened on; the message names it."""
 
 
 @dataclass
@@ -92,8 +90,14 @@ class FrontEnd:
             PortError: If a port cannot be had.
         """
         ports = self.ports
-        check_port(ports.host, ports.grpc)
-        ports.grpc = self._server.add_insecure_port(address(ports.host, ports.grpc))
+        ports.host = listening_address(ports.host, ports.grpc)
+        try:
+            ports.grpc = self._server.add_insecure_port(address(ports.host, ports.grpc))
+        except RuntimeError:
+            # Taken since.
+            raise port_error(
+                ports.host, ports.grpc, OSError(EADDRINUSE, os.strerror(EADDRINUSE))
+            ) from None
         await self._server.start()
         elsewhere = (
             f"not here: clips are drawn by gRPC on port {ports.grpc}, health is told on "
@@ -132,7 +136,7 @@ class FrontEnd:
         try:
             probe = probes.ProbeServer(host, port, pages, elsewhere)
         except OSError as error:
-            raise PortError(f"cannot listen on {address(host, port)}: {error.strerror}") from None
+            raise port_error(host, port, error) from None
         self._probes.append(probe)
         return probe.port
 
@@ -163,29 +167,9 @@ def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
 
 
 def max_connections() -> int:
-    """Most connections, which leave half of the process's files for clips, probes and Tritons."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, files // 2)
+    """Connections to the gRPC port that leave half of the files that may be open to the rest.
 
-
-def address(host: str, port: int) -> str:
-    """`host:port`, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises `PortError` if nothing can listen on a port; 0 is any.
-
-    gRPC's own error does not say why.
+    Without a free one nothing is accepted any more, and clips, metrics and log need files, too.
     """
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind, protocol) as probe:
-            # As gRPC binds: a port whose last connection is just closing counts as free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-            probe.listen()
-    except OSError as error:
-        raise PortError(f"cannot listen on {address(host, port)}: {error.strerror}") from None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft < 0 else max(1, min(MAX_CONNECTIONS, soft // 2))

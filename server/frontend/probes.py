@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from socketserver import TCPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -102,6 +103,13 @@ class _BoundedServer(ThreadingWSGIServer):
         super().__init__(*arguments, **options)
         # Oldest first.
         self._connections: dict[Any, float] = {}
+
+    def server_bind(self) -> None:
+        """Binds without asking for the name of its address, which takes a dead DNS many seconds."""
+        TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+        self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:

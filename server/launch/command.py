@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from reelserve.server.frontend.frontend import PortError
+from reelserve.server.frontend.ports import PortError
 from reelserve.server.launch.installation import InstallationError
-from reelserve.server.launch.repository_check import RepositoryError
+from reelserve.server.launch.open_files import raise_limit
+from reelserve.server.launch.repository_check import RepositoryError, check_repository
 from reelserve.server.launch.run_folder import FolderError
-from reelserve.server.launch.serving import Running, announced, serve
+from reelserve.server.launch.serving import Running, announced, needed_by, serve
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
 
 MAX_PORT = 65535
+REFUSALS = (ServerError, PortError, InstallationError, RepositoryError, FolderError)
+"""Errors whose message says all that there is to say."""
 NUMBERS = (
     ("ready_timeout", 120.0, "bound on the start"),
     ("drain_timeout", 300.0, "clips in flight may go on for so long once it is told to end"),
@@ -37,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         Exit status: 0 if it was told to end, 1 if the server failed.
     """
-    options, ready_fd = parse_options(argv)
+    options, ready_fd, check = parse_options(argv)
     # For logs, folders and sockets of every process of the server.
     os.umask(0o077)
     console = Console(stderr=True)
@@ -50,8 +55,12 @@ def run(argv: Sequence[str]) -> int:
                 told.write(announced(running) + "\n")
 
     try:
-        asyncio.run(serve(options, ready))
-    except (ServerError, PortError, InstallationError, RepositoryError, FolderError) as error:
+        if check:
+            Console(soft_wrap=True).out(json.dumps(checked(options)), highlight=False)
+        else:
+            raise_limit()
+            asyncio.run(serve(options, ready))
+    except REFUSALS as error:
         console.out(str(error), highlight=False)
         return 1
     except (OSError, ValueError, KeyError) as error:
@@ -61,17 +70,39 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def parse_options(argv: Sequence[str]) -> tuple[ServeOptions, int | None]:
+def checked(options: ServeOptions) -> dict[str, Any]:
+    """Checks a repository as a start does, without starting anything.
+
+    Returns:
+        `shared_memory_bytes`: what the service needs of `/dev/shm`; `shm_size`: the same for
+        `--shm-size`; `clip_bytes`: frames of the largest clip; `places`: clips that take denoising
+        steps at once.
+
+    Raises:
+        RepositoryError: If it cannot be served.
+    """
+    lock = check_repository(options.model_repository, verify=options.verify)
+    needed = needed_by(options, lock.config_name)
+    return {
+        "shared_memory_bytes": needed.need_bytes,
+        "shm_size": needed.size,
+        "clip_bytes": needed.clip_bytes,
+        "places": needed.places,
+    }
+
+
+def parse_options(argv: Sequence[str]) -> tuple[ServeOptions, int | None, bool]:
     """Reads the command line; ends the process with a usage message if it is wrong.
 
     Returns:
-        The options, and the file descriptor that is told when the server is ready.
+        The options; the file descriptor that is told when the server is ready; and whether only to
+        check whether it could start.
     """
     arguments = vars(_parser().parse_args(argv))
-    ready_fd = arguments.pop("ready_fd")
+    ready_fd, check = arguments.pop("ready_fd"), arguments.pop("check")
     arguments["extra_arguments"] = tuple(arguments["extra_arguments"])
     numbers = {f"{name}_s": arguments.pop(name) for name, _, _ in NUMBERS}
-    return ServeOptions(**arguments, **numbers), ready_fd
+    return ServeOptions(**arguments, **numbers), ready_fd, check
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
         "--verify",
         action="store_true",
         help="compare every file that Triton may run with its export first",
+    )
+    add(
+        "--check",
+        action="store_true",
+        help="check the repository, print what it needs of shared memory as JSON, start nothing",
     )
     for name, seconds, text in NUMBERS:
         flag = f"--{name.replace('_', '-')}"

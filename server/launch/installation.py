@@ -58,6 +58,7 @@ def pip_installation(run_dir: Path) -> Installation:
     root = package / "tritonserver"
     libraries = package.parent / "nvidia_pytriton.libs"
     _require(root / "bin" / "tritonserver")
+    check_executable(run_dir)
     backends = _assemble_backends(root, run_dir / "backends")
     environment = python_environment()
     environment["LD_LIBRARY_PATH"] = _joined(
@@ -127,6 +128,18 @@ def libpython_folder() -> Path:
         f"{name} was not found in {folders}: Triton's Python backend needs a Python built with "
         f"--enable-shared (Debian and Ubuntu: apt install lib{short})"
     )
+
+
+def check_executable(folder: Path) -> None:
+    """Raises `InstallationError` if nothing in a folder may be run.
+
+    Triton would wait for a stage that cannot start until the bound on the start.
+    """
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise InstallationError(
+            f"{folder.parent} is mounted noexec, and the processes of the stages are started from "
+            "there; TMPDIR must name a folder that programs may be run from"
+        )
 
 
 def _assemble_backends(root: Path, folder: Path) -> Path:

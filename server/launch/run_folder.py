@@ -19,6 +19,7 @@ REGION_PREFIX = "reelserve_"
 """Beginning of the names of Triton's shared-memory regions; the start's token follows."""
 TOKEN_BYTES = 16
 NAME = re.compile(PREFIX + r"(?P<token>[0-9a-f]{32})")
+REGION = re.compile(REGION_PREFIX + r"(?P<token>[0-9a-f]{32})_")
 ATTEMPTS = 8
 """How often a folder is made again that another start took for a dead one's."""
 IN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -27,7 +28,7 @@ OF_OTHERS, WRITABLE_BY_OTHERS = 0o077, 0o022
 
 
 class FolderError(RuntimeError):
-    """A folder cannot be trusted; the message names it."""
+    """A folder cannot be trusted, or not be made; the message names it."""
 
 
 @contextlib.contextmanager
@@ -35,14 +36,15 @@ def start_folder(parent: Path) -> Iterator[Path]:
     """A folder for this start alone, with an unguessable name, removed at the end.
 
     Whoever lives holds a lock on its folder; the folders without one, and the shared-memory
-    regions that bear their token, are removed. No process id is asked for: containers that share
-    `/dev/shm` do not see each other's processes.
+    regions that bear no living server's token, are removed. No process id is asked for: containers
+    that share `/dev/shm` do not see each other's processes.
 
     Args:
         parent: Folder for it.
 
     Raises:
-        FolderError: If another user may replace what is in `parent`, or has taken the name.
+        FolderError: If another user may replace what is in `parent`, or has taken the name, or no
+            folder can be made there.
     """
     check_parent(parent)
     clear_leftovers(parent)
@@ -78,6 +80,11 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
             folder.mkdir(mode=0o700)
         except FileExistsError:
             raise FolderError(f"{folder} is there already, and not made by this start") from None
+        except OSError as error:
+            raise FolderError(
+                f"no folder can be made in {parent}: {error.strerror}; it must be writable "
+                "(TMPDIR names another folder for temporary files)"
+            ) from None
         descriptor = -1
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, IN_FOLDER)
@@ -108,7 +115,11 @@ def region_prefix(folder: Path) -> str:
 
 
 def clear_leftovers(parent: Path) -> None:
-    """Removes what dead servers of this user have left in a folder."""
+    """Removes what dead servers of this user have left in a folder.
+
+    A server makes its folder before its regions, so a region whose folder is gone has no owner.
+    Triton may still have made one while it died with its launcher.
+    """
     for folder in parent.glob(f"{PREFIX}*"):
         if not NAME.fullmatch(folder.name) or folder.is_symlink():
             continue
@@ -120,6 +131,12 @@ def clear_leftovers(parent: Path) -> None:
                     remove(folder)
             finally:
                 os.close(descriptor)
+    for region in parent.glob(f"{REGION_PREFIX}*"):
+        named = REGION.match(region.name)
+        if named and not (parent / f"{PREFIX}{named['token']}").exists():
+            with contextlib.suppress(OSError):
+                if region.lstat().st_uid == os.geteuid():
+                    region.unlink()
 
 
 def remove(folder: Path) -> None:

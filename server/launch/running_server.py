@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reelserve.server.frontend.frontend import address
+from reelserve.server.frontend.ports import address
 from reelserve.server.launch.serving import Running
 from reelserve.server.launch.stage_processes import child_processes
 from reelserve.server.launch.triton_process import KILL_AFTER_S, ServerError

@@ -12,23 +12,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
 from reelserve.runtimes.export_lock import ExportLock
-from reelserve.server.frontend.frontend import FrontEnd, Ports, address
+from reelserve.server.frontend.frontend import FrontEnd, Ports
+from reelserve.server.frontend.ports import address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
 from reelserve.server.launch.repository_check import check_repository
+from reelserve.server.launch.repository_config import model_config, parameters_of
 from reelserve.server.launch.run_folder import (
     SHARED_MEMORY,
     region_prefix,
     run_parent,
     start_folder,
 )
+from reelserve.server.launch.shared_memory import Needed, check_shared_memory, shared_memory_need
 from reelserve.server.launch.supervisor import WATCH_S, Supervisor
-from reelserve.server.launch.tritons import ServeOptions, check_shared_memory, tritons_of
-from reelserve.server.parameters import Parameters
+from reelserve.server.launch.tritons import ServeOptions, tritons_of
 from reelserve.server.progress import ProgressFolder
 
 AT_ONCE_S = 3.0
@@ -88,7 +87,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
     """
     started, signals = time.monotonic(), _Signals()
     lock = check_repository(options.model_repository, verify=options.verify)
-    check_shared_memory()
+    check_shared_memory(needed_by(options, lock.config_name))
     async with contextlib.AsyncExitStack() as stack:
         shared = stack.enter_context(start_folder(SHARED_MEMORY))
         run_dir = stack.enter_context(start_folder(run_parent()))
@@ -182,24 +181,25 @@ async def _beat(front_end: FrontEnd) -> None:
         await asyncio.sleep(WATCH_S)
 
 
+def needed_by(options: ServeOptions, config_name: str) -> Needed:
+    """What a service with these options needs of `/dev/shm`."""
+    return shared_memory_need(
+        options.model_repository,
+        config_name,
+        native=options.tritonserver is not None,
+        tritons=max(1, len(options.gpus)),
+    )
+
+
 def service_settings(repository: Path, config_name: str) -> ServiceSettings:
     """What the configs of a repository say of the service."""
-    public = _parameters(repository, "text_to_video", config_name)
-    diffusion = _parameters(repository, "video_diffusion", config_name)
+    public = parameters_of(model_config(repository, "text_to_video", config_name))
+    diffusion = parameters_of(model_config(repository, "video_diffusion", config_name))
     return ServiceSettings(
         max_requests_in_flight=public.integer("max_requests_in_flight", 1),
         max_active_requests=diffusion.integer("max_active_requests", 1),
         share_answers_s=public.integer("share_answers_seconds", 0),
     )
-
-
-def _parameters(repository: Path, model: str, config_name: str) -> Parameters:
-    folder = repository / model
-    chosen = folder / "configs" / f"{config_name}.pbtxt"
-    path = chosen if config_name and chosen.is_file() else folder / "config.pbtxt"
-    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    values = {k: {"string_value": v.string_value} for k, v in config.parameters.items()}
-    return Parameters({"parameters": values})
 
 
 def announced(running: Running) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -33,12 +34,18 @@ EXIT_TIMEOUT_S = 10
 are previews alone."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """How long Triton and its stages may take to end by themselves; then their group is killed."""
+STARTS = 2
+"""How often a Triton that crashes before it is ready is started."""
+CRASH = "lock_exception"
+"""Word with which Triton 2.51 aborted three of some 250 starts: of a mutex in shared memory."""
 PROBE_TIMEOUT_S = 5.0
 SCHEDULING = ("--rate-limit=execution_count",)
 """Honours the `rate_limiter` of the configs, which keeps stages with large peaks apart on a GPU."""
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
+STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Names of logs to their descriptors."""
 HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
 """Logged at every start on a machine without a GPU."""
 
@@ -152,11 +159,29 @@ class TritonProcess:
         Raises:
             ServerError: If it ends, or is not ready in time; the message holds its own errors.
         """
-        try:
-            await self._start_once()
-        except BaseException:
-            await self.stop(kill_after_s=0)
-            raise
+        for left in reversed(range(STARTS)):
+            try:
+                await self._start_once()
+            except ServerError:
+                again = left > 0 and self._has_crashed()
+                await self.stop(kill_after_s=0)
+                if not again:
+                    raise
+            except BaseException:
+                await self.stop(kill_after_s=0)
+                raise
+            else:
+                return
+
+    def _has_crashed(self) -> bool:
+        """Whether it ended in a way that the next start may not; says so in the log."""
+        status = self._process.poll() if self._process else None
+        crashed = (status is not None and status < 0) or CRASH in self._log_text()
+        if crashed:
+            _log.warning(
+                "Triton crashed with status %s before it was ready; it is started once more", status
+            )
+        return crashed
 
     async def stop(self, kill_after_s: float = KILL_AFTER_S) -> None:
         """Ends it and every stage; does nothing when it is not running.
@@ -223,8 +248,8 @@ class TritonProcess:
         self._channel = grpc.aio.insecure_channel(
             f"unix:{options.grpc_socket}", options=CHANNEL_OPTIONS
         )
-        with options.log_file.open("ab") as log:
-            self._log_start = log.tell() if options.log_file.is_file() else 0
+        with opened_log(options.log_file) as log:
+            self._log_start = log.tell() if is_plain(options.log_file) else 0
             self._process = subprocess.Popen(
                 # Dies with this process, also when that is killed.
                 [
@@ -280,7 +305,7 @@ class TritonProcess:
         return bool(reply.ready)
 
     def _log_text(self) -> str:
-        if not self.options.log_file.is_file():
+        if not is_plain(self.options.log_file):
             # A pipe, say: what went there cannot be read again.
             return ""
         try:
@@ -289,6 +314,24 @@ class TritonProcess:
                 return log.read().decode(errors="replace")
         except OSError:
             return ""
+
+
+def is_plain(log_file: Path) -> bool:
+    """Whether a log is a file of its own, which may be emptied and read again."""
+    return str(log_file) not in STANDARD_STREAMS and log_file.is_file()
+
+
+def opened_log(log_file: Path) -> BinaryIO:
+    """Opens a log for appending.
+
+    A standard stream is taken as it is. Opened by its name it fails where it is a socket, as under
+    systemd, and begins at the front of the file where it is one.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    descriptor = STANDARD_STREAMS.get(str(log_file))
+    return log_file.open("ab") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
 
 
 def error_lines(log: str, limit: int = 12) -> str:

@@ -12,13 +12,15 @@ from reelserve.server.frontend.upstream import Secret
 from reelserve.server.launch.allocator import allocator_environment
 from reelserve.server.launch.installation import native_installation, pip_installation
 from reelserve.server.launch.repository_check import is_for_gpu
-from reelserve.server.launch.run_folder import SHARED_MEMORY, region_prefix
-from reelserve.server.launch.triton_process import ServerError, TritonOptions, TritonProcess
+from reelserve.server.launch.run_folder import region_prefix
+from reelserve.server.launch.triton_process import (
+    ServerError,
+    TritonOptions,
+    TritonProcess,
+    is_plain,
+    opened_log,
+)
 from reelserve.server.progress import VARIABLE
-
-MIN_SHARED_MEMORY_BYTES = 256 * 2**20
-"""Clips of 80 frames of 256×256 were seen to take 50 MB and of 240 frames 150 MB; regions are
-reused and never shrink."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,22 @@ def tritons_of(
     log_file = (options.log_file or run_dir / "triton.log").absolute()
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        if not log_file.exists() or log_file.is_file():
+        if is_plain(log_file) or not log_file.exists():
             log_file.open("wb").close()
+        opened_log(log_file).close()
     except OSError as error:
-        raise ServerError(f"the log cannot be written to {log_file}: {error.strerror}") from None
+        raise ServerError(
+            f"the log cannot be written to {log_file}: {error.strerror}; --log-file names another "
+            "one, as /dev/stdout"
+        ) from None
     usual = allocator_environment(beside_gpu=is_for_gpu(lock))
     allocator = {name: value for name, value in usual.items() if name not in os.environ}
     tritons = {}
     for number, gpu in enumerate(options.gpus or (None,)):
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        log = log_file if number == 0 else log_file.with_name(f"{log_file.name}.{number}")
+        # What is no file of its own, all of them write to.
+        shared_log = number == 0 or not is_plain(log_file)
+        log = log_file if shared_log else log_file.with_name(f"{log_file.name}.{number}")
         name = "triton" if gpu is None else f"gpu{gpu}"
         socket_folder = shared / f"triton{number}"
         socket_folder.mkdir(mode=0o700)
@@ -140,16 +148,3 @@ def _linked_repository(repository: Path, run_dir: Path, *, whole: bool) -> Path:
         else:
             (linked / model.name).symlink_to(model, target_is_directory=True)
     return linked
-
-
-def check_shared_memory() -> None:
-    """Raises `ServerError` if `/dev/shm`, through which stages pass frames, is too small."""
-    if not SHARED_MEMORY.is_dir():
-        raise ServerError(f"{SHARED_MEMORY} is missing; Triton's Python backend needs it")
-    state = os.statvfs(SHARED_MEMORY)
-    free = state.f_bavail * state.f_frsize
-    if free < MIN_SHARED_MEMORY_BYTES:
-        raise ServerError(
-            f"{SHARED_MEMORY} has {free} bytes free; the limit is {MIN_SHARED_MEMORY_BYTES} "
-            "(in a container: --shm-size=1g)"
-        )

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as protos
 
+from reelserve.runtimes.graph_spec import METADATA_KEY, GraphInput, GraphSpec
 from reelserve.server.engines.onnx_session import OnnxSession
 from reelserve.server.engines.session_settings import SessionSettings
 
@@ -40,6 +41,25 @@ def test_onnx_session_runs_the_graph(denoiser):
     assert list(outputs) == ["VELOCITY"]
     assert outputs["VELOCITY"].shape == INPUTS["LATENTS"].shape
     assert outputs["VELOCITY"].dtype == np.float32
+
+
+def test_onnx_session_refuses_inputs_that_no_request_makes(denoiser, tmp_path):
+    """Whoever calls a stage by itself would leave it with the memory of what they sent."""
+    graph, config = denoiser
+    model = onnx.load(graph)
+    low, high = (1, 16, 4, 2, 2), (1, 16, 8, 2, 2)
+    spec = GraphSpec((GraphInput("LATENTS", "FP32", low, high, low),), ())
+    model.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    onnx.save(model, tmp_path / "model.onnx")
+    limited = session(tmp_path / "model.onnx", config)
+
+    for frames in (1, 8):
+        latents = np.zeros((3, 16, frames, 2, 2), np.float32)
+        limited.run({**INPUTS, "LATENTS": latents})
+    with pytest.raises(
+        ValueError, match=r"LATENTS has shape .*; its dimension 2 must be at most 8"
+    ):
+        limited.run({**INPUTS, "LATENTS": np.zeros((3, 16, 2000, 2, 2), np.float32)})
 
 
 @pytest.mark.parametrize(

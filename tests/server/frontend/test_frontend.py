@@ -14,12 +14,10 @@ from tritonclient.grpc import service_pb2
 from reelserve.server.frontend import frontend
 from reelserve.server.frontend.frontend import (
     FrontEnd,
-    PortError,
     Ports,
-    address,
-    check_port,
     server_options,
 )
+from reelserve.server.frontend.ports import PortError
 from tests.server.frontend.callers import request, serving, status
 from tests.server.frontend.fakes import Rig, asynchronous, until
 from tests.server.tiny_repository import SPEC
@@ -134,14 +132,3 @@ async def test_start_refuses_when_a_port_is_in_use(tmp_path):
             with pytest.raises(PortError, match=words):
                 await front_end.start()
             await front_end.close()
-
-
-def test_check_port_refuses_an_address_that_is_none():
-    check_port("127.0.0.1", 0)
-    with pytest.raises(PortError, match=r"cannot listen on no\.such\.host\.invalid:1"):
-        check_port("no.such.host.invalid", 1)
-
-
-def test_address_brackets_ipv6():
-    assert address("::1", 8001) == "[::1]:8001"
-    assert address("localhost", 8001) == "localhost:8001"

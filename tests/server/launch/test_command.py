@@ -1,3 +1,4 @@
+import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reelserve.server.launch.command import parse_options, run
+from reelserve.server.launch.shared_memory import shared_memory_need
 from reelserve.server.launch.tritons import ServeOptions
 
 CHANGED = {
@@ -18,11 +20,11 @@ CHANGED = {
 
 
 def test_parse_options_use_the_usual_ports_when_not_told():
-    options, ready_fd = parse_options([])
+    options, ready_fd, check = parse_options([])
 
     assert (options.grpc_port, options.http_port, options.metrics_port) == (8001, 8000, 8002)
     assert options.host == "127.0.0.1" and options.tritonserver is None
-    assert (options.gpus, options.extra_arguments, ready_fd) == ((), (), None)
+    assert (options.gpus, options.extra_arguments, ready_fd, check) == ((), (), None, False)
     limits = (options.ready_timeout_s, options.drain_timeout_s, options.hang_timeout_s)
     assert limits == (120, 300, 30)
 
@@ -33,13 +35,13 @@ def test_parse_options_use_the_usual_ports_when_not_told():
     ids=["defaults", "everything"],
 )
 def test_to_args_are_read_as_the_same_options(options):
-    assert parse_options(options.to_args()) == (options, None)
+    assert parse_options(options.to_args()) == (options, None, False)
 
 
 @pytest.mark.parametrize("field", fields(ServeOptions), ids=lambda field: field.name)
 def test_to_args_tell_every_field(field):
     changed = replace(ServeOptions(Path("models")), **{field.name: CHANGED[field.name]})
-    assert parse_options(changed.to_args()) == (changed, None)
+    assert parse_options(changed.to_args()) == (changed, None, False)
 
 
 @pytest.mark.parametrize("port", ["65536", "-1", "x"])
@@ -86,3 +88,17 @@ def test_parse_options_refuse_when_the_binary_is_not_on_the_path(capsys):
 def test_run_says_what_is_wrong_when_the_server_cannot_start(tmp_path, capsys):
     assert run(["--model-repository", str(tmp_path)]) == 1
     assert "is no model repository" in capsys.readouterr().err
+
+
+def test_check_prints_what_the_repository_needs_and_starts_nothing(tiny_repository, capsys):
+    assert run(["--check", f"--model-repository={tiny_repository}", "--grpc-port=0"]) == 0
+
+    told, needed = json.loads(capsys.readouterr().out), shared_memory_need(tiny_repository)
+    assert told["shared_memory_bytes"] == needed.need_bytes
+    assert told["shm_size"] == needed.size and told["places"] == 4
+
+
+def test_check_says_in_one_line_why_a_repository_cannot_be_served(tmp_path, capsys):
+    assert run(["--check", f"--model-repository={tmp_path}"]) == 1
+
+    assert capsys.readouterr().err.strip().startswith(f"{tmp_path} is no model repository")

@@ -12,10 +12,10 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from reelserve.pipeline.contract import STAGES
-from reelserve.server.launch import tritons
 from reelserve.server.launch.installation import (
     InstallationError,
     native_installation,
@@ -136,12 +136,55 @@ def test_server_refuses_when_a_port_is_in_use(tiny_repository, port):
         with pytest.raises(ServerError) as caught:
             Server(ServeOptions(tiny_repository, **{f"{port}_port": number})).start()
     words = f"cannot listen on 127.0.0.1:{number}: Address already in use"
-    assert str(caught.value) == words
+    holder = f" (by {psutil.Process().name()}, process {os.getpid()})"
+    assert str(caught.value) == words + holder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"host": "bad.invalid"}, "cannot listen on bad.invalid:0: "),
+        ({"host": "a..b"}, "cannot listen on a..b:0: it is no name of a host"),
+        ({"log_file": Path("/proc/none/triton.log")}, "the log cannot be written to /proc/none/"),
+        ({"log_file": Path("/dev/null/triton.log")}, "the log cannot be written to /dev/null/"),
+        ({"log_file": Path("/")}, "the log cannot be written to /: Is a directory; --log-file"),
+    ],
+    ids=["unknown host", "no host", "read-only folder", "folder that is a file", "folder"],
+)
+def test_server_refuses_in_one_line_what_it_cannot_use(tiny_repository, changes, words):
+    with pytest.raises(ServerError) as caught:
+        Server(ServeOptions(tiny_repository, **changes)).start()
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
+def test_serve_refuses_in_one_line_when_the_temporary_folder_is_full(tiny_repository, tmp_path):
+    full = mounted(tmp_path / "full", "size=64k", tiny_repository)
+    assert re.fullmatch(r"OSError: .*No space left on device.*", full)
+
+
+def test_serve_refuses_in_one_line_when_the_temporary_folder_is_noexec(tiny_repository, tmp_path):
+    noexec = mounted(tmp_path / "noexec", "noexec", tiny_repository)
+    assert re.fullmatch(r"\S+ is mounted noexec, .*; TMPDIR must name .*", noexec)
+
+
+def mounted(folder: Path, options: str, repository: Path) -> str:
+    """What a server says whose temporary folder is a file system of its own."""
+    folder.mkdir()
+    serve = f"{sys.executable} -m reelserve.server --model-repository={repository} --log-file="
+    ports = "--grpc-port=0 --http-port=0 --metrics-port=0"
+    script = f"mount -t tmpfs -o {options} none {folder} && TMPDIR={folder} exec {serve} {ports}"
+    command = ["unshare", "--mount", "sh", "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "unshare" in ended.stderr or "mount:" in ended.stderr:
+        pytest.skip(f"no file system can be mounted: {ended.stderr.strip()}")
+    assert ended.returncode == 1
+    return ended.stderr.strip()
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
+    before = abandoned()
     command = subprocess.Popen(
         [
             *(sys.executable, "-m", "reelserve.server"),
@@ -155,12 +198,16 @@ def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
     assert command.stderr is not None
     ready = command.stderr.readline()
     children = [child.pid for child in child_processes(command.pid)]
-    command.send_signal(number)
+    while not all(map(has_ended, children)):
+        # Not only once: whoever is impatient must not stop the clean-up.
+        command.send_signal(number)
+        time.sleep(0.01)
     _, rest = command.communicate(timeout=30)
 
     assert ready.startswith("ready after ") and "gRPC 127.0.0.1:" in ready
     assert (command.returncode, rest) == (0, "")
     assert len(children) == 1 and left_over(children) == []
+    assert abandoned() <= before
 
 
 @pytest.mark.server
@@ -186,11 +233,22 @@ def test_serve_writes_tritons_log_to_standard_output(tiny_repository):
     assert (command.returncode, rest) == (0, "")
 
 
-def test_check_shared_memory_says_what_to_do_when_it_is_small(monkeypatch):
-    monkeypatch.setattr(tritons, "MIN_SHARED_MEMORY_BYTES", 2**60)
-
-    with pytest.raises(ServerError, match=r"bytes free; the limit is .*--shm-size"):
-        tritons.check_shared_memory()
+@pytest.mark.parametrize("kind", ["socket", "file"])
+def test_opened_log_appends_to_standard_output(tmp_path, kind):
+    """A socket, as under systemd, cannot be opened by its name; a file must not be emptied."""
+    script = (
+        "from pathlib import Path; from reelserve.server.launch.triton_process import *; "
+        "path = Path('/dev/stdout'); assert not is_plain(path); "
+        "log = opened_log(path); log.write(b'told'); log.close()"
+    )
+    near, far = socket.socketpair()
+    file = tmp_path / "out"
+    file.write_text("before ")
+    with near, far, file.open("ab") as appended:
+        out = near if kind == "socket" else appended
+        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
+        told = far.recv(100).decode() if kind == "socket" else file.read_text()
+    assert told == ("told" if kind == "socket" else "before told")
 
 
 def test_error_lines_cut_time_stamps_traces_and_repetitions():

@@ -21,17 +21,43 @@ from reelserve.server.launch.run_folder import (
     run_parent,
     start_folder,
 )
+from tests.server.launch.containers import container, needs_namespaces
 
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from reelserve.server.launch.run_folder import start_folder, region_prefix
 with start_folder(Path(sys.argv[1])) as folder:
     (folder / "clip").write_text("x")
     (folder.parent / f"{region_prefix(folder)}0_region").write_text("x")
-    print(folder.name, flush=True)
+    print(folder.name, os.getpid(), flush=True)
     time.sleep(60)
 """
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from reelserve.server.launch import run_folder
+
+kind, name, parent = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+owner = {"os": os, "fcntl": run_folder.fcntl, "shutil": run_folder.shutil, "Path": Path}[kind]
+usual = getattr(owner, name)
+
+def killed(*arguments, **options):
+    # After what it does, and only for what is this start's own.
+    result = usual(*arguments, **options)
+    if own or (name == "mkdir" and arguments[0].parent == parent):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+own = False
+setattr(owner, name, killed)
+with run_folder.start_folder(parent) as folder:
+    (folder / "clip").write_text("x")
+    for number in range(3):
+        (parent / f"{run_folder.region_prefix(folder)}{number}_region").write_text("x")
+    own = True
+"""
+"""Killed right after a call, of `mkdir` at its start and of the others while it cleans up."""
 DEAD = "reelserve-" + "0" * 32
 
 
@@ -46,7 +72,7 @@ def holder(parent: Path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process, process.stdout.readline().strip()
+            yield process, process.stdout.readline().split()[0]
         finally:
             process.kill()
 
@@ -85,6 +111,45 @@ def test_leftovers_of_a_killed_process_are_cleared_and_those_of_a_live_one_kept(
             assert folders == {alive, mine.name}
             assert prefixes == {alive.removeprefix("reelserve-")}
             assert (tmp_path / alive / "clip").is_file()
+
+
+@needs_namespaces
+def test_containers_with_equal_pids_keep_theirs_and_lose_what_the_dead_one_left(tmp_path):
+    with (
+        container(["-c", HOLDER, str(tmp_path)]) as dying,
+        container(["-c", HOLDER, str(tmp_path)]) as living,
+    ):
+        dead, alive = (one.stdout.readline().split() for one in (dying, living))
+        assert dead[1] == alive[1] == "1", "the same process id in both"
+        dying.kill()
+        dying.wait()
+        with container(["-c", HOLDER, str(tmp_path)]) as again:
+            fresh, pid = again.stdout.readline().split()
+            assert pid == "1"
+            owners = {fresh, alive[0]}
+            regions = {f"{name.replace('-', '_')}_0_region" for name in owners}
+            assert names(tmp_path) == owners | regions
+
+
+@pytest.mark.parametrize(
+    "moment", ["Path.mkdir", "Path.unlink", "shutil.rmtree", "os.close"], ids=str
+)
+def test_nothing_is_left_when_a_start_is_killed_at_any_moment(tmp_path, moment):
+    with holder(tmp_path) as (_, alive):
+        command = [sys.executable, "-c", KILLED, *moment.split("."), str(tmp_path)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        with start_folder(tmp_path) as mine:
+            kept = {alive, mine.name, f"{alive.replace('-', '_')}_0_region"}
+            assert names(tmp_path) == kept
+
+
+def test_regions_without_a_folder_are_cleared(tmp_path):
+    """Triton may have made one after its dead launcher's folder was cleared."""
+    (tmp_path / f"{region_prefix(Path(DEAD))}0_region").write_text("x")
+    (tmp_path / "reelserve_other").write_text("x")
+    clear_leftovers(tmp_path)
+
+    assert names(tmp_path) == {"reelserve_other"}
 
 
 def test_leftovers_are_cleared_whatever_is_in_them(tmp_path):
