@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from reelserve.runtimes.export_lock import ArtefactFile, ExportLock, LockedStage
+from reelserve.runtimes.export_lock import ExportLock
 from reelserve.runtimes.repository_files import (
     PARITY_CLIPS,
     ChangedFilesError,
     files_of,
     verify_repository,
 )
+from tests.server.tiny_repository import lock_of
 
 GRAPH, CODE, CONFIG = "denoiser/1/model.onnx", "video_encoder/1/model.py", "denoiser/config.pbtxt"
 
@@ -30,19 +31,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lock(repository: Path) -> ExportLock:
-    made = ExportLock(
-        checkpoint="tiny",
-        checkpoint_sha256="0",
-        family="bundled",
-        engine="onnxruntime",
-        config_name="",
-        precision="fp32",
-        architecture="",
-        versions={},
-        bound_versions={},
-        stages={"denoiser": LockedStage("0", (ArtefactFile.of(repository / GRAPH),))},
-        served=tuple(ArtefactFile.of(repository / name, name) for name in (CODE, CONFIG)),
-    )
+    made = lock_of(repository, {"denoiser": GRAPH}, (CODE, CONFIG))
     made.save(repository)
     return made
 

@@ -5,6 +5,7 @@ the wiring shows in the frames; a clip takes a fraction of a second.
 """
 
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,20 @@ def write_lock(folder: Path, **changes: object) -> None:
         changes: Fields of the lock.
     """
     graphs = {name: f"{name}/1/model.onnx" for name, stage in STAGES.items() if stage.engine}
-    others = sorted(files_of(folder) - {*graphs.values()})
+    lock_of(folder, graphs, sorted(files_of(folder) - {*graphs.values()}), **changes).save(folder)
+
+
+def lock_of(
+    folder: Path, graphs: Mapping[str, str], others: Iterable[str], **changes: object
+) -> ExportLock:
+    """The lock of a repository.
+
+    Args:
+        folder: The repository.
+        graphs: File of each engine stage.
+        others: Files that are served beside them.
+        changes: Fields of the lock.
+    """
     lock = ExportLock(
         checkpoint="tiny",
         checkpoint_sha256="0",
@@ -102,7 +116,7 @@ def write_lock(folder: Path, **changes: object) -> None:
         },
         served=tuple(ArtefactFile.of(folder / name, name) for name in others),
     )
-    replace(lock, **changes).save(folder)
+    return replace(lock, **changes)
 
 
 def tiny_tokenizer() -> Tokenizer:

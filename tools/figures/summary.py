@@ -90,8 +90,14 @@ def _faults(results: Sequence[Results]) -> tuple[str, str]:
     return (
         f"**{right} of {len(results)}** as expected, {sum(row['lost'] for row in results)} "
         "requests without an answer",
-        f"{last['cpu']}, {last['cores']} cores, {when(last)}",
+        f"{last['cpu']}, {last['cores']} cores, {_commits(results)}{when(last)}",
     )
+
+
+def _commits(rows: Sequence[Results]) -> str:
+    """What stands before the last commit where the rows were measured at several."""
+    count = len({row["commit"] for row in rows})
+    return f"{count} commits, last: " if count > 1 else ""
 
 
 ROWS: tuple[tuple[str, str, Callable[[Any], tuple[str, str]]], ...] = (
