@@ -82,7 +82,7 @@ loadtest: build/export.stamp $(VENV)/loadtest.stamp ## Load the server on this m
 	$(REELSERVE) loadtest --model-repository $(REPOSITORY) --output-dir build/loadtest \
 		--json docs/results/loadtest_cpu.json --plot docs/images/loadtest_cpu.png
 
-faults: build/export.stamp ## Break the server in every known way, over an hour: docs/results/faults.json
+faults: build/export.stamp ## Break the server in every known way, over two hours: docs/results/faults.json
 	$(REELSERVE) faults --soak --model-repository $(REPOSITORY) --output docs/results/faults.json
 
 docs: $(VENV)/runtime.stamp ## Fill the tables of the README and docs/ from docs/results/ and the code

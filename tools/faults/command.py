@@ -33,7 +33,7 @@ from reelserve.tools.faults.storms import storms
 CALLS, LEAST_CALLS = 10_000, 100
 DEADLINES, CANCELS = 300_000, 20_000
 CLIPS = 16
-MINUTES = 30
+MINUTES = 60
 
 
 def run(argv: list[str]) -> int:

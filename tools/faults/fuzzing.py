@@ -81,9 +81,14 @@ class Tally:
         return sum(self.statuses.values())
 
     @property
+    def faults(self) -> int:
+        """What is wrong with the answers, counted."""
+        return sum(map(len, (self.revealing, self.silent, self.wordless, self.unexpected)))
+
+    @property
     def clean(self) -> bool:
         """Whether every answer was one that a caller can use."""
-        return not (self.revealing or self.silent or self.wordless or self.unexpected)
+        return not self.faults
 
 
 class Fuzzer:

@@ -1,31 +1,38 @@
-"""Keeps a server busy with requests of every kind and watches its memory."""
+"""Keeps a server busy with calls of every kind, kills its stages, and watches its memory."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import random
+import signal
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from reelserve.client import Client, GenerateOptions, ReelserveError
+from reelserve.client import Client
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.stage_processes import stage_processes
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.bench.process_memory import MemoryTrace
-from reelserve.tools.faults.fault import Fault, Trial, counted
-from reelserve.tools.faults.memory import MAX_GROWTH, growth
+from reelserve.tools.faults.fault import Fault, Trial, all_among, counted, recovers
+from reelserve.tools.faults.fuzzing import Fuzzer, Tally
+from reelserve.tools.faults.load import NOTHING, POLL_S, RECOVERY_TIMEOUT_S
+from reelserve.tools.faults.memory import growth
+from reelserve.tools.faults.soak_callers import ALLOWED, Caller, send_malformed
 
 CLIENTS = 6
 """More than are denoised together: some always wait."""
 SAMPLES = 900
 """Samples of memory over the whole time."""
 SECONDS_PER_MINUTE = 60.0
-PROMPTS = ("a red star", "a blue circle moves", "a small green square spins on the sea", "⭐" * 40)
-CLIP_TIMEOUT_S = 300.0
-ALLOWED = ("clip", "left", "InvalidArgumentError")
+MAX_GROWTH = 0.03
+KILLS_SHARE = 0.6
+"""Part of the time in which stages are killed. What leaks with each restart, or with each call in
+one long-lived process, both show in the last quarter, which has none."""
+MINUTES_PER_KILL = 4.0
+"""Well within what a server restarts before it gives a Triton up."""
 
 
 def soak(minutes: float) -> Trial:
@@ -35,84 +42,89 @@ def soak(minutes: float) -> Trial:
 
 def _soak(repository: Path, minutes: float) -> Fault:
     spec = CheckpointSpec.load(repository / "prompt_processor" / "1")
-    outcomes: Counter[str] = Counter()
     with Server(ServeOptions(repository)) as server:
-        stages = stage_processes(server.triton_pid)
         seconds = minutes * SECONDS_PER_MINUTE
         until = time.monotonic() + seconds
+        callers = [Caller(server.grpc_url, spec, seed) for seed in range(CLIENTS)]
+        fuzzer, kills = Fuzzer(server.grpc_url, spec, seed=0), Kills(server)
         with MemoryTrace(server.pid, seconds / SAMPLES) as memory:
-            threads = [
-                threading.Thread(target=_work, args=(server.grpc_url, spec, n, until, outcomes))
-                for n in range(CLIENTS)
-            ]
+            threads = [threading.Thread(target=caller.work, args=(until,)) for caller in callers]
+            threads.append(threading.Thread(target=send_malformed, args=(fuzzer, until)))
+            threads.append(threading.Thread(target=kills.work, args=(minutes,)))
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        # Started again, it has another process id.
-        lost_stages = sorted(dict(stages.items() - stage_processes(server.triton_pid).items()))
+        fuzzer.close()
+        died = kills.died_by_itself()
+    outcomes = sum((caller.outcomes for caller in callers), Counter[str]())
     grown = growth(memory.samples)
-    died = f"; died: {', '.join(lost_stages)}" if lost_stages else ""
+    size_gib = memory.samples[-1][1] / 2**30
+    return _judged(minutes, outcomes, fuzzer.tally, kills, died, grown, size_gib)
+
+
+def _judged(
+    minutes: float,
+    outcomes: Counter[str],
+    tally: Tally,
+    kills: Kills,
+    died: list[str],
+    grown: float,
+    size_gib: float,
+) -> Fault:
+    slowest_s = max(kills.seconds)
     return Fault(
-        f"{minutes:g} minutes at saturation, {CLIENTS} clients",
-        "every request gets its clip, or its error where it asked for one; memory grows by less "
-        f"than {MAX_GROWTH:.0%} after warm-up",
-        f"{counted(outcomes)}; memory {grown:+.1%}, {memory.samples[-1][1] / 2**30:.2f} GiB at "
-        f"the end{died}",
-        None,
-        outcomes["nothing"],
-        grown < MAX_GROWTH and not lost_stages and not set(outcomes) - set(ALLOWED),
+        f"{minutes:g} minutes at saturation, {CLIENTS} clients, stages killed",
+        "every request gets its clip or the error that it asked for; after a kill, others get "
+        "UnavailableError with a hint and the server is ready again within 10 s; memory grows by "
+        f"less than {MAX_GROWTH:.0%} after warm-up",
+        f"{counted(outcomes)}; {tally.calls} malformed calls, {tally.faults} of them answered "
+        f"badly; {len(kills.seconds)} stages killed, ready again within {slowest_s:.1f} s; "
+        f"{len(died)} processes died of themselves{': ' if died else ''}{', '.join(died)}; "
+        f"memory {grown:+.1%}, {size_gib:.2f} GiB at the end",
+        round(slowest_s, 2),
+        outcomes[NOTHING] + len(tally.silent),
+        grown < MAX_GROWTH
+        and not died
+        and tally.clean
+        and recovers(slowest_s)
+        and all_among(outcomes, ALLOWED),
     )
 
 
-def _work(
-    url: str, spec: CheckpointSpec, number: int, until: float, outcomes: Counter[str]
-) -> None:
-    """Sends one request after the other; counts are only ever added to."""
-    rng = random.Random(number)
-    with Client(url, timeout_s=CLIP_TIMEOUT_S, max_retries=10) as client:
-        while time.monotonic() < until:
-            act = rng.choices((_clip, _stream, _leave, _refused), (6, 4, 2, 1))[0]
-            try:
-                outcome = act(client, spec, rng)
-            except ReelserveError as error:
-                outcome = type(error).__name__
-            outcomes[outcome] += 1
+class Kills:
+    """Kills a stage now and then, and sees how soon the server is ready again.
 
+    Args:
+        server: Its stages are killed.
+    """
 
-def _options(spec: CheckpointSpec, rng: random.Random) -> GenerateOptions:
-    limits = spec.limits
-    frames = limits.num_frames
-    step = frames.multiple_of
-    return {
-        "seed": rng.randrange(2**31),
-        "num_inference_steps": rng.randint(1, limits.num_inference_steps.default),
-        "guidance_scale": rng.choice((1.0, limits.guidance_scale.default)),
-        "num_frames": rng.choice((frames.low, frames.low + step, frames.default)),
-        "priority": rng.choice(("interactive", "batch")),
-    }
+    def __init__(self, server: Server) -> None:
+        self._server, self._rng = server, random.Random(0)
+        self._stages = stage_processes(server.triton_pid)
+        self.seconds: list[float] = []
+        """From each kill until the server was ready with another Triton; infinite if it was not."""
 
+    def work(self, minutes: float) -> None:
+        """Kills during the first part of so many minutes, at least once."""
+        span_s = minutes * KILLS_SHARE * SECONDS_PER_MINUTE
+        count = max(1, int(minutes * KILLS_SHARE / MINUTES_PER_KILL))
+        with Client(self._server.grpc_url) as client:
+            for _ in range(count):
+                time.sleep(span_s / count)
+                self.seconds.append(self._kill(client))
 
-def _clip(client: Client, spec: CheckpointSpec, rng: random.Random) -> str:
-    client.generate(rng.choice(PROMPTS), **_options(spec, rng))
-    return "clip"
+    def _kill(self, client: Client) -> float:
+        before, since = self._server.triton_pid, time.monotonic()
+        os.kill(self._stages[self._rng.choice(sorted(self._stages))], signal.SIGKILL)
+        while time.monotonic() - since < RECOVERY_TIMEOUT_S:
+            if self._server.triton_pid not in (before, 0) and client.is_ready():
+                self._stages = stage_processes(self._server.triton_pid)
+                return time.monotonic() - since
+            time.sleep(POLL_S)
+        return float("inf")
 
-
-def _stream(client: Client, spec: CheckpointSpec, rng: random.Random) -> str:
-    for event in client.stream(rng.choice(PROMPTS), **_options(spec, rng)):
-        if event.video is not None:
-            return "clip"
-    return "nothing"
-
-
-def _leave(client: Client, spec: CheckpointSpec, rng: random.Random) -> str:
-    with contextlib.closing(client.stream(rng.choice(PROMPTS), **_options(spec, rng))) as stream:
-        for _ in range(rng.randint(1, 6)):
-            if next(stream).video is not None:
-                return "clip"
-    return "left"
-
-
-def _refused(client: Client, spec: CheckpointSpec, rng: random.Random) -> str:
-    client.generate("a red star", num_frames=spec.limits.num_frames.low + 1)
-    return "clip"
+    def died_by_itself(self) -> list[str]:
+        """Stages whose process is not that of the last restart."""
+        # Started again, it has another process id.
+        return sorted(dict(self._stages.items() - stage_processes(self._server.triton_pid).items()))
