@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ class Budget:
 class State:
     """Results of the phases of every case, in one JSON file.
 
-    A phase whose case or settings have changed since counts as not measured.
+    A phase whose case or settings have changed since counts as not measured. Several runs may share
+    the file, as where each measures on a GPU of its own: what one saves, another one keeps.
 
     Args:
         file: Created with its folder where missing.
@@ -59,9 +62,7 @@ class State:
 
     def __init__(self, file: Path, settings: Result, machine: Result) -> None:
         self._file, self._settings, self._machine = file, settings, machine
-        self._entries: dict[str, dict[str, Result]] = {}
-        if file.is_file():
-            self._entries = json.loads(file.read_text())
+        self._entries = self._read()
 
     def find(self, case: MeasuredCase, phase: str) -> Result | None:
         """What a phase gave, or None if it has to be run."""
@@ -80,8 +81,8 @@ class State:
         """Keeps what a phase gave, on disk at once."""
         origin = {**self._machine, **provenance()}
         entry = {"key": self._key(case), "result": result, "origin": origin}
-        self._entries.setdefault(case.name, {})[phase] = entry
-        self._write()
+        with self._newest():
+            self._entries.setdefault(case.name, {})[phase] = entry
 
     def take_over(self, file: Path) -> None:
         """Adds what another run has measured, of phases that this one has not.
@@ -94,9 +95,9 @@ class State:
         """
         if not file.is_file():
             raise ValueError(f"--merge: {file} does not exist; nothing was measured there")
-        for name, phases in json.loads(file.read_text()).items():
-            self._entries[name] = {**phases, **self._entries.get(name, {})}
-        self._write()
+        with self._newest():
+            for name, phases in json.loads(file.read_text()).items():
+                self._entries[name] = {**phases, **self._entries.get(name, {})}
 
     def forget(self, case: MeasuredCase, phase: str) -> None:
         """Lets a phase be run again, with every part of it.
@@ -105,13 +106,26 @@ class State:
             case: Whose phase.
             phase: Its name; the names of its parts begin with it and a space.
         """
-        phases = self._entries.get(case.name, {})
-        for name in [name for name in phases if f"{name} ".startswith(f"{phase} ")]:
-            del phases[name]
-        self._write()
+        with self._newest():
+            phases = self._entries.get(case.name, {})
+            for name in [name for name in phases if f"{name} ".startswith(f"{phase} ")]:
+                del phases[name]
 
     def _key(self, case: MeasuredCase) -> str:
         return json.dumps({**asdict(case), **self._settings}, sort_keys=True)
 
-    def _write(self) -> None:
-        write_json(self._file, self._entries)
+    def _read(self) -> dict[str, dict[str, Result]]:
+        if not self._file.is_file():
+            return {}
+        entries: dict[str, dict[str, Result]] = json.loads(self._file.read_text())
+        return entries
+
+    @contextlib.contextmanager
+    def _newest(self) -> Iterator[None]:
+        """The entries as they are on disk now, to be changed; they are written at the end."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._entries = self._read()
+            yield
+            write_json(self._file, self._entries)
