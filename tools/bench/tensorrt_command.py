@@ -30,7 +30,12 @@ from reelserve.tools.bench.tensorrt.parts import (
     PartRunner,
     all_parts,
 )
-from reelserve.tools.bench.tensorrt.results import collect_parts, missing_parts, part_faults
+from reelserve.tools.bench.tensorrt.results import (
+    NO_VERSION,
+    collect_parts,
+    missing_parts,
+    part_faults,
+)
 from reelserve.tools.results_file import write_json
 
 INCOMPLETE = 3
@@ -134,7 +139,7 @@ def _parse(names: Sequence[str], work: Path, tell: Any) -> int:
 
 
 def _machine() -> dict[str, Any]:
-    versions = {"cuda": torch.version.cuda or "none"}
+    versions = {"cuda": torch.version.cuda or NO_VERSION}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -144,7 +149,7 @@ def _machine() -> dict[str, Any]:
         library = find_library()
         versions[library.name] = library.version
     except TensorRTError:
-        versions[TENSORRT] = "none"
+        versions[TENSORRT] = NO_VERSION
     return {
         "gpu": gpu_query("name") or DRY,
         "driver": gpu_query("driver_version"),

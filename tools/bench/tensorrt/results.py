@@ -10,6 +10,8 @@ from reelserve.tools.bench.tensorrt.models import MODELS
 from reelserve.tools.bench.tensorrt.parts import SERVE, STAGES, TENSORRT, Part
 from reelserve.tools.bench.tensorrt.serving import LEAST_PSNR_DB, SEEDS
 
+NO_VERSION = "none"
+"""Of a package that is not there."""
 FIGURES = (
     *("ms", "graph_ms", "max_error", "max_value", "relative_error"),
     *("plan_bytes", "build_s", "parameters", "shapes", "checked", "error"),
@@ -43,6 +45,23 @@ def collect_parts(parts: Iterable[Part], state: State, how: Result) -> Result:
         "seeds": list(SEEDS),
         **how,
         **newest_origin(MODELS, state),
+        "versions": _all_versions(state),
+    }
+
+
+def _all_versions(state: State) -> dict[str, str]:
+    """Versions of every package that a part was measured with.
+
+    TensorRT 8.6 and the other engines do not fit into one Python, and each names what it has.
+    """
+    found: dict[str, set[str]] = {}
+    for model in MODELS:
+        for origin in state.origins(model):
+            for name, version in origin.get("versions", {}).items():
+                found.setdefault(name, set()).add(version)
+    return {
+        name: " and ".join(sorted(versions - {NO_VERSION})) or NO_VERSION
+        for name, versions in sorted(found.items())
     }
 
 

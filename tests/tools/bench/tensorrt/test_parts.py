@@ -164,3 +164,15 @@ def test_forget_lets_one_part_be_measured_again(bench):
     bench.state.forget(BUNDLED, STAGE.phase)
 
     assert missing_parts([STAGE, SERVED], bench.state) == [STAGE.title]
+
+
+def test_results_name_the_versions_of_every_python_that_measured(bench, tmp_path):
+    machine = {"gpu": "Some GPU", "versions": {"tensorrt": "none", "torch": "2.11.0"}}
+    State(tmp_path / "state.json", {}, machine).save(BUNDLED, STAGE.phase, FIGURES)
+    machine = {"gpu": "Some GPU", "versions": {"tensorrt": "8.6.0", "torch": "2.11.0"}}
+    state = State(tmp_path / "state.json", {}, machine)
+    state.save(BUNDLED, SERVED.phase, {"psnr_db": 50.0})
+
+    versions = collect_parts([STAGE, SERVED], state, {})["versions"]
+
+    assert versions == {"tensorrt": "8.6.0", "torch": "2.11.0"}
