@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.server.device_tensor import AnyTensor
 from reelserve.server.errors import StageError
-from reelserve.server.stages.video import encode_mp4
+from reelserve.server.stages.video import DEFAULT, EncoderSettings, encode_mp4
 
 VERSIONED_PACKAGES = (
     "reelserve",
@@ -50,7 +50,7 @@ def finish_clip(
     inputs: Mapping[str, Any],
     spec: CheckpointSpec,
     versions: Mapping[str, str],
-    threads: int = 1,
+    settings: EncoderSettings = DEFAULT,
 ) -> dict[str, NDArray[Any]]:
     """Encodes a clip.
 
@@ -59,7 +59,7 @@ def finish_clip(
             host's memory or on a GPU.
         spec: The served checkpoint.
         versions: Shown in INFO.
-        threads: Threads of the encoder.
+        settings: Threads and quality.
 
     Returns:
         VIDEO and INFO, `[1]`; the front end fills in the seconds of INFO.
@@ -77,7 +77,7 @@ def finish_clip(
             f"upsampler gave frames of {frames.shape[1]} rows and {frames.shape[2]} columns; "
             f"asked for were {height} and {width}: the exported stages do not fit together"
         )
-    video = encode(frames, fps, threads)
+    video = encode(frames, fps, settings)
     info = {
         "seed": seed,
         "num_inference_steps": steps,
@@ -97,7 +97,9 @@ def finish_clip(
     }
 
 
-def _frames_and_encoder(frames: AnyTensor) -> tuple[Any, Callable[[Any, int, int], bytes]]:
+def _frames_and_encoder(
+    frames: AnyTensor,
+) -> tuple[Any, Callable[[Any, int, EncoderSettings], bytes]]:
     """The frames of one clip, `[F, H, W, 3]`, and what encodes them where they are."""
     if isinstance(frames, np.ndarray):
         return frames[0], encode_mp4

@@ -10,7 +10,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
 from reelserve.server.device_tensor import DeviceTensor
-from reelserve.server.stages.video import check_frames, encode_yuv
+from reelserve.server.stages.video import EncoderSettings, check_frames, encode_yuv
 
 FRAMES_AT_ONCE = 8
 """Converted together: at 1024×1536 pixels they take some 170 MB of the GPU meanwhile."""
@@ -32,23 +32,23 @@ def frames_of(tensor: DeviceTensor) -> Tensor:
     return frames
 
 
-def encode_device_mp4(frames: Tensor, fps: int, threads: int) -> bytes:
+def encode_device_mp4(frames: Tensor, fps: int, settings: EncoderSettings) -> bytes:
     """As `video.encode_mp4`, for a tensor `[F, H, W, 3]`, uint8."""
     check_frames(tuple(frames.shape))
-    return encode_yuv(_yuv_frames(frames), frames.shape[1], frames.shape[2], fps, threads)
+    return encode_yuv(_yuv_frames(frames), frames.shape[1], frames.shape[2], fps, settings)
 
 
-def warm_up(threads: int) -> None:
+def warm_up(settings: EncoderSettings) -> None:
     """Encodes a small clip from a GPU, whose first use takes seconds in each process.
 
     Does nothing where PyTorch finds none: it may be a build for CPUs, or the GPU hidden from it.
 
     Args:
-        threads: Threads of the encoder.
+        settings: Threads and quality.
     """
     if torch.cuda.is_available():
         frames = torch.zeros(WARM_UP_SHAPE, dtype=torch.uint8, device="cuda")
-        encode_device_mp4(frames, WARM_UP_FPS, threads)
+        encode_device_mp4(frames, WARM_UP_FPS, settings)
 
 
 def _yuv_frames(frames: Tensor) -> Iterator[av.VideoFrame]:

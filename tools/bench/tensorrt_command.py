@@ -23,6 +23,7 @@ from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
 from reelserve.tools.bench.tensorrt.models import MODELS
 from reelserve.tools.bench.tensorrt.parsing import parse_all
 from reelserve.tools.bench.tensorrt.parts import (
+    CLIPS,
     SERVE,
     STAGES,
     TENSORRT,
@@ -173,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     names = ", ".join(model.name for model in MODELS)
     parser.add_argument(
         "--only",
-        choices=(PARSE, STAGES, SERVE),
+        choices=(PARSE, STAGES, CLIPS, SERVE),
         help="one kind of part; parse only reads every graph with TensorRT's parser",
     )
     parser.add_argument("--models", metavar="MODEL[,MODEL]", help=f"some of {names}")

@@ -13,6 +13,7 @@ from reelserve.server.parameters import Parameters
 from reelserve.server.progress import ProgressFolder
 from reelserve.server.stages.clip_output import finish_clip, installed_versions
 from reelserve.server.stages.frames_in_place import frames_in_place
+from reelserve.server.stages.video import CRF, EncoderSettings
 from reelserve.server.triton_io import answer_each, clip_key, input_tensors
 
 
@@ -31,12 +32,14 @@ class TritonPythonModel:
         self._versions = installed_versions()
         self._progress = ProgressFolder.from_environment()
         parameters = Parameters(json.loads(args["model_config"]))
-        self._threads = parameters.integer("encoder_threads", 1)
+        self._settings = EncoderSettings(
+            parameters.integer("encoder_threads", 1), parameters.integer("encoder_crf", CRF)
+        )
         if parameters.switch("warm_up", default=False) and has_gpu():
             # Imports torch, which a server without a GPU need not have.
             from reelserve.server.stages import device_video
 
-            device_video.warm_up(self._threads)
+            device_video.warm_up(self._settings)
 
     def execute(
         self, requests: list[pb_utils.InferenceRequest]
@@ -48,4 +51,4 @@ class TritonPythonModel:
         inputs = input_tensors(request)
         if "FRAMES" not in inputs:
             inputs["FRAMES"] = frames_in_place(inputs, clip_key(request), self._progress)
-        return finish_clip(inputs, self._spec, self._versions, self._threads)
+        return finish_clip(inputs, self._spec, self._versions, self._settings)

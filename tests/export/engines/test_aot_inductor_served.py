@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -22,6 +20,7 @@ from reelserve.server.engines.aoti_session import AotiSession, AotiSettings, che
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.server.stages.video import encode_mp4
+from tests.server.stages.decoded import decoded
 
 pytestmark = pytest.mark.compile
 
@@ -73,11 +72,6 @@ def test_served_frames_are_those_of_torch(server, compiled_family):
     assert found.shape == expected.shape
     # To the last level they are compared at the end of an export.
     assert psnr(found, decoded(encode_mp4(expected, video.info.fps))) >= MIN_ENCODED_PSNR_DB
-
-
-def decoded(mp4: bytes) -> np.ndarray:
-    with av.open(io.BytesIO(mp4)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
 @pytest.mark.server

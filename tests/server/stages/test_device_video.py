@@ -1,10 +1,8 @@
 """Frames that come by DLPack; torch's on the CPU stand in for those on a GPU."""
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,8 @@ from av.video.reformatter import VideoReformatter
 
 from reelserve.server.stages.clip_output import finish_clip
 from reelserve.server.stages.device_video import FRAMES_AT_ONCE, encode_device_mp4, warm_up, yuv420
-from reelserve.server.stages.video import _yuv_frame
+from reelserve.server.stages.video import DEFAULT, EncoderSettings, _yuv_frame
+from tests.server.stages.decoded import decoded
 from tests.server.stages.test_clip_output import inputs
 from tests.server.stages.test_video import moving_square
 from tests.server.tiny_repository import SPEC
@@ -36,11 +35,6 @@ def swscale(frames: np.ndarray) -> np.ndarray:
     return np.stack(planes)
 
 
-def decoded(video: bytes) -> np.ndarray:
-    with av.open(io.BytesIO(video)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
 @pytest.mark.parametrize("frames", [NOISE, moving_square(3)], ids=["noise-66x34", "square-64x64"])
 def test_yuv420_is_swscales_within_a_level(frames):
     error = yuv420(torch.from_numpy(frames)).numpy().astype(int) - swscale(frames)
@@ -51,24 +45,26 @@ def test_yuv420_is_swscales_within_a_level(frames):
 @pytest.mark.parametrize("num_frames", [1, FRAMES_AT_ONCE, 2 * FRAMES_AT_ONCE + 3])
 def test_encode_device_mp4_keeps_every_frame_in_order(num_frames):
     frames = moving_square(num_frames)
-    found = decoded(encode_device_mp4(torch.from_numpy(frames), fps=8, threads=1)).astype(int)
+    found = decoded(encode_device_mp4(torch.from_numpy(frames), fps=8, settings=DEFAULT)).astype(
+        int
+    )
     assert found.shape == frames.shape
     assert np.abs(found - frames).mean() < 4
 
 
 def test_encode_device_mp4_refuses_when_rows_are_odd():
     with pytest.raises(ValueError, match="FRAMES has 63 rows and 64 columns; both must be even"):
-        encode_device_mp4(torch.zeros(2, 63, 64, 3, dtype=torch.uint8), fps=8, threads=1)
+        encode_device_mp4(torch.zeros(2, 63, 64, 3, dtype=torch.uint8), fps=8, settings=DEFAULT)
 
 
 def test_finish_clip_takes_frames_by_dlpack():
     frames = moving_square(16)
     tensor = TritonTensor(torch.from_numpy(frames[None]))
-    outputs = finish_clip({**inputs(), "FRAMES": tensor}, SPEC, {}, threads=2)
+    outputs = finish_clip({**inputs(), "FRAMES": tensor}, SPEC, {}, EncoderSettings(threads=2))
     assert np.abs(decoded(outputs["VIDEO"].item()).astype(int) - frames).mean() < 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch that finds no GPU")
 def test_warm_up_does_nothing_where_pytorch_finds_no_gpu(monkeypatch):
     monkeypatch.setattr("reelserve.server.stages.device_video.encode_device_mp4", pytest.fail)
-    warm_up(threads=1)
+    warm_up(DEFAULT)

@@ -4,7 +4,9 @@ import av
 import numpy as np
 import pytest
 
-from reelserve.server.stages.video import encode_mp4
+from reelserve.pipeline.quality import psnr
+from reelserve.server.stages.video import LOSSLESS_CRF, EncoderSettings, encode_mp4
+from tests.server.stages.decoded import decoded
 
 
 def moving_square(num_frames: int = 24, size: int = 64) -> np.ndarray:
@@ -65,3 +67,25 @@ def test_encode_mp4_gives_the_same_bytes_when_repeated(num_frames):
 def test_encode_mp4_refuses_when_frames_have_another_shape(shape, message):
     with pytest.raises(ValueError, match=message):
         encode_mp4(np.zeros(shape, np.uint8), fps=8)
+
+
+def test_a_clip_of_the_best_quality_loses_nothing_but_colour_that_is_halved():
+    frames = np.repeat(np.random.default_rng(0).integers(0, 256, (3, 32, 48, 1), np.uint8), 3, -1)
+
+    grey = decoded(encode_mp4(frames, fps=8, settings=EncoderSettings(crf=LOSSLESS_CRF)))
+
+    # 219 levels of brightness for 256.
+    assert np.abs(grey.astype(int) - frames).max() <= 1
+    assert psnr(decoded(encode_mp4(frames, fps=8)), frames) < 40
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"crf": 52}, "encoder_crf is 52; it must be 0 to 51"),
+        ({"threads": 0}, "encoder_threads is 0; it must be 1 or more"),
+    ],
+)
+def test_encoder_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        EncoderSettings(**setting)

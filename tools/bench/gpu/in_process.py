@@ -34,7 +34,7 @@ from reelserve.server.batching import run_in_slices
 from reelserve.server.prompts import FILE_NAME as TOKENIZER_FILE
 from reelserve.server.prompts import PromptTokenizer
 from reelserve.server.stages import device_video
-from reelserve.server.stages.video import encode_mp4
+from reelserve.server.stages.video import EncoderSettings, encode_mp4
 from reelserve.tools.results_file import write_json
 
 FRAME_STAGES = ("frame_consistency", "upsampler")
@@ -191,9 +191,10 @@ def package_run(package: Package) -> RunStage:
 
 def encoded(frames: AnyArray, fps: int, threads: int) -> bytes:
     """The MP4 of a batch of one, made as the server makes it."""
+    settings = EncoderSettings(threads)
     if isinstance(frames, torch.Tensor):
-        return device_video.encode_device_mp4(frames[0], fps, threads)
-    return encode_mp4(frames[0], fps, threads)
+        return device_video.encode_device_mp4(frames[0], fps, settings)
+    return encode_mp4(frames[0], fps, settings)
 
 
 def encoder_threads(stage: Path, config_name: str) -> int:

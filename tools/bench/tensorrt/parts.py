@@ -20,8 +20,8 @@ from reelserve.tools.bench.tensorrt.stage import StageJob
 
 TENSORRT = "tensorrt"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-STAGES, SERVE = "stages", "serve"
-LEAST_S = {STAGES: 45.0, SERVE: 150.0}
+STAGES, CLIPS, SERVE = "stages", "clips", "serve"
+LEAST_S = {STAGES: 45.0, CLIPS: 120.0, SERVE: 150.0}
 """Seconds that must be left for a part to begin."""
 MOST_S = 480.0
 """A part that had so long and has not ended counts as failed, or every run would begin it anew."""
@@ -33,11 +33,11 @@ class Part:
     """One thing to measure.
 
     Args:
-        kind: `stages` or `serve`.
+        kind: `stages`; `clips`, which are compared; or `serve`, how many a second there are.
         model: Its model.
         engine: Name of the engine.
         precision: Precision of weights and products.
-        stage: Name of the stage; empty where clips are drawn.
+        stage: Name of the stage; empty where a whole checkpoint is served.
     """
 
     kind: str
@@ -50,6 +50,11 @@ class Part:
     def phase(self) -> str:
         """Its name in the state."""
         return " ".join(filter(None, (self.kind, self.stage, self.engine, self.precision)))
+
+    @property
+    def built(self) -> tuple[str, ...]:
+        """Names what has to be built for it."""
+        return (self.model.name, self.stage, self.engine, self.precision)
 
     @property
     def title(self) -> str:
@@ -69,11 +74,15 @@ def all_parts(engines: Sequence[str], reference: str) -> Iterator[Part]:
     others = [engine for engine in engines if engine != TENSORRT]
     bundled = next(model for model in MODELS if model.name == BUNDLED)
     yield from _stages(checkpoints, [TENSORRT])
-    yield Part(SERVE, bundled, reference, "fp32")
+    yield from _served(bundled, reference, "fp32")
     for precision in PRECISIONS:
-        yield Part(SERVE, bundled, TENSORRT, precision)
+        yield from _served(bundled, TENSORRT, precision)
     yield from _stages(checkpoints, others)
     yield from _stages(block, engines)
+
+
+def _served(model: Model, engine: str, precision: Precision) -> Iterator[Part]:
+    return (Part(kind, model, engine, precision) for kind in (CLIPS, SERVE))
 
 
 def _stages(models: Iterable[Model], engines: Sequence[str]) -> Iterator[Part]:
@@ -136,7 +145,7 @@ class PartRunner:
     def _done(self, part: Part) -> bool:
         """Whether a part is measured, and what others are compared with is still there."""
         result = self._state.find(part.model, part.phase)
-        if result is None or "error" in result or part.kind != SERVE or part.engine == TENSORRT:
+        if result is None or "error" in result or part.kind != CLIPS or part.engine == TENSORRT:
             return result is not None
         return self._clips(part.engine, part.precision).is_dir()
 
@@ -153,7 +162,9 @@ class PartRunner:
         Returns:
             Builds that failed.
         """
-        missing = [part for part in parts if self._state.find(part.model, part.phase) is None]
+        wanted = [part for part in parts if self._state.find(part.model, part.phase) is None]
+        # Clips that are compared and those that are counted are drawn by the same export.
+        missing = list({part.built: part for part in wanted}.values())
         self._tell(f"{len(missing)} builds, {jobs} at once ({time.strftime('%H:%M:%S')})")
         with ThreadPoolExecutor(jobs) as pool:
             errors = list(pool.map(self._build, missing))
@@ -165,7 +176,7 @@ class PartRunner:
     def _build(self, part: Part) -> str:
         """Builds a part, and gives the error."""
         try:
-            if part.kind == SERVE:
+            if part.kind != STAGES:
                 self._export(part)
                 return ""
             return str(self._child(part, build_only=True).get("error", ""))
@@ -177,7 +188,7 @@ class PartRunner:
     def _result(self, part: Part) -> Result:
         left_s = self._budget.left_s
         try:
-            return self._serve(part) if part.kind == SERVE else self._stage(part)
+            return self._stage(part) if part.kind == STAGES else self._served(part)
         except OutOfBudgetError as error:
             if left_s is None or left_s < MOST_S:
                 raise
@@ -206,18 +217,18 @@ class PartRunner:
     def _kept_in_fp32(self, part: Part) -> tuple[str, ...]:
         return () if part.precision == "fp32" else self._fp32_stages
 
-    def _serve(self, part: Part) -> Result:
+    def _served(self, part: Part) -> Result:
         repository = self._export(part)
-        self._budget.require(part.title, LEAST_S[SERVE] / 2)
+        self._budget.require(part.title, LEAST_S[part.kind] / 2)
         case = serving.served_case_of(tiny=self._tiny)
+        kept: Result = {"fp32_stages": list(self._kept_in_fp32(part))}
+        if part.kind == SERVE:
+            return {**serving.measure_load(case, repository, self._budget), **kept}
         own = self._clips(part.engine, part.precision)
-        result = {
-            **serving.serve_clips(case, repository, own, self._budget),
-            "fp32_stages": list(self._kept_in_fp32(part)),
-        }
+        serving.draw_clips(case, repository, own)
         if part.engine == TENSORRT:
-            result["psnr_db"] = serving.least_psnr_db(own, self._clips(self._reference, "fp32"))
-        return result
+            kept["psnr_db"] = serving.least_psnr_db(own, self._clips(self._reference, "fp32"))
+        return kept
 
 
 def _end_of(error: ChildError) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from reelserve.tools.bench.gpu.bench_results import newest_origin
 from reelserve.tools.bench.gpu.state import Result, State
 from reelserve.tools.bench.tensorrt.models import MODELS
-from reelserve.tools.bench.tensorrt.parts import SERVE, STAGES, TENSORRT, Part
+from reelserve.tools.bench.tensorrt.parts import CLIPS, STAGES, TENSORRT, Part
 from reelserve.tools.bench.tensorrt.serving import LEAST_PSNR_DB, SEEDS
 
 NO_VERSION = "none"
-"""Of a package that is not there."""
+"""Version of a package that is not there."""
+NOTHING_SERVED = {"psnr_db": None, "videos_per_s": None, "error": None}
 FIGURES = (
     *("ms", "graph_ms", "max_error", "max_value", "relative_error"),
     *("plan_bytes", "build_s", "parameters", "shapes", "checked", "error"),
@@ -30,7 +31,8 @@ def collect_parts(parts: Iterable[Part], state: State, how: Result) -> Result:
     Raises:
         ValueError: If it was measured on more than one kind of GPU.
     """
-    stages, served = [], {}
+    stages: list[Result] = []
+    served: dict[str, Result] = {}
     for part in parts:
         found = state.find(part.model, part.phase)
         if found is None:
@@ -38,31 +40,35 @@ def collect_parts(parts: Iterable[Part], state: State, how: Result) -> Result:
         if part.kind == STAGES:
             stages.append(_stage_row(part, found))
         else:
-            served[f"{part.engine} {part.precision}"] = {"psnr_db": None, "error": None, **found}
+            row = served.setdefault(f"{part.engine} {part.precision}", dict(NOTHING_SERVED))
+            row.update(found)
     return {
         "stages": stages,
         "served": served,
         "seeds": list(SEEDS),
         **how,
         **newest_origin(MODELS, state),
-        "versions": _all_versions(state),
+        **_of_all_parts([origin for model in MODELS for origin in state.origins(model)]),
     }
 
 
-def _all_versions(state: State) -> dict[str, str]:
-    """Versions of every package that a part was measured with.
+def _of_all_parts(origins: Sequence[Result]) -> Result:
+    """Commits and versions that the parts were measured with.
 
     TensorRT 8.6 and the other engines do not fit into one Python, and each names what it has.
     """
-    found: dict[str, set[str]] = {}
-    for model in MODELS:
-        for origin in state.origins(model):
-            for name, version in origin.get("versions", {}).items():
-                found.setdefault(name, set()).add(version)
+    versions = [origin.get("versions", {}) for origin in origins]
+    names = sorted({name for known in versions for name in known})
     return {
-        name: " and ".join(sorted(versions - {NO_VERSION})) or NO_VERSION
-        for name, versions in sorted(found.items())
+        "commit": _joined(origin["commit"] for origin in origins),
+        "versions": {
+            name: _joined(known.get(name, NO_VERSION) for known in versions) for name in names
+        },
     }
+
+
+def _joined(values: Iterable[str]) -> str:
+    return " and ".join(sorted({*values} - {NO_VERSION})) or NO_VERSION
 
 
 def _stage_row(part: Part, found: Result) -> Result:
@@ -89,7 +95,7 @@ def part_faults(parts: Iterable[Part], state: State) -> list[str]:
         result = state.find(part.model, part.phase) or {}
         if "error" in result:
             found.append(f"{part.title}: {result['error']}")
-        elif part.kind == SERVE and part.engine == TENSORRT and result:
+        elif part.kind == CLIPS and part.engine == TENSORRT and result:
             limit = LEAST_PSNR_DB[part.precision]
             # Negated so that NaN fails too.
             if not result["psnr_db"] >= limit:

@@ -10,13 +10,14 @@ from reelserve.tools.bench.gpu.children import ChildError
 from reelserve.tools.bench.gpu.state import Budget, OutOfBudgetError, State
 from reelserve.tools.bench.tensorrt import parts
 from reelserve.tools.bench.tensorrt.models import MODELS
-from reelserve.tools.bench.tensorrt.parts import MOST_S, SERVE, Part, PartRunner, all_parts
+from reelserve.tools.bench.tensorrt.parts import CLIPS, MOST_S, SERVE, Part, PartRunner, all_parts
 from reelserve.tools.bench.tensorrt.results import collect_parts, missing_parts, part_faults
 
 BUNDLED = MODELS[0]
 ENGINES = ("tensorrt", "onnxruntime-gpu", "pytorch")
 STAGE = Part("stages", BUNDLED, "tensorrt", "fp16", "denoiser")
 SERVED = Part(SERVE, BUNDLED, "tensorrt", "fp16")
+COMPARED = Part(CLIPS, BUNDLED, "tensorrt", "fp16")
 FIGURES = {"ms": 1.5, "graph_ms": 1.0, "relative_error": 1e-3, "plan_bytes": 7, "build_s": 9.0}
 
 
@@ -40,7 +41,8 @@ class Bench:
         )
         monkeypatch.setattr(parts, "run_module", self._module)
         monkeypatch.setattr(parts.serving, "export", self._export)
-        monkeypatch.setattr(parts.serving, "serve_clips", lambda *_: {"videos_per_s": 3.0})
+        monkeypatch.setattr(parts.serving, "measure_load", lambda *_: {"videos_per_s": 3.0})
+        monkeypatch.setattr(parts.serving, "draw_clips", lambda *_: None)
         monkeypatch.setattr(parts.serving, "least_psnr_db", lambda own, reference: self.psnr_db)
 
     def _changed(self) -> None:
@@ -69,9 +71,10 @@ def test_all_parts_are_every_stage_on_every_engine_and_three_servers():
     stages = [part for part in every if part.kind == "stages"]
     assert len(stages) == len(ENGINES) * 2 * (3 * 5 + 1)
     assert len({(part.model.name, part.phase) for part in every}) == len(every)
-    served = [(part.engine, part.precision) for part in every if part.kind == SERVE]
-    # First what the others are compared with.
-    assert served == [("onnxruntime-gpu", "fp32"), ("tensorrt", "fp32"), ("tensorrt", "fp16")]
+    for kind in (CLIPS, SERVE):
+        served = [(part.engine, part.precision) for part in every if part.kind == kind]
+        # First what the others are compared with.
+        assert served == [("onnxruntime-gpu", "fp32"), ("tensorrt", "fp32"), ("tensorrt", "fp16")]
     assert every[0].engine == "tensorrt" and every[-1].model.name == "block-3b"
 
 
@@ -85,7 +88,7 @@ def test_run_measures_what_is_missing_once(bench):
 
 
 def test_run_draws_again_what_others_are_compared_with_when_its_clips_are_lost(bench, tmp_path):
-    reference = Part(SERVE, BUNDLED, "onnxruntime-gpu", "fp32")
+    reference = Part(CLIPS, BUNDLED, "onnxruntime-gpu", "fp32")
     for _ in range(2):
         bench.runner.run([reference])
     (tmp_path / "clips" / "onnxruntime-gpu_fp32").mkdir(parents=True)
@@ -95,7 +98,7 @@ def test_run_draws_again_what_others_are_compared_with_when_its_clips_are_lost(b
 
 
 def test_builds_are_made_ahead_and_their_failures_are_told_and_not_kept(bench):
-    assert bench.runner.build_ahead([STAGE, SERVED], 2) == 0
+    assert bench.runner.build_ahead([STAGE, COMPARED, SERVED], 2) == 0
     assert sorted(bench.ran) == [
         "build bundled denoiser tensorrt fp16",
         "export tensorrt fp16 denoiser",
@@ -153,9 +156,9 @@ def test_part_that_does_not_end_fails_only_when_it_had_its_time(tmp_path, monkey
 @pytest.mark.parametrize("psnr_db", [39.9, float("nan")], ids=["low", "nan"])
 def test_faults_name_clips_that_are_too_far_from_those_of_onnx(bench, psnr_db):
     bench.psnr_db = psnr_db
-    bench.runner.run([SERVED])
+    bench.runner.run([COMPARED])
 
-    (fault,) = part_faults([SERVED], bench.state)
+    (fault,) = part_faults([COMPARED], bench.state)
     assert f"clips have {psnr_db} dB" in fault and "the limit is 40 dB" in fault
 
 
@@ -164,6 +167,14 @@ def test_forget_lets_one_part_be_measured_again(bench):
     bench.state.forget(BUNDLED, STAGE.phase)
 
     assert missing_parts([STAGE, SERVED], bench.state) == [STAGE.title]
+
+
+def test_results_hold_comparison_and_load_of_a_server_in_one_row(bench):
+    bench.runner.run([COMPARED, SERVED])
+
+    (row,) = collect_parts([COMPARED, SERVED], bench.state, {})["served"].values()
+
+    assert (row["psnr_db"], row["videos_per_s"], row["error"]) == (47.0, 3.0, None)
 
 
 def test_results_name_the_versions_of_every_python_that_measured(bench, tmp_path):
