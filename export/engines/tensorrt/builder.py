@@ -7,6 +7,7 @@ builds for other GPUs than the one at hand, or with none; full TensorRT for the 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import re
 from collections.abc import Iterator
@@ -167,23 +168,32 @@ class PlanBuilder:
         return profile
 
     def _known_times(self) -> bytes:
-        return self.cache_file.read_bytes() if self.cache_file.is_file() else b""
+        with contextlib.suppress(OSError):
+            return self.cache_file.read_bytes()
+        return b""
 
     def _timing_cache(self, config: Any, known: bytes) -> Any:
-        """Times of earlier builds; nothing is timed by the edition for RTX GPUs."""
+        """Times of earlier builds; none, if those are of another GPU or the file is damaged.
+
+        Nothing is timed by the edition for RTX GPUs.
+        """
         if self._library.edition.any_gpu:
             return None
-        cache = config.create_timing_cache(known)
-        config.set_timing_cache(cache, ignore_mismatch=False)
-        return cache
+        for times in (known, b""):
+            cache = config.create_timing_cache(times)
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                return cache
+        return None
 
     def _keep_times(self, config: Any, cache: Any, known: bytes) -> None:
         """Writes the times beside those that other builds have written meanwhile."""
         latest = self._known_times()
         if latest != known:
             cache.combine(config.create_timing_cache(latest), ignore_mismatch=False)
-        self.cache_file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(self.cache_file, memoryview(cache.serialize()))
+        # The plan is built: where its times cannot be kept, the next build takes them again.
+        with contextlib.suppress(OSError):
+            self.cache_file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self.cache_file, memoryview(cache.serialize()))
 
     def _report(self, network: Any, profile: Any, path: Path) -> PlanReport:
         if self._library.edition.any_gpu:

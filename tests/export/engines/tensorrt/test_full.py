@@ -16,7 +16,7 @@ from reelserve.export.engines.tensorrt.graph import write_graph
 from reelserve.export.families.diffusers_components import Unchanged
 from reelserve.export.stages import DenoiserStage, DimRange, ExportStage, Target
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
-from tests.export.engines.tensorrt.stub import Engine, StubTensorRT
+from tests.export.engines.tensorrt.stub import FOREIGN_TIMES, Engine, StubTensorRT
 
 pytestmark = pytest.mark.compile
 
@@ -133,6 +133,32 @@ def test_timing_cache_keeps_what_a_build_beside_it_has_written(stub, tmp_path, m
     engine.build(frames_stage(), tmp_path / "model.plan")
 
     assert file.read_bytes() == b"timed;another;"
+
+
+def test_timing_cache_of_another_gpu_makes_way_for_a_new_one(stub, tmp_path):
+    engine = TensorRTEngine(cache_folder=tmp_path)
+    file = engine.builder().cache_file
+    file.write_bytes(FOREIGN_TIMES)
+
+    engine.build(frames_stage(), tmp_path / "model.plan")
+
+    assert stub.caches == [FOREIGN_TIMES, b""]
+    assert file.read_bytes().startswith(b"timed;")
+
+
+def test_timing_cache_that_cannot_be_kept_fails_no_build(stub, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    TensorRTEngine(cache_folder=tmp_path / "cache").build(frames_stage(), tmp_path / "model.plan")
+    (tmp_path / "cache").unlink()
+    engine = TensorRTEngine(cache_folder=tmp_path / "cache")
+    engine.builder().cache_file.parent.mkdir()
+    engine.builder().cache_file.write_bytes(b"known;")
+    engine.builder().cache_file.chmod(0o444)
+
+    engine.build(frames_stage(), tmp_path / "other.plan")
+
+    assert (tmp_path / "model.plan").is_file() and (tmp_path / "other.plan").is_file()
+    assert engine.builder().cache_file.read_bytes() == b"known;"
 
 
 def test_temporal_attention_is_the_plugin_when_shapes_are_fixed(stub, tmp_path):
