@@ -83,10 +83,10 @@ def _row(engines: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _milliseconds(row: Mapping[str, Any] | None) -> str:
     """One by one, and as a CUDA graph where it was recorded."""
-    if row is None:
-        return NONE
-    if row["error"]:
+    if row is not None and row["error"]:
         return REFUSED
+    if row is None or row["ms"] is None:
+        return NONE
     graph = "" if row["graph_ms"] is None else f" ({row['graph_ms']:.3g})"
     return f"{row['ms']:.3g}{graph}"
 

@@ -39,6 +39,7 @@ def sample() -> dict:
             row("tensorrt"),
             row("onnxruntime-gpu", ms=7.125, graph_ms=None),
             row("pytorch", **failed, error="EngineError: no\nroom | here"),
+            row("tensorrt", precision="fp32", **failed),
         ],
         "served": {
             "tensorrt fp16": {"psnr_db": 43.21, "videos_per_s": 9.5, "p95_s": 0.5, "error": None},
@@ -61,6 +62,8 @@ def test_bench_tensorrt_puts_engines_side_by_side_and_names_failures():
         "| `bundled` | `denoiser` | fp16 | 2.1e-03 | 0.0123 | 41 | 26.4 | 2.5 (1.25) | 7.12 | "
         "failed |" in text
     )
+    # Built and not run.
+    assert "| `bundled` | `denoiser` | fp32 | – | – | 41 | 26.4 | – | – | – |" in text
     assert "- `bundled`, `denoiser`, pytorch in fp16: EngineError: no room / here" in text
     assert text.endswith(
         "on Some GPU, driver 580, Some CPU, 16 cores: tensorrt 8.6.0; commit 0123456789, "

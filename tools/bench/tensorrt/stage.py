@@ -125,7 +125,8 @@ def build_stage(engine: Engine, model: Model, job: StageJob, work: Path) -> tupl
     started = time.perf_counter()
     engine.build(stage, path)
     built = {
-        "plan_bytes": path.stat().st_size,
+        # Weights beyond what a graph may hold lie beside it.
+        "plan_bytes": sum(file.stat().st_size for file in folder.glob(f"{path.name}*")),
         "build_s": round(time.perf_counter() - started, 1),
         "parameters": stage.num_parameters,
     }
