@@ -17,6 +17,7 @@ from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.ports import address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
+from reelserve.server.launch.orphans import keep_reaping
 from reelserve.server.launch.repository_check import check_repository
 from reelserve.server.launch.repository_config import model_config, parameters_of
 from reelserve.server.launch.run_folder import (
@@ -96,6 +97,8 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
         await front_end.start()
         # Until the end: who asks is told that the service drains.
         stack.callback(asyncio.create_task(_beat(front_end)).cancel)
+        reaping = keep_reaping(lambda: {one.pid for one in supervisors})
+        stack.callback(asyncio.create_task(reaping).cancel)
         for supervisor in supervisors:
             stack.push_async_callback(supervisor.stop)
         if not await signals.unless_sent(asyncio.gather(*(one.start() for one in supervisors))):

@@ -43,6 +43,11 @@ class Supervisor:
         self._hang_timeout_s = hang_timeout_s
         self._restarts: deque[float] = deque(maxlen=KEPT_RESTARTS)
 
+    @property
+    def pid(self) -> int:
+        """Process id of Triton; 0 while it does not run."""
+        return self._triton.pid
+
     async def start(self) -> None:
         """Starts it for the first time.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelserve.pipeline.checkpoint import CheckpointSpec
+from reelserve.pipeline.request import check_int, integer_limits
 from reelserve.server.device_tensor import AnyTensor
 from reelserve.server.errors import StageError
 from reelserve.server.stages.video import DEFAULT, EncoderSettings, encode_mp4
@@ -65,13 +66,17 @@ def finish_clip(
         VIDEO and INFO, `[1]`; the front end fills in the seconds of INFO.
 
     Raises:
+        ValueError: If the clip is larger than any request of the checkpoint makes it.
         StageError: If the frames have not the size that was asked for.
     """
     frames, encode = _frames_and_encoder(inputs["FRAMES"])
-    fps, height, width, seed, steps = (
-        int(inputs[name].item())
-        for name in ("FPS", "HEIGHT", "WIDTH", "SEED", "NUM_INFERENCE_STEPS")
+    limits = integer_limits(spec.limits)
+    fps, height, width = (
+        check_int(name, inputs[name].item(), limits[name]) for name in ("FPS", "HEIGHT", "WIDTH")
     )
+    seed, steps = (int(inputs[name].item()) for name in ("SEED", "NUM_INFERENCE_STEPS"))
+    if len(frames) > (most := spec.limits.num_frames.high):
+        raise ValueError(f"FRAMES holds {len(frames)} frames; the limit is {most}")
     if frames.shape[1:3] != (height, width):
         raise StageError(
             f"upsampler gave frames of {frames.shape[1]} rows and {frames.shape[2]} columns; "

@@ -43,6 +43,16 @@ class StepRecorder:
             self._metrics[BATCH_OCCUPANCY].observe(clips)
             self._metrics[STEP_SECONDS].observe(seconds)
 
+    def close(self) -> None:
+        """Takes the metrics back; nothing may be told any more.
+
+        Else the interpreter drops them when the stage's shared memory has gone, which ends every
+        server with a segmentation fault of this stage (seen with 2.51).
+        """
+        with self._lock:
+            self._metrics.clear()
+            self._families.clear()
+
 
 def _family(metric: Metric) -> pb_utils.MetricFamily:
     kind = getattr(pb_utils.MetricFamily, metric.kind.upper())

@@ -17,6 +17,7 @@ from tests.server.tiny_repository import REPOSITORY
 
 TENSORRT = "configs/tensorrt.pbtxt"
 GPU_CONFIGS = sorted(REPOSITORY.glob("*/configs/onnxruntime_gpu.pbtxt"))
+ARENA = "enable_mem_arena"
 PACKAGES = "configs/pytorch.pbtxt"
 ENGINE_STAGES = tuple(name for name, stage in STAGES.items() if stage.engine)
 
@@ -155,7 +156,16 @@ def test_config_for_a_gpu_is_that_of_the_cpu_but_for_the_device_and_its_warm_up(
     for config in (cpu, gpu):
         config.ClearField("instance_group")
         config.parameters.pop("intra_op_thread_count", None)
+        config.parameters.pop(ARENA, None)
     assert gpu == cpu
+
+
+def test_stages_that_run_once_a_clip_give_a_runs_memory_back():
+    """The denoiser keeps it: it runs once a step, on windows of bounded size."""
+    without = {stage for stage in ENGINE_STAGES if ARENA in config_of(stage).parameters}
+
+    assert without == {"vae_decoder", "frame_consistency", "upsampler"}
+    assert all(parameter(config_of(stage), ARENA) == 0 for stage in without)
 
 
 @pytest.mark.parametrize("stage", ENGINE_STAGES)

@@ -186,6 +186,15 @@ def test_compressed_messages_take_no_memory(tiny_server):
     assert peak_bytes(tiny_server.pid) - before < 200 * 2**20
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_prompt_that_is_far_too_long_takes_no_memory(tiny_server, channel, method):
+    """It is refused by its length, before it has come."""
+    before = peak_bytes(tiny_server.pid)
+    message = clip("x" * (128 * 10**6)).SerializeToString()
+    assert called(channel, method, message)[0] == "RESOURCE_EXHAUSTED"
+    assert peak_bytes(tiny_server.pid) - before < 50 * 2**20
+
+
 def test_prompts_are_in_no_log(tiny_server, channel):
     prompt = f"a red {CANARY}"
     working = Path(psutil.Process(tiny_server.triton_pid).cwd())

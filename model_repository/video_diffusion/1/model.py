@@ -39,7 +39,8 @@ class TritonPythonModel:
         )
         self._spec = CheckpointSpec.load(Path(args["model_repository"]) / args["model_version"])
         self._progress = ProgressFolder.from_environment()
-        self._loop = DenoisingLoop(self._denoise, settings, StepRecorder())
+        self._recorder = StepRecorder()
+        self._loop = DenoisingLoop(self._denoise, settings, self._recorder)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """Takes requests in; the loop answers them later, from its threads."""
@@ -54,6 +55,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Ends what is in flight."""
         self._loop.close()
+        self._recorder.close()
 
     def _denoise(self, inputs: Arrays) -> Arrays:
         """Calls the `denoiser` stage."""

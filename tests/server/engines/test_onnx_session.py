@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as protos
@@ -21,8 +22,11 @@ INPUTS = {
 
 @pytest.fixture
 def denoiser(tiny_repository):
-    """The folder of the stage, and its config as Triton hands it to a stage."""
-    folder = tiny_repository / "denoiser"
+    return stage(tiny_repository / "denoiser")
+
+
+def stage(folder):
+    """The graph of a stage, and its config as Triton hands it to a stage."""
     config = text_format.Parse((folder / "config.pbtxt").read_text(), protos.ModelConfig())
     text = json_format.MessageToJson(
         config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -77,6 +81,15 @@ def test_onnx_session_computes_the_same_when_tuned(denoiser, changes):
     plain = session(*denoiser).run(INPUTS)["VELOCITY"]
 
     np.testing.assert_allclose(session(*denoiser, **changes).run(INPUTS)["VELOCITY"], plain, 1e-5)
+
+
+def test_onnx_session_gives_back_the_memory_of_a_large_clip(tiny_repository):
+    decoder, process = session(*stage(tiny_repository / "vae_decoder")), psutil.Process()
+    before = process.memory_info().rss
+    frames = decoder.run({"LATENTS": np.zeros((1, 16, 4, 128, 128), np.float32)})["FRAMES"]
+
+    # An arena would keep more than 200 MB.
+    assert process.memory_info().rss - before - frames.nbytes < 50 * 2**20
 
 
 def edit(side, tensor, **changes):

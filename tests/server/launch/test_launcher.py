@@ -211,13 +211,14 @@ def test_serve_ends_cleanly_when_signalled(tiny_repository, tmp_path, number):
 
 
 @pytest.mark.server
-def test_serve_writes_tritons_log_to_standard_output(tiny_repository):
+def test_serve_ends_and_leaves_nothing_when_a_model_does_not_unload(tiny_repository):
+    before = abandoned()
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "reelserve.server"),
             *("--model-repository", str(tiny_repository)),
             *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
-            *("--log-file", "/dev/stdout"),
+            *("--log-file", "/dev/stdout", "--triton-argument=--exit-timeout-secs=1"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -225,12 +226,18 @@ def test_serve_writes_tritons_log_to_standard_output(tiny_repository):
     ) as command:
         assert command.stderr is not None
         ready = command.stderr.readline()
+        (triton,) = child_processes(command.pid)
+        stages = instance_processes(triton.pid)
+        os.kill(stages["vae_decoder_0_0"], signal.SIGSTOP)
         command.terminate()
         log, rest = command.communicate(timeout=30)
 
     assert ready.startswith("ready after ")
-    assert "Started GRPCInferenceService" in log
+    assert "Started GRPCInferenceService" in log, "standard output gets Triton's log"
+    assert "Exit timeout expired. Exiting immediately." in log
     assert (command.returncode, rest) == (0, "")
+    assert left_over([triton.pid, *stages.values()]) == []
+    assert abandoned() <= before
 
 
 @pytest.mark.parametrize("kind", ["socket", "file"])

@@ -49,6 +49,24 @@ def test_finish_clip_fails_when_the_frames_have_another_size():
         finish_clip(inputs(WIDTH=np.array([128])), SPEC, {})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"FRAMES": np.zeros((65, 64, 64, 3), np.uint8)}, "FRAMES holds 65 frames; the limit is"),
+        (
+            {"FRAMES": np.zeros((1, 1024, 64, 3), np.uint8), "HEIGHT": np.array([1024])},
+            "HEIGHT is 1024; the limits are 64 to 128",
+        ),
+        ({"WIDTH": np.array([97])}, "WIDTH is 97; it must be a multiple of 32"),
+        ({"FPS": np.array([0])}, "FPS is 0; the limits are 1 to 60"),
+    ],
+    ids=["frames", "height", "width", "fps"],
+)
+def test_finish_clip_refuses_when_no_request_makes_a_clip_so(changes, message):
+    with pytest.raises(ValueError, match=message):
+        finish_clip(inputs(**changes), SPEC, {})
+
+
 def test_installed_versions_names_what_shapes_a_clip():
     assert {"numpy", "onnxruntime", "av", "tokenizers"} <= set(installed_versions())
 
