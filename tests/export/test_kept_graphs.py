@@ -16,6 +16,7 @@ from tests.export.stubs import SHORT_CLIP, StubEngine, StubFamily
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(kept, "EXPORTED", tmp_path / "exported")
     monkeypatch.setattr(kept, "FOLDER", tmp_path / "graphs")
     return tmp_path / "graphs"
 
@@ -56,6 +57,16 @@ def test_what_has_changed_is_built(stub, tmp_path) -> None:
     export(stub, tmp_path / "first")
     (stub.folder / "denoiser").write_text("other weights")
     assert export(stub, tmp_path / "second")[1] == ["denoiser"]
+    assert export(stub, tmp_path / "third", "otherwise")[1] == list(ENGINE_STAGES)
+
+
+def test_what_is_exported_to_be_served_is_taken(stub, tmp_path) -> None:
+    served = ModelRepository(tmp_path / "exported")
+    records = Exporter(stub, StubEngine(), served, case=SHORT_CLIP).run().records
+    (stub.folder / "upsampler").write_text("other weights")
+    second, built = export(stub, tmp_path / "second")
+    assert built == ["upsampler"]
+    assert second.records["denoiser"] == records["denoiser"]
     assert export(stub, tmp_path / "third", "otherwise")[1] == list(ENGINE_STAGES)
 
 
