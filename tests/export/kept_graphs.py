@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from unittest import mock
 
+import torch
+
 import reelserve.runtimes
 from reelserve.export import parity, stage_exporter
 from reelserve.export.fingerprints import code_files, combined
@@ -102,8 +104,9 @@ def place(fingerprint: str, how: str) -> Path:
 def surroundings() -> str:
     """Hash of what shapes every build and is not in a fingerprint.
 
-    That is all installed libraries and the interpreter, the C++ compiler and the processor, whose
-    code fits no other, and our code that names tensors, reads graphs or judges them in a record.
+    That is all installed libraries and the interpreter, the C++ compiler, the processor and the
+    GPU, whose code fits no other, and our code that names tensors, reads graphs or judges them in
+    a record.
     """
     found = sorted(f"{one.name} {one.version}" for one in metadata.distributions())
     compiler = shutil.which(os.environ.get("CXX", "g++"))
@@ -111,6 +114,8 @@ def surroundings() -> str:
     found.append(subprocess.run(version, capture_output=True, text=True, check=True).stdout)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     found += [sys.version, next((line for line in lines if line.startswith("flags")), "")]
+    if torch.cuda.is_available():
+        found.append(str(torch.cuda.get_device_capability()))
     return combined("\n".join(found), _more_code_files())
 
 

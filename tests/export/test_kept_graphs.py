@@ -152,6 +152,16 @@ def test_place_changes_with_the_compiler(elsewhere, monkeypatch, tmp_path) -> No
     assert place("f", "") != before
 
 
+@pytest.mark.parametrize("capability", [(8, 9), (9, 0)])
+def test_place_changes_with_the_gpu(elsewhere, monkeypatch, capability) -> None:
+    monkeypatch.setattr(kept.torch.cuda, "is_available", lambda: False)
+    without = place("f", "")
+    monkeypatch.setattr(kept.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(kept.torch.cuda, "get_device_capability", lambda: capability)
+    kept.surroundings.cache_clear()
+    assert place("f", "") != without
+
+
 def test_what_no_run_has_taken_for_long_goes(tmp_path, folder) -> None:
     for number in range(3):
         built(tmp_path / f"{number}", f"{number}")
