@@ -9,7 +9,7 @@ from reelserve.export.builds import Builder
 from reelserve.export.engines import Engine, EngineError
 from reelserve.export.families import CheckpointFamily
 from reelserve.export.families.ranges import check_limits
-from reelserve.export.fingerprints import stage_fingerprint
+from reelserve.export.fingerprints import graph_fingerprint
 from reelserve.export.lock import lock_of
 from reelserve.export.parity import ENGINE_STAGES, ParityCase, ParityCheck, require_frames
 from reelserve.export.repository import ExportRecord, ModelRepository, update_file
@@ -125,17 +125,8 @@ class Exporter:
             )
 
     def _fingerprints(self) -> dict[str, str]:
-        made_by = {
-            **self._engine.versions(),
-            "engine": self._engine.name,
-            "architecture": self._engine.architecture(),
-        }
         return {
-            name: stage_fingerprint(
-                name,
-                self._family.source(name),
-                {**made_by, "precision": self._precision_of(name)},
-            )
+            name: graph_fingerprint(self._family, self._engine, name, self._precision_of(name))
             for name in ENGINE_STAGES
         }
 

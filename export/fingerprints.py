@@ -16,8 +16,27 @@ import reelserve.kernels
 import reelserve.models
 import reelserve.runtimes.graph_spec
 import reelserve.runtimes.tensorrt_editions
-from reelserve.export.stages import StageSource
+from reelserve.export.engines import Engine
+from reelserve.export.families import CheckpointFamily
+from reelserve.export.stages import Precision, StageSource
 from reelserve.runtimes.export_lock import file_sha256
+
+
+def graph_fingerprint(
+    family: CheckpointFamily, engine: Engine, stage: str, precision: Precision
+) -> str:
+    """Hash of everything that shapes the graph that an engine builds of a checkpoint's stage.
+
+    Raises:
+        FileNotFoundError: If a component is missing.
+    """
+    made_by = {
+        **engine.versions(),
+        "engine": engine.name,
+        "architecture": engine.architecture(),
+        "precision": precision,
+    }
+    return stage_fingerprint(stage, family.source(stage), made_by)
 
 
 def stage_fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str]) -> str:
@@ -32,7 +51,7 @@ def stage_fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str
         Hexadecimal SHA-256.
     """
     settings = json.dumps([stage, source.settings, dict(sorted(made_by.items()))])
-    return combined(settings, (*source.files, *_code_files()))
+    return combined(settings, (*source.files, *code_files()))
 
 
 def combined(text: str, files: Iterable[Path] = ()) -> str:
@@ -56,7 +75,7 @@ def _content(path: Path, _size: int, _changed_ns: int) -> str:
     return file_sha256(path)
 
 
-def _code_files() -> list[Path]:
+def code_files() -> list[Path]:
     """Code that decides what a graph looks like."""
     packages = (reelserve.models, reelserve.export.engines, reelserve.export.families)
     folders = [Path(package.__file__).parent for package in packages if package.__file__]

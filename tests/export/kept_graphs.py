@@ -1,8 +1,8 @@
-"""Keeps graphs in `build/graphs/` for the next run of the tests.
+"""Keeps graphs, packages and plans in `build/graphs/` for the next run of the tests.
 
 They are taken by the rule that an interrupted export goes on by: the fingerprint of a stage. So
-other code, weights, settings or libraries build it anew, and a file that is not whole does too. The
-finished frames are compared with torch as before.
+other code, weights or settings build a graph anew, and so do other libraries, another compiler or
+another processor (`surroundings`). What a graph computes is compared with torch as before.
 """
 
 from __future__ import annotations
@@ -11,14 +11,29 @@ import contextlib
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from unittest import mock
 
+import torch
+
+import reelserve.runtimes
+from reelserve.export import parity, stage_exporter
+from reelserve.export.fingerprints import code_files, combined
 from reelserve.export.repository import RECORD_FILE, ExportRecord, ModelRepository
+from reelserve.pipeline import contract
 
 FOLDER = Path(__file__).parents[2] / "build" / "graphs"
+EXPORTED = Path(__file__).parents[2] / "model_repository"
+"""Exported before the tests: other checkpoints have stages in common with the bundled one."""
+UNUSED_S = 14 * 24 * 3600
+"""What no run has taken for so long goes: old code does not come back."""
 
 
 @contextlib.contextmanager
@@ -34,10 +49,12 @@ def kept_graphs(how: str = "") -> Iterator[None]:
         repository: ModelRepository, stage: str, graph: str, fingerprint: str
     ) -> ExportRecord | None:
         record = own_current(repository, stage, graph, fingerprint)
-        kept = place(fingerprint, how)
-        if record is None and kept.is_dir():
-            shutil.copytree(kept, repository.version_folder(stage), dirs_exist_ok=True)
-            record = own_current(repository, stage, graph, fingerprint)
+        if record is None:
+            kept, served = place(fingerprint, how), ModelRepository(EXPORTED)
+            if not how and own_current(served, stage, graph, fingerprint):
+                kept = served.version_folder(stage)
+            if take(kept, repository.version_folder(stage)):
+                record = own_current(repository, stage, graph, fingerprint)
         return record
 
     def accept(repository: ModelRepository, stage: str, built: Path, record: ExportRecord) -> None:
@@ -53,11 +70,67 @@ def kept_graphs(how: str = "") -> Iterator[None]:
         yield
 
 
+def kept_build(folder: Path, fingerprint: str, how: str, build: Callable[[], object]) -> None:
+    """Lets a build fill a folder, or fills it with what that build made before.
+
+    Args:
+        folder: Empty.
+        fingerprint: Hash of everything that shapes the files, but for the surroundings.
+        how: What else does, in a word.
+        build: Writes files into the folder; not called where they are kept.
+    """
+    kept = place(fingerprint, how)
+    if not take(kept, folder):
+        build()
+        keep(list(folder.iterdir()), kept)
+
+
+def own_fingerprint(*files: str) -> str:
+    """What stands for a stage's fingerprint where tests make the stage themselves.
+
+    Args:
+        files: Code of the tests that shapes it.
+    """
+    return combined("", [*map(Path, files), *code_files()])
+
+
 def place(fingerprint: str, how: str) -> Path:
-    """The folder of a stage's files. Code that is compiled for this processor fits no other."""
+    """The folder of a stage's files."""
+    text = f"{fingerprint} {how} {surroundings()}"
+    return FOLDER / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@lru_cache
+def surroundings() -> str:
+    """Hash of what shapes every build and is not in a fingerprint.
+
+    That is all installed libraries and the interpreter, the C++ compiler, the processor and the
+    GPU, whose code fits no other, and our code that names tensors, reads graphs or judges them in
+    a record.
+    """
+    found = sorted(f"{one.name} {one.version}" for one in metadata.distributions())
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    version = [compiler, "--version"] if compiler else ["true"]
+    found.append(subprocess.run(version, capture_output=True, text=True, check=True).stdout)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return FOLDER / hashlib.sha256(f"{fingerprint} {how} {flags}".encode()).hexdigest()[:32]
+    found += [sys.version, next((line for line in lines if line.startswith("flags")), "")]
+    if torch.cuda.is_available():
+        found.append(str(torch.cuda.get_device_capability()))
+    return combined("\n".join(found), _more_code_files())
+
+
+def _more_code_files() -> list[Path]:
+    modules = [Path(str(module.__file__)) for module in (contract, parity, stage_exporter)]
+    return [*modules, *sorted(Path(str(reelserve.runtimes.__file__)).parent.glob("*.py"))]
+
+
+def take(kept: Path, folder: Path) -> bool:
+    """Copies what is kept into a folder; False where it is not."""
+    if not kept.is_dir():
+        return False
+    os.utime(kept)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    return True
 
 
 def keep(files: list[Path], folder: Path) -> None:
@@ -71,3 +144,11 @@ def keep(files: list[Path], folder: Path) -> None:
             os.rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    _drop_unused()
+
+
+def _drop_unused() -> None:
+    for folder in FOLDER.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > UNUSED_S:
+                shutil.rmtree(folder)

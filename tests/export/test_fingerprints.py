@@ -15,7 +15,7 @@ def print_of(stage: str = "denoiser") -> str:
 
 @pytest.mark.parametrize("folder", SHAPING)
 def test_code_that_shapes_a_graph_counts(folder):
-    counted = {path.resolve() for path in fingerprints._code_files()}
+    counted = {path.resolve() for path in fingerprints.code_files()}
     assert set((ROOT / folder).glob("*.py")) <= counted
 
 

@@ -12,6 +12,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
 from reelserve.export import command
+from reelserve.export.engines.onnx import files as onnx_files
 from reelserve.pipeline.contract import REQUEST_INPUTS, STAGES
 from tests.export.families.against_diffusers import Clip
 from tests.export.kept_graphs import kept_graphs
@@ -34,7 +35,9 @@ def export(
         "--parity-report": report,
     }
     argv = [str(part) for option in options.items() for part in option]
-    with scalar_code(), kept_graphs("scalar"):
+    # Tests change from which size on weights stand beside their graph.
+    how = f"scalar, weights beside from {onnx_files.EXTERNAL_DATA_BYTES} bytes"
+    with scalar_code(), kept_graphs(how):
         assert command.run(argv) == command.EXIT_OK
     return float(json.loads(report.read_text())["frames_psnr_db"])
 

@@ -14,6 +14,7 @@ from reelserve.export import stages
 from reelserve.export.engines.onnx import files as onnx_files
 from reelserve.export.engines.onnx.denoiser import onnx_denoiser
 from reelserve.export.engines.onnx.upsampler import BlockedPReLU, BlockedUpsamplerStage
+from reelserve.export.fingerprints import graph_fingerprint
 from reelserve.export.parity import (
     ENGINE_STAGES,
     StageRun,
@@ -28,6 +29,7 @@ from reelserve.runtimes.graph_spec import METADATA_KEY, GraphSpec
 from reelserve.server.engines.onnx_session import OnnxSession
 from reelserve.server.engines.session_settings import SessionSettings
 from tests.export.conftest import ENGINE
+from tests.export.kept_graphs import kept_build
 
 pytestmark = pytest.mark.compile
 
@@ -141,7 +143,8 @@ def test_rows_are_the_same_bytes_in_any_batch(exported, stage: str) -> None:
 def test_graph_in_fp16_agrees_with_torch_in_fp16(family, tmp_path: Path, stage: str) -> None:
     made = family.build(stage, Target("fp16"))
     path = tmp_path / "model.onnx"
-    ENGINE.build(made, path)
+    fingerprint = graph_fingerprint(family, ENGINE, stage, "fp16")
+    kept_build(tmp_path, fingerprint, "", lambda: ENGINE.build(made, path))
 
     types = {value.data_type for value in onnx.load(path).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in types

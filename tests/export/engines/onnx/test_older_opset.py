@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import onnx
 import onnx_ir
 import pytest
@@ -12,9 +14,11 @@ from reelserve.export.engines.onnx.older_opset import OPSET, OpsetError, lower
 from reelserve.export.engines.tensorrt.graph import with_fixed_dims, write_graph
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.fingerprints import graph_fingerprint
 from reelserve.export.parity import ENGINE_STAGES, StageRun, compare_stage, require_parity
 from reelserve.export.stages import ExportStage
 from tests.export.conftest import shallow, write_tiny_checkpoint
+from tests.export.kept_graphs import kept_build
 
 CASES = [
     *(("bundled", stage) for stage in ENGINE_STAGES),
@@ -51,7 +55,11 @@ def test_graph_has_standard_operators_alone_and_computes_what_torch_does(
     stage = with_fixed_dims(shallow(families[family].build(name)))
     path = tmp_path / "graph.onnx"
 
-    assert write_graph(stage, path, plugin=False, opset=OPSET) == 0
+    def build() -> None:
+        assert write_graph(stage, path, plugin=False, opset=OPSET) == 0
+
+    fingerprint = graph_fingerprint(families[family], OnnxRuntimeEngine(), name, "fp32")
+    kept_build(tmp_path, fingerprint, f"set {OPSET} {inspect.getsource(shallow)}", build)
 
     model = onnx.load(path)
     onnx.checker.check_model(path, full_check=True)

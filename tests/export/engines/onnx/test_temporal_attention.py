@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from unittest import mock
 
@@ -27,7 +28,9 @@ from reelserve.export.parity_limits import MAX_RELATIVE_ERROR
 from reelserve.export.stages import DenoiserStage, ExportStage
 from reelserve.kernels.temporal_attention import temporal_attention
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
-from tests.export.conftest import randomise
+from tests.export import conftest
+from tests.export.kept_graphs import kept_build, own_fingerprint
+from tests.kernels import problems
 from tests.kernels.problems import Problem
 
 pytestmark = pytest.mark.compile
@@ -43,7 +46,7 @@ def stage() -> ExportStage:
     denoiser = SpaceTimeDenoiser(
         DenoiserConfig(16, 384, width=128, num_heads=2, num_blocks=NUM_BLOCKS, num_refiner_blocks=1)
     ).eval()
-    randomise(denoiser)
+    conftest.randomise(denoiser)
     return ExportStage(
         "denoiser", DenoiserStage(denoiser), denoiser_inputs(2, 4), {"LATENTS": {2: "frames"}}
     )
@@ -75,8 +78,12 @@ def traced():
 @pytest.fixture(scope="module", params=FORMS)
 def exported(request, stage, traced, tmp_path_factory) -> tuple[str, Path]:
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    with mock.patch.object(engine, "_exported", traced):
-        OnnxRuntimeEngine(request.param).build(stage, path)
+
+    def build() -> None:
+        with mock.patch.object(engine, "_exported", traced):
+            OnnxRuntimeEngine(request.param).build(stage, path)
+
+    kept_build(path.parent, own_fingerprint(__file__, conftest.__file__), request.param, build)
     return request.param, path
 
 
@@ -140,12 +147,16 @@ def export_op(inputs: tuple, path: Path) -> None:
     ids=str,
 )
 def test_body_is_the_op(problem, tmp_path):
-    export_op(
-        Problem(2, problem.f, 4, problem.n, problem.d, problem.dtype).inputs(), tmp_path / "m"
+    traced, path = dataclasses.replace(problem, b=2, s=4), tmp_path / "m"
+    kept_build(
+        tmp_path,
+        own_fingerprint(__file__, problems.__file__),
+        str(problem),
+        lambda: export_op(traced.inputs(), path),
     )
     inputs = problem.inputs()
     expected = temporal_attention(*inputs).numpy()
-    session = onnxruntime.InferenceSession(tmp_path / "m", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     feeds = {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)}
     tolerance = 1e-5 if problem.dtype == torch.float32 else 1e-2
     np.testing.assert_allclose(session.run(None, feeds)[0], expected, rtol=0, atol=tolerance)

@@ -4,6 +4,7 @@ alone. No plan is run."""
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +27,7 @@ from reelserve.export.engines.tensorrt.engine import (
 from reelserve.export.families import CheckpointFamily, family_of
 from reelserve.export.families.diffusers_components import Unchanged
 from reelserve.export.families.layout import Checkpoint
+from reelserve.export.fingerprints import graph_fingerprint
 from reelserve.export.parity import ENGINE_STAGES, StageRun, compare_stage, require_parity
 from reelserve.export.stages import DenoiserStage, ExportStage, Precision, Target
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
@@ -33,6 +35,8 @@ from reelserve.pipeline.contract import ANY, STAGES
 from reelserve.runtimes import tensorrt_plan
 from reelserve.tools import tiny_checkpoints as tiny
 from tests.export.conftest import shallow, write_shallow_bundled
+from tests.export.engines.tensorrt.traced import kept_write_graph
+from tests.export.kept_graphs import kept_build
 
 pytestmark = pytest.mark.compile
 
@@ -83,7 +87,14 @@ def built_once(tmp_path_factory):
         engine, precision = TensorRTEngine(("SM80", "SM89")), FAMILIES[name]
         stage = shallow(family(name).build(stage_name, Target(precision)))
         plan = tmp_path_factory.mktemp(f"{name}_{stage_name}") / engine.file_name
-        return Built(stage, plan, engine.report(stage, plan), engine, precision)
+        report = plan.with_name("report.pickle")
+        kept_build(
+            plan.parent,
+            graph_fingerprint(family(name), engine, stage_name, precision),
+            inspect.getsource(shallow),
+            lambda: report.write_bytes(pickle.dumps(engine.report(stage, plan))),
+        )
+        return Built(stage, plan, pickle.loads(report.read_bytes()), engine, precision)
 
     return build
 
@@ -225,8 +236,9 @@ def test_check_refuses_what_cannot_be_built(capabilities, precision, message):
         TensorRTEngine(capabilities).check(precision)
 
 
-def test_fused_attention_with_a_mask_builds_in_fp16(tmp_path):
+def test_fused_attention_with_a_mask_builds_in_fp16(tmp_path, monkeypatch):
     """TensorRT-RTX fails inside where a mask has one row for all queries."""
+    monkeypatch.setattr(tensorrt, "write_graph", kept_write_graph(__file__))
     torch.manual_seed(0)
     config = DenoiserConfig(16, 32, width=128, num_heads=2, num_blocks=1, num_refiner_blocks=1)
     denoiser = SpaceTimeDenoiser(config).eval()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +10,11 @@ import torch
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.tensorrt import engine as tensorrt
 from reelserve.export.engines.tensorrt.engine import GRAPH_FILE, TensorRTEngine
-from reelserve.export.engines.tensorrt.graph import write_graph
 from reelserve.export.families.diffusers_components import Unchanged
 from reelserve.export.stages import DenoiserStage, DimRange, ExportStage, Target
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from tests.export.engines.tensorrt.stub import FOREIGN_TIMES, Engine, StubTensorRT
+from tests.export.engines.tensorrt.traced import kept_write_graph
 
 pytestmark = pytest.mark.compile
 
@@ -31,27 +29,9 @@ def stub(monkeypatch) -> StubTensorRT:
     return stub
 
 
-@pytest.fixture(scope="module")
-def traced(tmp_path_factory):
-    """`write_graph`, which traces what is the same once for all tests."""
-    graphs: dict[object, tuple[Path, int]] = {}
-
-    def write(stage: ExportStage, path: Path, **options) -> int:
-        dtypes = {weight.dtype for weight in stage.module.parameters()}
-        key = stage.name, *options.items(), repr((stage.free_dims, stage.ranges, dtypes))
-        if key not in graphs:
-            kept = tmp_path_factory.mktemp("graph") / path.name
-            graphs[key] = kept, write_graph(stage, kept, **options)
-        kept, num_plugins = graphs[key]
-        shutil.copy(kept, path)
-        return num_plugins
-
-    return write
-
-
 @pytest.fixture(autouse=True)
-def _traces_once(monkeypatch, traced) -> None:
-    monkeypatch.setattr(tensorrt, "write_graph", traced)
+def _traces_once(monkeypatch) -> None:
+    monkeypatch.setattr(tensorrt, "write_graph", kept_write_graph(__file__))
 
 
 def install(monkeypatch, stub: StubTensorRT) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -16,9 +20,11 @@ from reelserve.client.cli import OK, USAGE
 from reelserve.export import command as export_command
 from reelserve.tools.bench import gpu_command as bench_gpu_command
 from reelserve.tools.bench.gpu import phases
+from reelserve.tools.bench.gpu.children import run_module
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
-from reelserve.tools.bench.gpu.state import Budget
+from reelserve.tools.bench.gpu.state import Budget, Result
 from reelserve.tools.bench.process_memory import descendants
+from reelserve.tools.results_file import write_json
 from tests.export.kept_graphs import kept_graphs
 from tests.tools.bench.gpu.samples import sample
 
@@ -33,6 +39,23 @@ def export_here(command: Sequence[str], log: Path, budget: Budget) -> float:
     return time.monotonic() - started
 
 
+def module_here(module: str, job: object, folder: Path, budget: Budget) -> Result:
+    """Runs a part in this process, which has imported torch and diffusers, through its files.
+
+    The part that times the exported stages keeps a process of its own.
+    """
+    if module.endswith(".in_process"):
+        return run_module(module, job, folder, budget)
+    job_file, result_file = folder / "job.json", folder / "result.json"
+    write_json(job_file, job)
+    argv = [module, str(job_file), str(result_file)]
+    with mock.patch.object(sys, "argv", argv), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)
+        runpy.run_module(module, run_name="__main__")
+    result: Result = json.loads(result_file.read_text())
+    return result
+
+
 def run(folder: Path, *arguments: str) -> tuple[int, dict]:
     output = folder / "results.json"
     files = ["--work-dir", str(folder / "work"), "--output", str(output)]
@@ -44,6 +67,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, dict]:
 @pytest.mark.compile
 def test_dry_run_measures_every_phase_and_leaves_nothing_running(tmp_path, monkeypatch):
     monkeypatch.setattr(phases, "run_child", export_here)
+    monkeypatch.setattr(phases, "run_module", module_here)
     before = set(descendants(os.getpid()))
     status, _ = run(tmp_path, "--budget-seconds", "30")
     assert status == bench_gpu_command.INCOMPLETE
