@@ -37,10 +37,19 @@ class MemoryTrace:
         root: Process id.
         every_s: Seconds between two samples.
         with_root: Whether the memory of `root` itself counts.
+        with_descendants: Whether that of its descendants does.
     """
 
-    def __init__(self, root: int, every_s: float = SAMPLE_S, *, with_root: bool = True) -> None:
-        self._root, self._every_s, self._with_root = root, every_s, with_root
+    def __init__(
+        self,
+        root: int,
+        every_s: float = SAMPLE_S,
+        *,
+        with_root: bool = True,
+        with_descendants: bool = True,
+    ) -> None:
+        self._root, self._every_s = root, every_s
+        self._with_root, self._with_descendants = with_root, with_descendants
         self.samples: list[tuple[float, int]] = []
         """Moment on the monotonic clock, and bytes."""
         self._done = threading.Event()
@@ -63,6 +72,6 @@ class MemoryTrace:
         last = False
         while not last:
             last = self._done.wait(self._every_s)
-            roots = [self._root] * self._with_root
-            size = sum(map(proportional_bytes, [*roots, *descendants(self._root)]))
-            self.samples.append((time.monotonic(), size))
+            counted = [self._root] * self._with_root
+            counted += descendants(self._root) if self._with_descendants else []
+            self.samples.append((time.monotonic(), sum(map(proportional_bytes, counted))))

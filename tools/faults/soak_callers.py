@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import grpc
 
@@ -23,11 +24,15 @@ RETRIES = 10
 SHORT_S = (0.02, 1.5)
 """Deadlines that most clips miss."""
 CANCELLED_AFTER_S = (0.0, 0.5)
-MALFORMED_AT_ONCE, MALFORMED_PAUSE_S = 20, 0.5
+MALFORMED_AT_ONCE, MALFORMED_PAUSE_S = 20, 2.0
 """Malformed calls go out in handfuls, so that they do not crowd out the clips."""
-LEFT, CANCELLED = "left", "cancelled"
-ALLOWED = (CLIP_OUTCOME, LEFT, CANCELLED, "InvalidArgumentError", "DeadlineExceededError", REFUSED)
+LEFT, CANCELLED, TOO_LATE = "left", "cancelled", "DeadlineExceededError"
+ALLOWED = (CLIP_OUTCOME, LEFT, CANCELLED, "InvalidArgumentError", TOO_LATE, REFUSED)
 """Refused with a hint: a stage was killed, or the deadline was too short for the queue."""
+
+
+NAMES = {"OK": CLIP_OUTCOME, "CANCELLED": CANCELLED, "DEADLINE_EXCEEDED": TOO_LATE}
+"""Outcomes of a raw call by its status."""
 
 
 class Caller:
@@ -43,16 +48,19 @@ class Caller:
         self._url, self._spec, self._rng = url, spec, random.Random(seed)
         self.outcomes: Counter[str] = Counter()
 
-    def work(self, until: float) -> None:
-        """Sends requests until a moment on the monotonic clock."""
+    def work(self, going: Callable[[], bool]) -> None:
+        """Sends requests as long as it is told to."""
         acts = (self._clip, self._stream, self._leave, self._refused, self._short, self._cancel)
         with Client(self._url, timeout_s=CLIP_TIMEOUT_S, max_retries=RETRIES) as client:
-            while time.monotonic() < until:
+            while going():
                 act = self._rng.choices(acts, (6, 4, 2, 1, 2, 1))[0]
                 try:
                     outcome = act(client)
                 except ReelserveError as error:
                     outcome = error_outcome(error)
+                # Anything else is a fault of the client, and must not end the caller unseen.
+                except Exception as error:
+                    outcome = type(error).__name__
                 self.outcomes[outcome] += 1
 
     def _prompt(self) -> str:
@@ -106,13 +114,13 @@ class Caller:
         if status is grpc.StatusCode.UNAVAILABLE and not GONE.search(details):
             return REFUSED
         name: str = status.name
-        return {"OK": CLIP_OUTCOME, "CANCELLED": CANCELLED}.get(name, name)
+        return NAMES.get(name, name)
 
 
-def send_malformed(fuzzer: Fuzzer, until: float) -> None:
-    """Sends malformed calls, a handful at a time, until a moment on the monotonic clock."""
+def send_malformed(fuzzer: Fuzzer, going: Callable[[], bool]) -> None:
+    """Sends malformed calls, a handful at a time, as long as it is told to."""
     first = 0
-    while time.monotonic() < until:
+    while going():
         fuzzer.send(first, first + MALFORMED_AT_ONCE)
         first += MALFORMED_AT_ONCE
         time.sleep(MALFORMED_PAUSE_S)
