@@ -50,18 +50,17 @@ def kept_graphs(how: str = "") -> Iterator[None]:
     ) -> ExportRecord | None:
         record = own_current(repository, stage, graph, fingerprint)
         if record is None:
-            kept, served = place(fingerprint, how), ModelRepository(EXPORTED)
-            if not how and own_current(served, stage, graph, fingerprint):
-                kept = served.version_folder(stage)
+            kept, exported = place(fingerprint, how), ModelRepository(EXPORTED)
+            other = None if how else own_current(exported, stage, graph, fingerprint)
+            if other is not None and not kept.is_dir():
+                keep_stage(exported, stage, other, kept)
             if take(kept, repository.version_folder(stage)):
                 record = own_current(repository, stage, graph, fingerprint)
         return record
 
     def accept(repository: ModelRepository, stage: str, built: Path, record: ExportRecord) -> None:
         own_accept(repository, stage, built, record)
-        folder = repository.version_folder(stage)
-        names = [RECORD_FILE, *(file.name for file in record.files)]
-        keep([folder / name for name in names], place(record.fingerprint, how))
+        keep_stage(repository, stage, record, place(record.fingerprint, how))
 
     with (
         mock.patch.object(ModelRepository, "current_record", current),
@@ -131,6 +130,12 @@ def take(kept: Path, folder: Path) -> bool:
     os.utime(kept)
     shutil.copytree(kept, folder, dirs_exist_ok=True)
     return True
+
+
+def keep_stage(repository: ModelRepository, stage: str, record: ExportRecord, kept: Path) -> None:
+    """Keeps what a repository has of a stage."""
+    names = [RECORD_FILE, *(file.name for file in record.files)]
+    keep([repository.version_folder(stage) / name for name in names], kept)
 
 
 def keep(files: list[Path], folder: Path) -> None:

@@ -64,8 +64,10 @@ def test_what_is_exported_to_be_served_is_taken(stub, tmp_path) -> None:
     served = ModelRepository(tmp_path / "exported")
     records = Exporter(stub, StubEngine(), served, case=SHORT_CLIP).run().records
     (stub.folder / "upsampler").write_text("other weights")
+    (served.version_folder("denoiser") / "model.py").touch()
     second, built = export(stub, tmp_path / "second")
     assert built == ["upsampler"]
+    assert not (tmp_path / "second" / "denoiser" / "1" / "model.py").exists()
     assert second.records["denoiser"] == records["denoiser"]
     assert export(stub, tmp_path / "third", "otherwise")[1] == list(ENGINE_STAGES)
 
