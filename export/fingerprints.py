@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 import reelserve.export.engines
@@ -14,6 +15,7 @@ import reelserve.export.families
 import reelserve.export.stages
 import reelserve.kernels
 import reelserve.models
+import reelserve.pipeline.contract
 import reelserve.runtimes.graph_spec
 import reelserve.runtimes.tensorrt_editions
 from reelserve.export.engines import Engine
@@ -50,7 +52,8 @@ def stage_fingerprint(stage: str, source: StageSource, made_by: Mapping[str, str
     Returns:
         Hexadecimal SHA-256.
     """
-    settings = json.dumps([stage, source.settings, dict(sorted(made_by.items()))])
+    made_of = {source.library: metadata.version(source.library)} if source.library else {}
+    settings = json.dumps([stage, source.settings, made_of, dict(sorted(made_by.items()))])
     return combined(settings, (*source.files, *code_files()))
 
 
@@ -83,5 +86,5 @@ def code_files() -> list[Path]:
     # Packages and plugins hold the kernels; the benchmarks beside them shape nothing.
     kernels = sorted(Path(str(reelserve.kernels.__file__)).parent.glob("*.py"))
     runtimes = (reelserve.runtimes.graph_spec, reelserve.runtimes.tensorrt_editions)
-    modules = (reelserve.export.stages, *runtimes)
+    modules = (reelserve.export.stages, reelserve.pipeline.contract, *runtimes)
     return [*files, *kernels, *(Path(module.__file__) for module in modules if module.__file__)]

@@ -132,10 +132,12 @@ class StageSource:
     Args:
         files: Checkpoint files whose content it depends on.
         settings: Everything else that it depends on, as text.
+        library: Package whose modules it is made of; its version counts, too. Empty: our own.
     """
 
     files: tuple[Path, ...]
     settings: str = ""
+    library: str = ""
 
 
 class TextEncoderStage(nn.Module):

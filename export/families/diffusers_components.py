@@ -72,7 +72,8 @@ def t5_width(checkpoint: Checkpoint) -> int:
 def t5_source(checkpoint: Checkpoint, tokens: int, *, masked: bool) -> StageSource:
     """Source of `t5_stage`; no limit of a request shapes it but the number of tokens."""
     settings = repr((checkpoint.component("text_encoder"), tokens, masked))
-    return StageSource(checkpoint.component_files("text_encoder", STEMS[T5[0]]), settings)
+    files = checkpoint.component_files("text_encoder", STEMS[T5[0]])
+    return StageSource(files, settings, T5[0])
 
 
 class T5Stage(nn.Module):

@@ -126,7 +126,7 @@ class LatteFamily:
             return StageSource((), "unchanged")
         settings = repr((self._limits(), self._checkpoint.component(components[stage])))
         files = self._checkpoint.component_files(components[stage], STEMS[TRANSFORMER[0]])
-        return StageSource(files, settings)
+        return StageSource(files, settings, TRANSFORMER[0])
 
     def check(self, stage: str) -> None:
         """Refuses weights that do not fit an engine stage, without memory for them.

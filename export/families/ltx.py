@@ -104,7 +104,7 @@ class LTXFamily:
         if stage == "denoiser":
             settings = repr((self._limits, checkpoint.component("transformer")))
             files = checkpoint.component_files("transformer", STEMS[TRANSFORMER[0]])
-            return StageSource(files, settings)
+            return StageSource(files, settings, TRANSFORMER[0])
         if stage == "vae_decoder":
             return ltx_decoder_source(checkpoint, latent_ranges(self.spec()))
         return StageSource((), f"unchanged {frame_ranges(self.spec())}")
@@ -261,7 +261,8 @@ def ltx_decoder(
 def ltx_decoder_source(checkpoint: Checkpoint, ranges: Mapping[str, DimRange]) -> StageSource:
     """Files and settings that `ltx_decoder` makes the stage from."""
     settings = repr((checkpoint.component("vae"), sorted(ranges.items())))
-    return StageSource(checkpoint.component_files("vae", STEMS[LTX_DECODER[0]]), settings)
+    library, _ = LTX_DECODER
+    return StageSource(checkpoint.component_files("vae", STEMS[library]), settings, library)
 
 
 class LTXDenoiserStage(nn.Module):

@@ -29,3 +29,15 @@ def test_fingerprint_changes_with_a_kernel(monkeypatch):
     changed = print_of()
     fingerprints._content.cache_clear()
     assert changed != before
+
+
+def test_fingerprint_changes_with_the_library_that_a_stage_is_made_of(monkeypatch):
+    source = StageSource(files=(), library="diffusers")
+    before = fingerprints.stage_fingerprint("denoiser", source, {})
+    monkeypatch.setattr(fingerprints.metadata, "version", lambda name: f"newer {name}")
+
+    assert fingerprints.stage_fingerprint("denoiser", source, {}) != before
+
+
+def test_the_contract_counts():
+    assert any(path.name == "contract.py" for path in fingerprints.code_files())

@@ -96,6 +96,7 @@ class OnnxRuntimeEngine:
         return {
             "torch": torch.__version__,
             "onnxscript": onnxscript.__version__,
+            "onnx_ir": onnx_ir.__version__,
             "onnxruntime": onnxruntime.__version__,
             "opset": str(OPSET),
         }

@@ -13,6 +13,7 @@ import importlib
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 import onnxscript
 import torch
 from numpy.typing import NDArray
@@ -128,6 +129,7 @@ class TensorRTEngine:
         return {
             "torch": torch.__version__,
             "onnxscript": onnxscript.__version__,
+            "onnx_ir": onnx_ir.__version__,
             "opset": str(self._library.edition.opset),
             self._library.name: self._library.version,
         }
