@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from concurrent import futures
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from reelserve.client import (
     cli,
 )
 from reelserve.client._channel import connection, system_roots
+from tests.certificates import make_certificates
 from tests.client.conftest import MP4, FakeTriton
 
 
@@ -138,27 +138,7 @@ def test_client_raises_access_denied_when_the_key_is_refused(fake_triton):
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Path:
     """A folder with an authority, a server's certificate for `clips.example`, and a client's."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    def made(name: str, *arguments: str) -> None:
-        ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "30")
-        openssl("req", "-x509", *ec, *files, "-subj", f"/CN={name}", *arguments)
-
-    try:
-        made("authority")
-        by_authority = ("-CA", "authority.pem", "-CAkey", "authority.key")
-        names = "subjectAltName=DNS:clips.example"
-        made("server", *by_authority, "-addext", names, "-addext", "basicConstraints=CA:FALSE")
-        made("client", *by_authority, "-addext", "basicConstraints=CA:FALSE")
-        openssl("ec", "-in", "client.key", "-aes128", "-passout", "pass:x", "-out", "locked.key")
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"openssl makes no certificates here: {error}")
-    (folder / "broken.pem").write_text("no certificate")
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(params=[False, True], ids=["tls", "mutual"])
