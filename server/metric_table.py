@@ -53,8 +53,9 @@ REQUESTS = Metric(
 REFUSALS = Metric(
     "refusals",
     "counter",
-    "Requests refused: no place, too short a deadline, or a server that starts or drains",
-    {**MODEL, "reason": ("capacity", "deadline", "draining", "starting")},
+    "Requests refused: no place, too short a deadline, a server that starts or drains, no known "
+    "API key, or as many clips of the caller as its limit",
+    {**MODEL, "reason": ("capacity", "deadline", "draining", "starting", "key", "quota")},
 )
 CANCELS = Metric(
     "cancels",

@@ -52,11 +52,13 @@ class Place:
         load: The load of the Triton that draws it.
         units: See `clip_units`.
         began_share_s: Value of `TritonLoad.share_s` when it was taken.
+        holder: Name of the caller that it is for; empty where callers have none.
     """
 
     load: TritonLoad
     units: float
     began_share_s: float
+    holder: str = ""
 
     def taken_s(self) -> float:
         """Its share of the machine's time until now."""
@@ -97,9 +99,13 @@ class Admission:
         load = min(ready, key=lambda one: len(one.places), default=None)
         return load if load is not None and len(load.places) < self._limit else None
 
-    def take(self, load: TritonLoad, units: float) -> Place:
+    def held_by(self, holder: str) -> list[Place]:
+        """The places of a caller."""
+        return [place for load in self._loads for place in load.places if place.holder == holder]
+
+    def take(self, load: TritonLoad, units: float, holder: str = "") -> Place:
         """Takes a place; `free` gives it back."""
-        place = Place(load, units, load.share_s())
+        place = Place(load, units, load.share_s(), holder)
         load.places.append(place)
         return place
 
@@ -136,9 +142,17 @@ class Admission:
         cost = self._seconds_per_unit
         return None if cost is None else self._left_s(place, cost) * len(place.load.places)
 
-    def retry_after_s(self, unknown_s: float) -> float:
-        """Whole seconds after which a refused request may be sent again."""
-        return math.ceil(self.next_end_s() or unknown_s)
+    def retry_after_s(self, unknown_s: float, holder: str | None = None) -> float:
+        """Whole seconds after which a refused request may be sent again.
+
+        Args:
+            unknown_s: Said while nothing is known of how long clips take.
+            holder: Caller who needs one of its own places back; None for any place.
+        """
+        if holder is None:
+            return math.ceil(self.next_end_s() or unknown_s)
+        ends = [self.remaining_s(place) or unknown_s for place in self.held_by(holder)]
+        return math.ceil(min(ends, default=unknown_s))
 
     def _left_s(self, place: Place, cost: float) -> float:
         whole = place.units * cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -15,11 +16,13 @@ from grpc_reflection.v1alpha import reflection
 
 from reelserve.pipeline.checkpoint import RequestLimits
 from reelserve.server.frontend import probes
+from reelserve.server.frontend.doors import Doorkeeper, Doors
 from reelserve.server.frontend.handlers import InferenceHandlers
 from reelserve.server.frontend.metrics import exposition
 from reelserve.server.frontend.ports import address, listening_address, port_error
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.upstream import SERVICE, UNLIMITED
+from reelserve.server.metric_table import REFUSALS
 
 MOST_BYTES_PER_CHARACTER = 4
 """Longest code of a character in UTF-8."""
@@ -67,17 +70,27 @@ class FrontEnd:
     Args:
         service: The clips.
         ports: Where to listen.
+        doors: Who may call.
     """
 
-    def __init__(self, service: Service, ports: Ports) -> None:
+    def __init__(self, service: Service, ports: Ports, doors: Doors) -> None:
         self._service, self.ports = (
             service,
             Ports(ports.host, ports.grpc, ports.http, ports.metrics),
         )
+        self._doors = doors
+        # gRPC does not keep them alive itself.
+        self._credentials = None if doors.tls is None else doors.tls.credentials()
+        self._looking: asyncio.Task[None] | None = None
         self._beat = time.monotonic()
         self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(options=server_options(service.limits))
-        self._server.add_generic_rpc_handlers((InferenceHandlers(service),))
+        self._server = grpc.aio.server(
+            interceptors=(
+                Doorkeeper(doors, lambda: service.recorder.count(REFUSALS, reason="key")),
+            ),
+            options=server_options(service.limits),
+        )
+        self._server.add_generic_rpc_handlers((InferenceHandlers(service, doors),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
@@ -88,11 +101,13 @@ class FrontEnd:
 
         Raises:
             PortError: If a port cannot be had.
+            DoorError: If strangers could call, and that is not wanted.
         """
         ports = self.ports
         ports.host = listening_address(ports.host, ports.grpc)
+        self._doors.check_address(ports.host)
         try:
-            ports.grpc = self._server.add_insecure_port(address(ports.host, ports.grpc))
+            ports.grpc = self._listen_for_calls(address(ports.host, ports.grpc))
         except RuntimeError:
             # Taken since.
             raise port_error(
@@ -110,6 +125,7 @@ class FrontEnd:
         pages = {"/metrics": lambda: probes.metrics(self._metrics())}
         ports.http = self._listen(ports.http, health, elsewhere)
         ports.metrics = self._listen(ports.metrics, pages, elsewhere)
+        self._looking = asyncio.create_task(self._doors.keep_looking())
         await self.beat()
 
     @property
@@ -127,9 +143,16 @@ class FrontEnd:
 
     async def close(self) -> None:
         """Stops listening; answers that are being written are given a moment."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._server.stop(STOP_GRACE_S)
         for probe in self._probes:
             probe.close()
+
+    def _listen_for_calls(self, where: str) -> int:
+        if self._credentials is None:
+            return int(self._server.add_insecure_port(where))
+        return int(self._server.add_secure_port(where, self._credentials))
 
     def _listen(self, port: int, pages: dict, elsewhere: str) -> int:  # type: ignore[type-arg]
         host = self.ports.host

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import CAPABILITIES, PUBLIC_MODEL
 from reelserve.server.frontend.call_errors import CallError, invalid
+from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.messages import answer, capabilities, shown
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.statistics import added_up
@@ -35,10 +36,11 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     Args:
         service: The clips.
+        doors: Who may ask for one.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, doors: Doors) -> None:
+        self._service, self._doors = service, doors
         self._unary: dict[str, Unary] = {
             "ModelInfer": self._infer,
             "ServerLive": self._live,
@@ -61,13 +63,13 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _infer(self, raw: bytes, context: Context) -> bytes:
         began = time.monotonic()
-        request, left_s = read_call(self._service, raw, context)
-        clip = self._service.begin(request, left_s)
+        request, left_s, caller = read_call(self._service, self._doors, raw, context)
+        clip = self._service.begin(request, left_s, caller)
         outputs = await self._service.wait(clip, left_s, began)
         return bytes(answer(outputs, request.id, request.outputs).SerializeToString())
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        await StreamCall(self._service, context).answer(requests)
+        await StreamCall(self._service, self._doors, context).answer(requests)
 
     async def _live(self, raw: bytes, context: Context) -> bytes:
         return bytes(service_pb2.ServerLiveResponse(live=True).SerializeToString())

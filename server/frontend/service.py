@@ -15,6 +15,7 @@ from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import ENSEMBLE_STAGES, INFO
 from reelserve.pipeline.request import VideoRequest
 from reelserve.server.frontend.admission import Admission, TritonLoad, clip_units
+from reelserve.server.frontend.api_keys import KeyHolder
 from reelserve.server.frontend.call_errors import CallError, deadline_passed, invalid, unavailable
 from reelserve.server.frontend.clip import Answer, Clip, elapsed_by_stage
 from reelserve.server.frontend.messages import InferRequest
@@ -100,12 +101,13 @@ class Service:
         """Whether requests are accepted."""
         return self._admission.ready and not self.draining
 
-    def begin(self, request: InferRequest, left_s: float) -> Clip:
+    def begin(self, request: InferRequest, left_s: float, caller: KeyHolder | None = None) -> Clip:
         """Accepts a request; `wait` or `leave` must follow.
 
         Args:
             request: As it was sent.
             left_s: Seconds until its deadline.
+            caller: Who sent it; None has no limit of its own.
 
         Raises:
             CallError: If it is out of range, or refused.
@@ -122,7 +124,7 @@ class Service:
             how = "joined" if clip.ended_at is None else "cached"
             self.recorder.count(SHARED_ANSWERS, how=how)
         else:
-            clip = self._accept(request, checked, left_s)
+            clip = self._accept(request, checked, left_s, caller)
         clip.join()
         return clip
 
@@ -204,7 +206,11 @@ class Service:
         left = [c.left_at for c in self._clips if c.place.load is load and c.left_at is not None]
         return time.monotonic() - min(left) if left else 0.0
 
-    def _accept(self, request: InferRequest, checked: VideoRequest, left_s: float) -> Clip:
+    def _accept(
+        self, request: InferRequest, checked: VideoRequest, left_s: float, caller: KeyHolder | None
+    ) -> Clip:
+        if caller is not None:
+            self._check_own_limit(caller)
         load = self._admission.choose()
         if load is None:
             raise self._full()
@@ -215,7 +221,7 @@ class Service:
         if left_s <= 0 or (expected_s is not None and expected_s > left_s):
             raise self._too_late(left_s, expected_s)
         upstream = next(one for one in self.upstreams if one.load is load)
-        place = self._admission.take(load, units)
+        place = self._admission.take(load, units, "" if caller is None else caller.name)
         clip = Clip(request.tensors, upstream, place, self._progress, self._ended)
         self._clips.add(clip)
         self._cache.add(request.tensors, clip)
@@ -236,6 +242,13 @@ class Service:
             self.recorder.count(VIDEO_SECONDS, info["num_frames"] / info["fps"])
         else:
             self._cache.remove(clip)
+
+    def _check_own_limit(self, caller: KeyHolder) -> None:
+        held, limit = len(self._admission.held_by(caller.name)), caller.max_in_flight
+        if held >= limit:
+            wait_s = self._admission.retry_after_s(RETRY_AFTER_S, caller.name)
+            words = f"{caller.name} has {held} of at most {limit} clips in flight"
+            raise self._refused("quota", unavailable(words, wait_s))
 
     def _full(self) -> CallError:
         if not self._admission.ready:

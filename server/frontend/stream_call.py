@@ -12,13 +12,15 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from reelserve.pipeline.contract import EVENT
+from reelserve.server.frontend.api_keys import KeyHolder
 from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.clip import Clip
+from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.stream import clip_events, heartbeats
-from reelserve.server.metric_table import REQUESTS
+from reelserve.server.metric_table import REFUSALS, REQUESTS
 
 ERROR_STATUS = ("triton_grpc_error", "true")
 """Header that asks a stream to end with an error's own status instead of telling it."""
@@ -35,11 +37,12 @@ class StreamCall:
 
     Args:
         service: The clips.
+        doors: Who may ask for one.
         context: Context of the call.
     """
 
-    def __init__(self, service: Service, context: Context) -> None:
-        self._service, self._context = service, context
+    def __init__(self, service: Service, doors: Doors, context: Context) -> None:
+        self._service, self._doors, self._context = service, doors, context
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,9 +80,9 @@ class StreamCall:
     async def _answer_one(self, raw: bytes, before: asyncio.Task[None] | None) -> None:
         request_id, began = "", time.monotonic()
         try:
-            request, left_s = read_call(self._service, raw, self._context)
+            request, left_s, caller = read_call(self._service, self._doors, raw, self._context)
             request_id = request.id
-            clip = self._service.begin(request, left_s)
+            clip = self._service.begin(request, left_s, caller)
             telling = self._tell(clip, request) if _tells(request) else None
             outputs = dict(await self._service.wait(clip, left_s, began, telling))
             reply = service_pb2.ModelStreamInferResponse(
@@ -111,12 +114,20 @@ class StreamCall:
             await self._context.write(message.SerializeToString())
 
 
-def read_call(service: Service, raw: bytes, context: Context) -> tuple[InferRequest, float]:
-    """A request, and the seconds until its deadline.
+def read_call(
+    service: Service, doors: Doors, raw: bytes, context: Context
+) -> tuple[InferRequest, float, KeyHolder | None]:
+    """A request, the seconds until its deadline, and who sent it.
 
     Raises:
-        CallError: If it is not what it must be.
+        CallError: If it is not what it must be, or its key is not known.
     """
+    try:
+        # For every request: a stream may be older than the keys.
+        caller = doors.check(context.invocation_metadata())
+    except CallError:
+        service.recorder.count(REFUSALS, reason="key")
+        raise
     try:
         request = read_request(parse(raw))
     except CallError:
@@ -124,7 +135,7 @@ def read_call(service: Service, raw: bytes, context: Context) -> tuple[InferRequ
         raise
     remaining_s = context.time_remaining()
     left_s = math.inf if remaining_s is None else remaining_s
-    return request, min(left_s, request.timeout_s or math.inf)
+    return request, min(left_s, request.timeout_s or math.inf), caller
 
 
 async def abort(context: Context, error: CallError) -> None:

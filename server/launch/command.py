@@ -15,6 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from reelserve.server.frontend.ports import PortError
+from reelserve.server.frontend.reloaded import DoorError
+from reelserve.server.launch.door_options import add_door_arguments, doors_of
 from reelserve.server.launch.installation import InstallationError
 from reelserve.server.launch.open_files import raise_limit
 from reelserve.server.launch.repository_check import RepositoryError, check_repository
@@ -24,7 +26,7 @@ from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
 
 MAX_PORT = 65535
-REFUSALS = (ServerError, PortError, InstallationError, RepositoryError, FolderError)
+REFUSALS = (ServerError, PortError, DoorError, InstallationError, RepositoryError, FolderError)
 """Errors whose message says all that there is to say."""
 NUMBERS = (
     ("ready_timeout", 120.0, "bound on the start"),
@@ -80,7 +82,9 @@ def checked(options: ServeOptions) -> dict[str, Any]:
 
     Raises:
         RepositoryError: If it cannot be served.
+        DoorError: If keys or certificates cannot be used.
     """
+    doors_of(options)
     lock = check_repository(options.model_repository, verify=options.verify)
     needed = needed_by(options, lock.config_name)
     return {
@@ -111,13 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER")
-    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
         help_text = "0 takes a free one (default: %(default)s)"
         add(f"--{name}-port", type=_port, default=port, help=help_text, metavar="PORT")
     add(
         "--gpus", type=gpu_names, default=(), metavar="N,N", help="one Triton on each of these GPUs"
     )
+    add_door_arguments(parser)
     add("--log-file", type=_file, default=Path("build/triton.log"), metavar="FILE")
     add(
         "--tritonserver",

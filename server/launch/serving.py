@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from reelserve.runtimes.export_lock import ExportLock
+from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.ports import address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
+from reelserve.server.launch.door_options import doors_of
 from reelserve.server.launch.orphans import keep_reaping
 from reelserve.server.launch.repository_check import check_repository
 from reelserve.server.launch.repository_config import model_config, parameters_of
@@ -84,15 +86,17 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
         RepositoryError: If the repository cannot be served.
         ServerError: If Triton does not start, or dies again and again.
         PortError: If a port cannot be had.
+        DoorError: If keys or certificates cannot be used, or strangers could call unwanted.
         InstallationError: If there is no usable Triton server.
     """
     started, signals = time.monotonic(), _Signals()
+    doors = doors_of(options)
     lock = check_repository(options.model_repository, verify=options.verify)
     check_shared_memory(needed_by(options, lock.config_name))
     async with contextlib.AsyncExitStack() as stack:
         shared = stack.enter_context(start_folder(SHARED_MEMORY))
         run_dir = stack.enter_context(start_folder(run_parent()))
-        service, front_end, supervisors = _parts(options, lock, run_dir, shared)
+        service, front_end, supervisors = _parts(options, doors, lock, run_dir, shared)
         stack.push_async_callback(front_end.close)
         await front_end.start()
         # Until the end: who asks is told that the service drains.
@@ -112,7 +116,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
 
 
 def _parts(
-    options: ServeOptions, lock: ExportLock, run_dir: Path, shared: Path
+    options: ServeOptions, doors: Doors, lock: ExportLock, run_dir: Path, shared: Path
 ) -> tuple[Service, FrontEnd, list[Supervisor]]:
     """The service, its ports and who looks after each Triton; nothing runs yet."""
     secret = Secret()
@@ -132,7 +136,7 @@ def _parts(
         Supervisor(triton, upstream, service, options.hang_timeout_s)
         for triton, upstream in zip(tritons.values(), upstreams, strict=True)
     ]
-    return service, FrontEnd(service, ports), supervisors
+    return service, FrontEnd(service, ports, doors), supervisors
 
 
 async def _drain(

@@ -40,6 +40,11 @@ class ServeOptions:
         drain_timeout_s: How long clips in flight may go on after SIGTERM.
         hang_timeout_s: How long a process may be stopped, or Triton silent.
         verify: Whether every file that Triton may run is compared with its export first.
+        tls_cert: PEM file of the certificate of the gRPC port; None is plain text.
+        tls_key: PEM file of its private key.
+        tls_client_ca: PEM file of the authorities that must have signed callers' certificates.
+        api_keys: File of the keys of callers; None asks for none.
+        allow_anonymous: Whether whoever reaches the port may call, from other machines too.
         extra_arguments: Passed to `tritonserver` as they are, last.
     """
 
@@ -55,6 +60,11 @@ class ServeOptions:
     drain_timeout_s: float = 300.0
     hang_timeout_s: float = 30.0
     verify: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    api_keys: Path | None = None
+    allow_anonymous: bool = False
     extra_arguments: tuple[str, ...] = ()
 
     def to_args(self) -> list[str]:
@@ -62,12 +72,15 @@ class ServeOptions:
         ports = (f"{name}_port" for name in ("grpc", "http", "metrics"))
         timeouts = (f"{name}_timeout_s" for name in ("ready", "drain", "hang"))
         plain = ("model_repository", "host", *ports, *timeouts)
+        files = ("tritonserver", "tls_cert", "tls_key", "tls_client_ca", "api_keys")
+        given = (name for name in files if getattr(self, name) is not None)
+        switches = (name for name in ("verify", "allow_anonymous") if getattr(self, name))
         return [
             *(f"{_flag(name)}={getattr(self, name)}" for name in plain),
             f"--log-file={self.log_file or ''}",
             *([f"--gpus={','.join(self.gpus)}"] if self.gpus else []),
-            *([f"--tritonserver={self.tritonserver}"] if self.tritonserver else []),
-            *(["--verify"] if self.verify else []),
+            *(f"{_flag(name)}={getattr(self, name)}" for name in given),
+            *(_flag(name) for name in switches),
             *(f"--triton-argument={text}" for text in self.extra_arguments),
         ]
 

@@ -140,3 +140,19 @@ def test_a_clip_that_takes_longer_than_expected_has_something_left(clock):
     clock.now += 100.0
 
     assert places.remaining_s(late) == pytest.approx(admission.LEAST_SHARE_LEFT * 2.0)
+
+
+def test_a_caller_is_told_when_one_of_its_own_clips_ends(clock):
+    one, other = loads(2, clock)
+    places = Admission([one, other], limit=4, together=4)
+    first = places.take(one, 1.0)
+    assert places.retry_after_s(5.0, "studio") == 5
+    clock.now += 10.0
+    places.free(first, finished=True)
+
+    places.take(one, 1.0, "lab")
+    held = [places.take(other, 4.0, "studio"), places.take(other, 2.0, "studio")]
+    assert places.held_by("studio") == held
+    # Ten seconds a unit, two units, beside one other clip.
+    assert places.retry_after_s(5.0, "studio") == 40
+    assert places.retry_after_s(5.0) == 10

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 from reelserve.server.frontend import frontend
+from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.frontend import (
     FrontEnd,
     Ports,
@@ -127,7 +128,7 @@ async def test_start_refuses_when_a_port_is_in_use(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         for ports in ((port, 0, 0), (0, port, 0), (0, 0, port)):
-            front_end = FrontEnd(rig.service, Ports("127.0.0.1", *ports))
+            front_end = FrontEnd(rig.service, Ports("127.0.0.1", *ports), Doors())
             words = f"cannot listen on 127.0.0.1:{port}: Address already in use"
             with pytest.raises(PortError, match=words):
                 await front_end.start()

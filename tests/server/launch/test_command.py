@@ -13,7 +13,13 @@ CHANGED = {
     **{"model_repository": Path("my models"), "host": "::1", "gpus": ("0", "GPU-a1")},
     **{"grpc_port": 1, "http_port": 2, "metrics_port": 3},
     **{"tritonserver": Path(sys.executable), "log_file": Path("a log"), "verify": True},
-    **{"ready_timeout_s": 0.5, "drain_timeout_s": 7.25, "hang_timeout_s": 2.0},
+    **{name: Path(name) for name in ("tls_cert", "tls_key", "tls_client_ca", "api_keys")},
+    **{
+        "allow_anonymous": True,
+        "ready_timeout_s": 0.5,
+        "drain_timeout_s": 7.25,
+        "hang_timeout_s": 2.0,
+    },
     "extra_arguments": ("--log-verbose=1", "--trace-config=a,b"),
 }
 """Another value than the usual one for every field."""
