@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import time
 from dataclasses import dataclass
 from errno import EADDRINUSE
@@ -14,33 +13,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from reelserve.pipeline.checkpoint import RequestLimits
 from reelserve.server.frontend import probes
+from reelserve.server.frontend.connections import Connections
 from reelserve.server.frontend.doors import Doorkeeper, Doors
 from reelserve.server.frontend.handlers import InferenceHandlers
 from reelserve.server.frontend.metrics import exposition
 from reelserve.server.frontend.ports import address, listening_address, port_error
 from reelserve.server.frontend.service import Service
-from reelserve.server.frontend.upstream import SERVICE, UNLIMITED
+from reelserve.server.frontend.upstream import SERVICE
 from reelserve.server.metric_table import REFUSALS
 
-MOST_BYTES_PER_CHARACTER = 4
-"""Longest code of a character in UTF-8."""
-REQUEST_OVERHEAD_BYTES = 64 * 1024
-"""Room for what a message holds beside its two prompts: names, shapes, an id, parameters."""
-KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 10_000
-"""Interval of keepalive pings to a silent caller, and how long its machine may take to confirm that
-they came; without them a link that was cut is never noticed."""
-PING_TIMEOUT_MS = 60_000
-"""How long the caller itself may take to answer one. On a slow line a ping waits behind a clip."""
-LEAST_PING_INTERVAL_MS = 500
-"""Shortest interval at which a caller may send keepalive pings, with calls in flight or without:
-half of the shortest at which a gRPC client sends them. gRPC's own is five minutes, and two hours
-without calls."""
-HANDSHAKE_TIMEOUT_MS = 10_000
-"""How long a connection may take until it speaks HTTP/2."""
-MAX_CONNECTIONS = 4096
-"""Most gRPC connections at once; fewer where the process may open few files."""
 STUCK_AFTER_S = 10.0
 """Time without a beat after which the event loop counts as stuck."""
 STOP_GRACE_S = 5.0
@@ -71,9 +53,12 @@ class FrontEnd:
         service: The clips.
         ports: Where to listen.
         doors: Who may call.
+        connections: How connections of callers are kept.
     """
 
-    def __init__(self, service: Service, ports: Ports, doors: Doors) -> None:
+    def __init__(
+        self, service: Service, ports: Ports, doors: Doors, connections: Connections
+    ) -> None:
         self._service, self.ports = (
             service,
             Ports(ports.host, ports.grpc, ports.http, ports.metrics),
@@ -88,7 +73,7 @@ class FrontEnd:
             interceptors=(
                 Doorkeeper(doors, lambda: service.recorder.count(REFUSALS, reason="key")),
             ),
-            options=server_options(service.limits),
+            options=connections.options(service.limits),
         )
         self._server.add_generic_rpc_handlers((InferenceHandlers(service, doors),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -169,30 +154,3 @@ class FrontEnd:
             for one in self._service.upstreams
         }
         return exposition(self._service.recorder.registry, sockets)
-
-
-def server_options(limits: RequestLimits) -> list[tuple[str, int]]:
-    """Options of the gRPC server for requests within these limits."""
-    prompts = 2 * limits.max_prompt_characters * MOST_BYTES_PER_CHARACTER
-    return [
-        ("grpc.max_receive_message_length", prompts + REQUEST_OVERHEAD_BYTES),
-        ("grpc.max_send_message_length", UNLIMITED),
-        # Two servers on one port would each get some of the calls.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_allowed_incoming_connections", max_connections()),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
-    ]
-
-
-def max_connections() -> int:
-    """Connections to the gRPC port that leave half of the files that may be open to the rest.
-
-    Without a free one nothing is accepted any more, and clips, metrics and log need files, too.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft < 0 else max(1, min(MAX_CONNECTIONS, soft // 2))

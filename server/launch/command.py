@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from reelserve.server.frontend.connections import KEEPALIVE_S
 from reelserve.server.frontend.ports import PortError
 from reelserve.server.frontend.reloaded import DoorError
 from reelserve.server.launch.door_options import add_door_arguments, doors_of
@@ -26,6 +27,8 @@ from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
 
 MAX_PORT = 65535
+MAX_INTERVAL_S = 1_000_000
+"""gRPC counts milliseconds in 31 bits."""
 REFUSALS = (ServerError, PortError, DoorError, InstallationError, RepositoryError, FolderError)
 """Errors whose message says all that there is to say."""
 NUMBERS = (
@@ -146,6 +149,22 @@ def _parser() -> argparse.ArgumentParser:
         help_text = f"{text} (%(default)g s)"
         add(flag, type=_seconds, default=seconds, metavar="SECONDS", help=help_text)
     add(
+        "--keepalive",
+        type=_interval,
+        default=KEEPALIVE_S,
+        dest="keepalive_s",
+        metavar="SECONDS",
+        help="interval of pings to a silent caller (%(default)g s)",
+    )
+    add(
+        "--max-connection-age",
+        type=_interval,
+        dest="max_connection_age_s",
+        metavar="SECONDS",
+        help="end a caller's connection at this age, after its calls; the next one may reach "
+        "another server (default: never)",
+    )
+    add(
         "--triton-argument",
         action="append",
         default=[],
@@ -170,6 +189,15 @@ def _seconds(text: str) -> float:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    seconds = _seconds(text)
+    if not 1 <= seconds <= MAX_INTERVAL_S:
+        raise argparse.ArgumentTypeError(
+            f"{text} is out of range; the limits are 1 to {MAX_INTERVAL_S} seconds"
+        )
     return seconds
 
 

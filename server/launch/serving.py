@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reelserve.runtimes.export_lock import ExportLock
+from reelserve.server.frontend.connections import Connections
 from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.ports import address
@@ -136,7 +137,8 @@ def _parts(
         Supervisor(triton, upstream, service, options.hang_timeout_s)
         for triton, upstream in zip(tritons.values(), upstreams, strict=True)
     ]
-    return service, FrontEnd(service, ports, doors), supervisors
+    connections = Connections(options.keepalive_s, options.max_connection_age_s)
+    return service, FrontEnd(service, ports, doors, connections), supervisors
 
 
 async def _drain(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reelserve.pipeline.contract import PUBLIC_MODEL
 from reelserve.runtimes.export_lock import ExportLock
+from reelserve.server.frontend.connections import KEEPALIVE_S
 from reelserve.server.frontend.upstream import Secret
 from reelserve.server.launch.allocator import allocator_environment
 from reelserve.server.launch.installation import native_installation, pip_installation
@@ -39,6 +40,8 @@ class ServeOptions:
         ready_timeout_s: Bound on the start.
         drain_timeout_s: How long clips in flight may go on after SIGTERM.
         hang_timeout_s: How long a process may be stopped, or Triton silent.
+        keepalive_s: Interval of pings to a silent caller.
+        max_connection_age_s: Age at which a caller's connection is ended; None for no end.
         verify: Whether every file that Triton may run is compared with its export first.
         tls_cert: PEM file of the certificate of the gRPC port; None is plain text.
         tls_key: PEM file of its private key.
@@ -59,6 +62,8 @@ class ServeOptions:
     ready_timeout_s: float = 120.0
     drain_timeout_s: float = 300.0
     hang_timeout_s: float = 30.0
+    keepalive_s: float = KEEPALIVE_S
+    max_connection_age_s: float | None = None
     verify: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -71,9 +76,10 @@ class ServeOptions:
         """Arguments of `reelserve serve` that mean these options."""
         ports = (f"{name}_port" for name in ("grpc", "http", "metrics"))
         timeouts = (f"{name}_timeout_s" for name in ("ready", "drain", "hang"))
-        plain = ("model_repository", "host", *ports, *timeouts)
+        plain = ("model_repository", "host", *ports, *timeouts, "keepalive_s")
         files = ("tritonserver", "tls_cert", "tls_key", "tls_client_ca", "api_keys")
-        given = (name for name in files if getattr(self, name) is not None)
+        optional = (*files, "max_connection_age_s")
+        given = (name for name in optional if getattr(self, name) is not None)
         switches = (name for name in ("verify", "allow_anonymous") if getattr(self, name))
         return [
             *(f"{_flag(name)}={getattr(self, name)}" for name in plain),

@@ -32,9 +32,9 @@ class Caller:
 
 
 @asynccontextmanager
-async def serving(folder, doors=None, **options):
+async def serving(folder, doors=None, connections=None, **options):
     rig = Rig(folder, **options)
-    async with rig.serving(doors) as front_end:
+    async with rig.serving(doors, connections) as front_end:
         caller = Caller(front_end, rig)
         try:
             yield caller

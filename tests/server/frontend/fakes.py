@@ -14,6 +14,7 @@ import numpy as np
 
 from reelserve.server.frontend.admission import TritonLoad
 from reelserve.server.frontend.call_errors import unavailable
+from reelserve.server.frontend.connections import Connections
 from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.messages import InferRequest, answer
@@ -142,9 +143,12 @@ class Rig:
         return sum(len(upstream.calls) for upstream in self.upstreams)
 
     @asynccontextmanager
-    async def serving(self, doors: Doors | None = None) -> AsyncIterator[FrontEnd]:
+    async def serving(
+        self, doors: Doors | None = None, connections: Connections | None = None
+    ) -> AsyncIterator[FrontEnd]:
         """Its ports."""
-        front_end = FrontEnd(self.service, Ports("127.0.0.1", 0, 0, 0), doors or Doors())
+        ports, doors = Ports("127.0.0.1", 0, 0, 0), doors or Doors()
+        front_end = FrontEnd(self.service, ports, doors, connections or Connections())
         await front_end.start()
         try:
             yield front_end

@@ -1,4 +1,4 @@
-"""Connections that do nothing, where few files may be open."""
+"""Connections that do nothing, where few files may be open, and connections that grow old."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,12 @@ import urllib.request
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from reelserve.server.frontend import frontend, probes
+from reelserve.server.frontend import connections, probes
+from reelserve.server.frontend.connections import Connections
 from reelserve.server.launch.open_files import raise_limit
-from tests.server.frontend.callers import serving
-from tests.server.frontend.fakes import asynchronous
+from tests.server.frontend.callers import request, serving
+from tests.server.frontend.fakes import asynchronous, until
+from tests.server.tiny_repository import SPEC
 
 FILES = 400
 """Limit on open files, below the connections that are made."""
@@ -55,7 +57,7 @@ async def is_ready(port):
 
 @asynchronous
 async def test_idle_connections_lock_nobody_out_and_write_no_log(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(frontend, "HANDSHAKE_TIMEOUT_MS", 1000)
+    monkeypatch.setattr(connections, "HANDSHAKE_TIMEOUT_MS", 1000)
     with few_files():
         async with serving(tmp_path) as caller:
             ports = caller.ports
@@ -75,7 +77,7 @@ async def test_idle_connections_lock_nobody_out_and_write_no_log(tmp_path, monke
 
 def test_connections_are_bounded_by_the_files_that_may_be_open():
     with few_files():
-        assert frontend.max_connections() == FILES // 2
+        assert connections.max_connections() == FILES // 2
         assert probes.MAX_CONNECTIONS * 2 < FILES // 2
 
 
@@ -84,3 +86,23 @@ def test_raise_limit_goes_as_far_as_it_may():
     with few_files():
         assert raise_limit() == hard
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_options_bound_messages_by_the_prompts():
+    options = dict(Connections().options(SPEC.limits))
+    assert options["grpc.max_receive_message_length"] == 2 * 4 * 100 + 64 * 1024
+    assert options["grpc.so_reuseport"] == 0
+    assert options["grpc.keepalive_time_ms"] == 20_000
+    assert "grpc.max_connection_age_ms" not in options
+
+
+@asynchronous
+async def test_an_old_connection_ends_after_its_calls_and_the_next_is_new(tmp_path):
+    async with serving(tmp_path, connections=Connections(max_age_s=0.2)) as caller:
+        drawn, state = caller.stub.ModelInfer(request()), grpc.ChannelConnectivity.READY
+        await until(lambda: caller.rig.calls() == 1)
+        # The connection is told to take no new calls; this one goes on.
+        await caller.channel.wait_for_state_change(state)
+        caller.rig.upstream.draw()
+        await drawn
+        assert (await caller.stub.ServerLive(service_pb2.ServerLiveRequest())).live

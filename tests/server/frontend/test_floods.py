@@ -10,7 +10,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from reelserve.server.frontend import frontend, probes
+from reelserve.server.frontend import connections, probes
 from tests.server.frontend.callers import serving
 from tests.server.frontend.fakes import asynchronous
 from tests.server.frontend.test_frontend import http
@@ -91,8 +91,8 @@ async def test_idle_connections_take_no_probe_and_no_thread(tmp_path, monkeypatc
 
 @asynchronous
 async def test_grpc_connections_are_bounded_and_must_speak_http2(tmp_path, monkeypatch):
-    monkeypatch.setattr(frontend, "MAX_CONNECTIONS", 8)
-    monkeypatch.setattr(frontend, "HANDSHAKE_TIMEOUT_MS", 500)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(connections, "HANDSHAKE_TIMEOUT_MS", 500)
     async with serving(tmp_path) as caller:
         assert (await caller.stub.ServerLive(LIVE)).live
         address = ("127.0.0.1", caller.ports.grpc)
@@ -144,5 +144,5 @@ async def test_the_limit_of_a_message_holds_after_decompression(tmp_path):
 
 def test_connections_leave_files_for_the_rest(monkeypatch):
     for files, expected in ((1024, 512), (20_000, 4096), (-1, 4096)):
-        monkeypatch.setattr(frontend.resource, "getrlimit", lambda _, soft=files: (soft, soft))
-        assert frontend.max_connections() == expected
+        monkeypatch.setattr(connections.resource, "getrlimit", lambda _, soft=files: (soft, soft))
+        assert connections.max_connections() == expected

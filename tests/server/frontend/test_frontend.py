@@ -12,12 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 from reelserve.server.frontend import frontend
+from reelserve.server.frontend.connections import Connections
 from reelserve.server.frontend.doors import Doors
-from reelserve.server.frontend.frontend import (
-    FrontEnd,
-    Ports,
-    server_options,
-)
+from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.ports import PortError
 from tests.server.frontend.callers import request, serving, status
 from tests.server.frontend.fakes import Rig, asynchronous, until
@@ -114,12 +111,6 @@ async def test_the_largest_prompts_fit_into_a_message(tmp_path):
         await call
 
 
-def test_server_options_bound_messages_by_the_prompts():
-    options = dict(server_options(SPEC.limits))
-    assert options["grpc.max_receive_message_length"] == 2 * 4 * 100 + 64 * 1024
-    assert options["grpc.so_reuseport"] == 0
-
-
 @asynchronous
 async def test_start_refuses_when_a_port_is_in_use(tmp_path):
     rig = Rig(tmp_path)
@@ -128,7 +119,7 @@ async def test_start_refuses_when_a_port_is_in_use(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         for ports in ((port, 0, 0), (0, port, 0), (0, 0, port)):
-            front_end = FrontEnd(rig.service, Ports("127.0.0.1", *ports), Doors())
+            front_end = FrontEnd(rig.service, Ports("127.0.0.1", *ports), Doors(), Connections())
             words = f"cannot listen on 127.0.0.1:{port}: Address already in use"
             with pytest.raises(PortError, match=words):
                 await front_end.start()

@@ -7,7 +7,8 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from reelserve.server.frontend import frontend
+from reelserve.server.frontend import connections
+from reelserve.server.frontend.connections import Connections
 from reelserve.tools.faults.relay import relay
 from tests.server.frontend.callers import request, serving
 from tests.server.frontend.fakes import asynchronous, until
@@ -47,9 +48,8 @@ async def test_callers_that_ping_are_kept_with_a_silent_call_and_without_calls(t
 
 @asynchronous
 async def test_caller_whose_link_was_cut_in_silence_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr(frontend, "KEEPALIVE_MS", 200)
-    monkeypatch.setattr(frontend, "PING_TIMEOUT_MS", 500)
-    async with serving(tmp_path) as caller:
+    monkeypatch.setattr(connections, "PING_TIMEOUT_MS", 500)
+    async with serving(tmp_path, connections=Connections(keepalive_s=0.2)) as caller:
         with relay(f"127.0.0.1:{caller.ports.grpc}") as link:
             async with grpc.aio.insecure_channel(link.url) as channel:
                 call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request())

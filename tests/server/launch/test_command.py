@@ -20,6 +20,7 @@ CHANGED = {
         "drain_timeout_s": 7.25,
         "hang_timeout_s": 2.0,
     },
+    **{"keepalive_s": 5.5, "max_connection_age_s": 600.0},
     "extra_arguments": ("--log-verbose=1", "--trace-config=a,b"),
 }
 """Another value than the usual one for every field."""
@@ -73,6 +74,16 @@ def test_parse_options_refuse_seconds_that_are_none(flag, seconds, capsys):
         parse_options([f"--{flag}-timeout={seconds}"])
 
     assert f"{seconds} is no number of seconds above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0.5", "1000001", "-1", "nan", "soon"])
+@pytest.mark.parametrize("flag", ["keepalive", "max-connection-age"])
+def test_parse_options_refuse_intervals_out_of_range(flag, seconds, capsys):
+    with pytest.raises(SystemExit):
+        parse_options([f"--{flag}={seconds}"])
+
+    words = capsys.readouterr().err
+    assert f"argument --{flag}: {seconds} is " in words
 
 
 def test_parse_options_find_a_binary_on_the_path(tmp_path, monkeypatch):
