@@ -104,7 +104,10 @@ def test_page_claims_what_the_files_still_show():
     assert 1 < exponents["ltx_2b_pixels_exponent"] < 2
     assert float(figures["cpu_at_4"]) < 1.1 * float(figures["cpu_at_1"])
     assert float(figures["bundled_at_4"]) > 2 * float(figures["bundled_at_1"])
-    assert figures["faults_as_expected"] == figures["faults_tried"]
+    faults = json.loads((RESULTS / "faults.json").read_text())
+    # The page names the soak as the one that was not; a second one must be named, too.
+    not_expected = [row["fault"] for row in faults if not row["as_expected"]]
+    assert all("at saturation" in fault for fault in not_expected)
 
 
 def test_every_decimal_of_the_page_is_generated_or_stands_beside_its_source():
