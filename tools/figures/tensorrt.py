@@ -105,9 +105,10 @@ def _line(error: str) -> str:
 
 
 def _measured(results: Results) -> str:
+    commits = " and ".join(map(short_commit, results["commit"].split(" and ")))
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return (
         f"Measured by `make bench-tensorrt` on {results['gpu']}, driver {results['driver']}, "
-        f"{results['cpu']}, {results['cores']} cores: {versions}; commit "
-        f"{short_commit(results['commit'])}, {results['date']}."
+        f"{results['cpu']}, {results['cores']} cores: {versions}; commit {commits}, "
+        f"{results['date']}."
     )

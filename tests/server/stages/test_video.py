@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from reelserve.pipeline.quality import psnr
-from reelserve.server.stages.video import LOSSLESS_CRF, EncoderSettings, encode_mp4
+from reelserve.server.stages.video import CRF, LOSSLESS_CRF, EncoderSettings, encode_mp4
+from reelserve.tools.bench.tensorrt.stage import moving_frames
 from tests.server.stages.decoded import decoded
 
 
@@ -89,3 +90,18 @@ def test_a_clip_of_the_best_quality_loses_nothing_but_colour_that_is_halved():
 def test_encoder_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         EncoderSettings(**setting)
+
+
+def test_encoder_drives_clips_apart_that_differ_by_a_level_and_lossless_ones_far_less():
+    """Why clips that are compared are lossless."""
+    frames = moving_frames((1, 24, 128, 128, 3))[0]
+    flips = np.random.default_rng(0).choice([-1, 0, 1], p=[0.06, 0.88, 0.06], size=frames.shape)
+    other = (frames.astype(int) + flips).clip(0, 255).astype(np.uint8)
+
+    usual, lossless = (
+        psnr(*(decoded(encode_mp4(clip, 8, EncoderSettings(crf=crf))) for clip in (frames, other)))
+        for crf in (CRF, LOSSLESS_CRF)
+    )
+
+    assert psnr(frames, other) > 57
+    assert usual < 45 and lossless > 50

@@ -74,14 +74,14 @@ def all_parts(engines: Sequence[str], reference: str) -> Iterator[Part]:
     others = [engine for engine in engines if engine != TENSORRT]
     bundled = next(model for model in MODELS if model.name == BUNDLED)
     yield from _stages(checkpoints, [TENSORRT])
-    yield from _served(bundled, reference, "fp32")
+    yield from _server_parts(bundled, reference, "fp32")
     for precision in PRECISIONS:
-        yield from _served(bundled, TENSORRT, precision)
+        yield from _server_parts(bundled, TENSORRT, precision)
     yield from _stages(checkpoints, others)
     yield from _stages(block, engines)
 
 
-def _served(model: Model, engine: str, precision: Precision) -> Iterator[Part]:
+def _server_parts(model: Model, engine: str, precision: Precision) -> Iterator[Part]:
     return (Part(kind, model, engine, precision) for kind in (CLIPS, SERVE))
 
 
