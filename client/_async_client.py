@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
 from reelserve.client._capabilities import Capabilities, capabilities_call
 from reelserve.client._exceptions import ReelserveError, RequestCancelledError
+from reelserve.client._link import Link
 from reelserve.client._messages import (
     AnswerT,
     UnaryCall,
@@ -32,8 +32,8 @@ _used_by: int | None = None
 a thread that is not there."""
 
 
-@dataclass
-class _Link:
+@dataclass(eq=False)
+class _Link(Link):
     """The connection of one event loop.
 
     Args:
@@ -41,11 +41,7 @@ class _Link:
         closed: Set by `close`.
     """
 
-    channel: Any
     closed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     async def close(self) -> None:
         self.closed.set()

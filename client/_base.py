@@ -104,9 +104,7 @@ class BaseClient(ABC):
     def _stream_call(self, link: Any, request: ClipRequest, timeout_s: float, events: bool) -> Any:
         """A stream that asks for a clip, on a connection; its other direction ends at once."""
         message = infer_request(self.model, request.tensors, timeout_s, events=events)
-        return link.stub.ModelStreamInfer(
-            iter([message]), timeout=timeout_s, metadata=self._connection.metadata
-        )
+        return link.stream(message, timeout=timeout_s, metadata=self._connection.metadata)
 
     def _clip(self, video: Video | None) -> Video:
         """The clip that the last event of a stream held."""

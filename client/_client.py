@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
 from reelserve.client._capabilities import Capabilities, capabilities_call
 from reelserve.client._exceptions import ReelserveError
+from reelserve.client._link import Link
 from reelserve.client._messages import (
     AnswerT,
     UnaryCall,
@@ -28,23 +27,9 @@ from reelserve.client._stream import Stream
 from reelserve.client._video import Video
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-_of_parent: list[_Link] = []
+_of_parent: list[Link] = []
 """Connections of the process that this one was forked from. They are kept: closing one would wait
 for threads that are not here."""
-
-
-@dataclass(eq=False)
-class _Link:
-    """A connection.
-
-    Args:
-        channel: Its gRPC channel.
-    """
-
-    channel: Any
-
-    def __post_init__(self) -> None:
-        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
 
 class Client(BaseClient):
@@ -56,7 +41,7 @@ class Client(BaseClient):
 
     def _prepare(self) -> None:
         self._closed = threading.Event()
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._after_fork()
         _clients.add(self)
 
@@ -143,12 +128,12 @@ class Client(BaseClient):
             raise
         return self._read(call, answer)
 
-    def _send(self, request: ClipRequest, timeout_s: float, *, events: bool) -> tuple[Any, _Link]:
+    def _send(self, request: ClipRequest, timeout_s: float, *, events: bool) -> tuple[Any, Link]:
         with self._starting:
             link = self._connected()
             return self._stream_call(link, request, timeout_s, events), link
 
-    def _lives(self, link: _Link) -> bool:
+    def _lives(self, link: Link) -> bool:
         """Whether the server answers on a connection."""
         try:
             link.stub.ServerLive(
@@ -163,21 +148,21 @@ class Client(BaseClient):
             return True
         return True
 
-    def _drop(self, link: _Link) -> None:
+    def _drop(self, link: Link) -> None:
         """Uses a connection for no further call; those that are on it go on."""
         with self._starting:
             if self._link is link:
                 self._link = None
 
-    def _open_link(self) -> _Link:
+    def _open_link(self) -> Link:
         with self._starting:
             return self._connected()
 
-    def _connected(self) -> _Link:
+    def _connected(self) -> Link:
         """The connection, made where there is none; the lock is held."""
         self._check_open()
         if self._link is None:
-            self._link = _Link(self._connection.open(grpc))
+            self._link = Link(self._connection.open(grpc))
         return self._link
 
     def _is_closed(self) -> bool:

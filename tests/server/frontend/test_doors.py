@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 from reelserve.client._exceptions import AccessDeniedError, UnavailableError, error_from_status
+from reelserve.client._link import Link
 from reelserve.server.frontend import doors
 from reelserve.server.frontend.api_keys import ApiKeys, KeyHolder, key_line, new_key
 from reelserve.server.frontend.doors import Doors
@@ -67,7 +68,7 @@ async def test_a_call_without_a_known_key_is_refused_in_the_same_words(tmp_path,
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await caller.stub.ModelInfer(request(), metadata=metadata, timeout=10)
             assert status(caught) == REFUSED
-            stream, _ = caller.stream(request(), metadata=metadata, timeout=10)
+            stream = Link(caller.channel).stream(request(), metadata=metadata, timeout=10)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stream.read()
             assert status(caught) == REFUSED
