@@ -168,7 +168,7 @@ def measure_way(
         poll: Readings of its metrics.
         options: Fields of the request, the number of steps among them.
         runs: Times.
-        pace: How fast such a clip is drawn.
+        pace: How fast such a clip is drawn; measured anew where a clip is missed.
 
     Returns:
         Seconds until the slot was free, those of the step that each clip was left in, and how
@@ -184,6 +184,8 @@ def measure_way(
             if departure is not None:
                 departures.append(departure)
                 break
+            # The machine may be busier or quieter than when it was measured.
+            pace = measure_pace(url, poll, options)
         else:
             raise TimeoutError(f"{way.how}: no clip of {way.model} was left while it was denoised")
     return _summary(way, departures)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reelserve.client import Client
+from reelserve.client import Client, GenerateOptions
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.runtimes.export_lock import ArtefactFile, ExportLock
 from reelserve.server.launch.running_server import Server
@@ -26,7 +26,6 @@ from reelserve.tools.faults.load import (
     CLIP_OUTCOME,
     NOTHING,
     PROMPT,
-    STEPS,
     draw,
     outcomes,
     recovery,
@@ -35,8 +34,9 @@ from reelserve.tools.faults.load import (
 
 FILE_LIMIT_BYTES = 1000
 """Less than any MP4."""
-RAISING_STEPS = STEPS + 1
+RAISING_STEPS = 21
 """Denoising steps of the one request that fails; no other has its timesteps."""
+RAISING_CLIP: GenerateOptions = {**CLIP, "num_inference_steps": RAISING_STEPS}
 TIMESTEP_WIDTH = 1e-2
 
 
@@ -61,7 +61,7 @@ def _raise_in_batch(repository: Path) -> Fault:
         relock(copy)
         with Server(ServeOptions(copy)) as server, Client(server.grpc_url) as client:
             with under_load(client) as futures, ThreadPoolExecutor(1) as pool:
-                raising = pool.submit(draw, client, RAISING_STEPS)
+                raising = pool.submit(draw, client, RAISING_CLIP)
                 its, others = outcomes([raising], b""), outcomes(futures, reference)
             recovered_s = recovery(client, time.monotonic(), reference)
     return Fault(

@@ -23,10 +23,10 @@ from reelserve.tools.faults.fault import MAX_RECOVERY_S, Fault, Trial, all_among
 from reelserve.tools.faults.load import (
     ANSWER_TIMEOUT_S,
     CLIP_OUTCOME,
-    MANY_STEPS,
     NOTHING,
     POLL_S,
     REFUSED,
+    SLOW_CLIP,
     draw,
     error_outcome,
     filled,
@@ -80,7 +80,7 @@ def _told_to_end(repository: Path) -> Iterator[_Draining]:
         Client(server.grpc_url) as client,
         MetricsPoll(server.metrics_url) as poll,
     ):
-        reference, pids = draw(client, MANY_STEPS), processes_of_triton(server)
+        reference, pids = draw(client, SLOW_CLIP), processes_of_triton(server)
         with filled(client, poll) as futures:
             trial = _Draining(server, pids, futures, reference)
             trial.send_sigterm()

@@ -16,7 +16,7 @@ from reelserve.client._channel import channel_arguments
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.faults.fault import Fault, Trial, all_among, counted, recovers
-from reelserve.tools.faults.load import NOTHING, draw, outcomes, recovery, under_load
+from reelserve.tools.faults.load import LARGE_CLIP, NOTHING, draw, outcomes, recovery, under_load
 from reelserve.tools.faults.relay import relay
 
 SILENT_S = 180.0
@@ -44,7 +44,7 @@ def _links(repository: Path, silent_s: float) -> Fault:
     ):
         silent_until = time.monotonic() + silent_s
         reference = draw(client)
-        with under_load(client) as futures:
+        with under_load(client, clip=LARGE_CLIP) as futures:
             link.silence()
             cut = time.monotonic()
             seen = outcomes(futures, reference)

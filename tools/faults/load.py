@@ -14,9 +14,11 @@ from reelserve.client import Client, GenerateOptions, ReelserveError, Stream, Un
 from reelserve.tools.bench.metrics_poll import MetricsPoll, Reading
 
 PROMPT = "a large yellow star spins on a starry night"
-STEPS, MANY_STEPS = 20, 50
-CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": STEPS}
+CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": 20}
 """Short, with many steps: there is time to break something while it is denoised."""
+SLOW_CLIP: GenerateOptions = {**CLIP, "num_inference_steps": 50}
+LARGE_CLIP: GenerateOptions = {**SLOW_CLIP, "num_frames": 64, "height": 128, "width": 128}
+"""Where none may end before something breaks, on the fastest server and the busiest machine."""
 OTHERS = 3
 BREAK_AT_STEP = 3
 """Step of a stream at which something is broken: the requests beside it are denoised then."""
@@ -32,20 +34,23 @@ REFUSED = "UnavailableError"
 
 
 @contextmanager
-def under_load(client: Client, others: int = OTHERS) -> Iterator[list[Future[bytes]]]:
+def under_load(
+    client: Client, others: int = OTHERS, clip: GenerateOptions = CLIP
+) -> Iterator[list[Future[bytes]]]:
     """Requests in flight while the block runs, in the denoiser when it begins.
 
     Args:
         client: Sends them.
         others: Requests beside a stream, which is the first of the futures.
+        clip: What each asks for.
 
     Raises:
         ReelserveError: If the stream ends before the block may begin.
     """
-    stream = client.stream(PROMPT, **CLIP)
+    stream = client.stream(PROMPT, **clip)
     next(stream)
     pool = ThreadPoolExecutor(others + 1)
-    futures = [pool.submit(draw, client) for _ in range(others)]
+    futures = [pool.submit(draw, client, clip) for _ in range(others)]
     # A loop over the stream would cancel it when it is left.
     while (next(stream).step or 0) < BREAK_AT_STEP:
         pass
@@ -57,7 +62,7 @@ def under_load(client: Client, others: int = OTHERS) -> Iterator[list[Future[byt
 
 @contextmanager
 def filled(client: Client, poll: MetricsPoll) -> Iterator[list[Future[bytes]]]:
-    """A clip of `MANY_STEPS` in every place while the block runs.
+    """A `SLOW_CLIP` in every place while the block runs.
 
     Args:
         client: Client of an idle server, which nobody else uses.
@@ -70,7 +75,7 @@ def filled(client: Client, poll: MetricsPoll) -> Iterator[list[Future[bytes]]]:
     pool = ThreadPoolExecutor(limit)
     try:
         for _ in range(FILL_ATTEMPTS):
-            futures = [pool.submit(draw, client, MANY_STEPS) for _ in range(limit)]
+            futures = [pool.submit(draw, client, SLOW_CLIP) for _ in range(limit)]
             # Clips of tiny graphs may end before the last one is there.
             if poll.until(partial(_full_or_over, limit, futures)).in_flight == limit:
                 break
@@ -85,10 +90,9 @@ def _full_or_over(limit: int, futures: list[Future[bytes]], now: Reading) -> boo
     return now.in_flight == limit or all(future.done() for future in futures)
 
 
-def draw(client: Client, steps: int = STEPS) -> bytes:
-    """The MP4 of the clip that everything is compared with, or of one in as many steps."""
-    options: GenerateOptions = {**CLIP, "num_inference_steps": steps}
-    return client.generate(PROMPT, **options).mp4
+def draw(client: Client, clip: GenerateOptions = CLIP) -> bytes:
+    """The MP4 of the clip that everything is compared with, or of another one."""
+    return client.generate(PROMPT, **clip).mp4
 
 
 def _last_mp4(stream: Stream) -> bytes:

@@ -78,11 +78,14 @@ class FakeServer:
         self.done, self.sent = self.done + self.steps(), NEVER
 
 
-def measured(monkeypatch, server: FakeServer, by_deadline: bool = False) -> dict:
+def measured(
+    monkeypatch, server: FakeServer, by_deadline: bool = False, slower: float = 1.0
+) -> dict:
     monkeypatch.setattr(cancel_latency, "time", server)
+    monkeypatch.setattr(cancel_latency, "measure_pace", lambda *_: Pace(BEFORE_S, STEP_S))
     random.seed(0)
     way = Way("text_to_video", "left", server.start, by_deadline)
-    return measure_way(way, "host:1", server, OPTIONS, 20, Pace(BEFORE_S, STEP_S))
+    return measure_way(way, "host:1", server, OPTIONS, 20, Pace(BEFORE_S, slower * STEP_S))
 
 
 @pytest.mark.parametrize("by_deadline", [False, True])
@@ -102,6 +105,11 @@ def test_a_slot_that_is_free_a_step_later_is_over_the_bound(monkeypatch):
 def test_measure_way_raises_when_every_clip_has_ended_its_steps(monkeypatch):
     with pytest.raises(TimeoutError, match="no clip of text_to_video was left"):
         measured(monkeypatch, FakeServer(extra=8))
+
+
+def test_a_pace_that_no_longer_holds_is_measured_anew(monkeypatch):
+    results = measured(monkeypatch, FakeServer(), by_deadline=True, slower=5)
+    assert len(results["runs_s"]) == 20
 
 
 def test_measure_pace_finds_the_start_and_the_step(monkeypatch):
