@@ -10,7 +10,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 REELSERVE := $(BIN)/reelserve
 # Seconds of the slowest tests, for example: PYTEST_ADDOPTS=--durations=25.
 PYTEST := $(BIN)/python -m pytest
-WORKERS := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# One more than there are cores, up to 4: tests of servers wait for a third of their time.
+WORKERS := -n $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4))) \
+	--dist loadgroup --no-loadscope-reorder
 
 PROMPT := a large yellow star spins on a starry night
 CHECKPOINT := checkpoints/bundled

@@ -27,6 +27,9 @@ MAX_REQUEST_BYTES = 16 * 1024
 NAME = "reelserve"
 """Told instead of the names and versions of what answers."""
 
+LOOK_S = 0.05
+"""Longest time until a server notices that it should end; a stop waits for both, one by one."""
+
 Page = tuple[str, str, bytes]
 """Status, content type and content."""
 
@@ -55,7 +58,9 @@ class ProbeServer:
 
         self._server: WSGIServer = make_server(host, port, self._answer, Server, _QuietHandler)
         self.port = int(self._server.server_port)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(LOOK_S,), daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
