@@ -123,7 +123,7 @@ class _BoundedServer(ThreadingWSGIServer):
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """Called after every request, and twice a second without any."""
+        """Called after every request, and at every look without any."""
         now = time.monotonic()
         for request, began in tuple(self._connections.items()):
             if now - began > LONGEST_S:
