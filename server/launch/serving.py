@@ -19,6 +19,7 @@ from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.ports import address
 from reelserve.server.frontend.service import Service, ServiceSettings
 from reelserve.server.frontend.upstream import Secret, Upstream
+from reelserve.server.launch import service_manager
 from reelserve.server.launch.door_options import doors_of
 from reelserve.server.launch.orphans import keep_reaping
 from reelserve.server.launch.repository_check import check_repository
@@ -110,6 +111,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
             return
         await front_end.beat()
         ready(Running.of(front_end.ports, time.monotonic() - started, region_prefix(shared)))
+        service_manager.tell(service_manager.READY)
         if not await signals.unless_sent(
             asyncio.gather(*(one.keep_running() for one in supervisors))
         ):
@@ -150,6 +152,7 @@ async def _drain(
 ) -> None:
     """Draws what is in flight to its end; a second signal, or the time, ends it before."""
     service.draining = True
+    service_manager.tell(service_manager.STOPPING)
     await front_end.beat()
     draining = asyncio.ensure_future(service.drain(timeout_s))
     if not await signals.unless_sent(draining) or not draining.result():
