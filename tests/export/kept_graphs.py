@@ -107,7 +107,8 @@ def surroundings() -> str:
     GPU, whose code fits no other, and our code that names tensors, reads graphs or judges them in
     a record.
     """
-    found = sorted(f"{one.name} {one.version}" for one in metadata.distributions())
+    # A set: how often one is found depends on who started the interpreter.
+    found = sorted({f"{one.name} {one.version}" for one in metadata.distributions()})
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     version = [compiler, "--version"] if compiler else ["true"]
     found.append(subprocess.run(version, capture_output=True, text=True, check=True).stdout)
