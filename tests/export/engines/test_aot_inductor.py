@@ -22,6 +22,7 @@ from reelserve.export.parity_limits import MAX_LEVEL_ERROR, MAX_RELATIVE_ERROR, 
 from reelserve.export.stages import DimRange, ExportStage
 from reelserve.runtimes.aoti_package import Package, weights_path
 from reelserve.runtimes.export_lock import ExportLock
+from tests.export.kept_graphs import kept_build, own_fingerprint
 
 pytestmark = pytest.mark.compile
 
@@ -116,7 +117,7 @@ def test_graph_spec_fixes_what_has_one_size():
 def test_weights_stand_beside_a_large_package_in_bf16(tmp_path, monkeypatch):
     stage, path = decoder("bf16"), tmp_path / "model.pt2"
     monkeypatch.setattr(aot_inductor, "EMBED_LIMIT_BYTES", 0)
-    ENGINE.build(stage, path)
+    kept_build(tmp_path, own_fingerprint(__file__), "bf16", lambda: ENGINE.build(stage, path))
     assert {file.name for file in tmp_path.iterdir()} == {"model.pt2", "model.safetensors"}
     agrees(stage, path, levels=4)
 
@@ -157,14 +158,17 @@ BUILD_AND_RUN = """
 import sys
 from pathlib import Path
 from torch._inductor import config
+from tests.export.engines import test_aot_inductor as tests
 from tests.export.engines.test_aot_inductor import ENGINE, agrees, decoder
+from tests.export.kept_graphs import kept_build, own_fingerprint
 from tests.export.scalar_code import scalar_code
 stage, path = decoder(), Path(sys.argv[1])
+fingerprint = own_fingerprint(tests.__file__)
 # For one package: precompiled headers cost more than they save, and so does the search for vector
 # instructions that scalar code has not.
 single = {"aot_inductor.precompile_headers": False, "cpp.vec_isa_ok": False}
 with scalar_code(), config.patch(single):
-    ENGINE.build(stage, path)
+    kept_build(path.parent, fingerprint, "static", lambda: ENGINE.build(stage, path))
 agrees(stage, path, levels=1)
 """
 
@@ -173,7 +177,8 @@ def test_package_runs_when_its_compiler_linked_the_cpp_library_into_it(tmp_path:
     found = subprocess.run(["g++", "-print-file-name=libstdc++.a"], capture_output=True, text=True)
     if not Path(found.stdout.strip()).is_absolute():
         pytest.skip("this C++ compiler has no static library")
-    compiler, path = tmp_path / "static-g++", tmp_path / "model.pt2"
+    compiler, path = tmp_path / "static-g++", tmp_path / "package" / "model.pt2"
+    path.parent.mkdir()
     compiler.write_text(STATIC_COMPILER)
     compiler.chmod(0o755)
     environment = {"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
