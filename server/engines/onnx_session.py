@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from reelserve.runtimes.graph_spec import METADATA_KEY, GraphSpec
-from reelserve.runtimes.onnx_graph import open_graph
+from reelserve.runtimes.onnx_graph import onnxruntime, open_graph
 from reelserve.server.engines.graph_check import FREE, GraphRanges, TensorRange, require_match
 from reelserve.server.engines.session_settings import SessionSettings
 

@@ -103,6 +103,8 @@ def python_environment() -> dict[str, str]:
         "PYTHONPATH": _joined(installed),
         # The server's log is where a stage's messages belong, at once and not in blocks.
         "PYTHONUNBUFFERED": "1",
+        # As `reelserve.runtimes` says; NVIDIA's own backends import nothing of ours.
+        "ORT_DISABLE_TELEMETRY": "1",
         # Stages share the cores: BLAS behind NumPy must not start a pool in each of them.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir
 import onnx_ir.passes.common as common_passes
-import onnxruntime
 import onnxscript
 import onnxscript.optimizer
 import torch
@@ -45,6 +44,7 @@ from reelserve.runtimes.onnx_graph import (
     CUDA_PROVIDER,
     ProviderError,
     check_provider,
+    onnxruntime,
     open_graph,
 )
 
