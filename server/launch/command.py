@@ -140,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help="compare every file that Triton may run with its export first",
     )
     add(
+        "--single-user",
+        action="store_true",
+        help="nobody else runs here, as in a pod: take /dev/shm and the temporary folder even if "
+        "all may write there",
+    )
+    add(
         "--check",
         action="store_true",
         help="check the repository, print what it needs of shared memory as JSON, start nothing",

@@ -32,7 +32,7 @@ class FolderError(RuntimeError):
 
 
 @contextlib.contextmanager
-def start_folder(parent: Path) -> Iterator[Path]:
+def start_folder(parent: Path, single_user: bool = False) -> Iterator[Path]:
     """A folder for this start alone, with an unguessable name, removed at the end.
 
     Whoever lives holds a lock on its folder; the folders without one, and the shared-memory
@@ -41,12 +41,13 @@ def start_folder(parent: Path) -> Iterator[Path]:
 
     Args:
         parent: Folder for it.
+        single_user: See `check_parent`.
 
     Raises:
         FolderError: If another user may replace what is in `parent`, or has taken the name, or no
             folder can be made there.
     """
-    check_parent(parent)
+    check_parent(parent, single_user)
     clear_leftovers(parent)
     folder, descriptor = _locked_folder(parent)
     try:
@@ -56,16 +57,24 @@ def start_folder(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def check_parent(folder: Path) -> None:
-    """Raises `FolderError` if another user may rename or remove what this one makes in a folder."""
+def check_parent(folder: Path, single_user: bool = False) -> None:
+    """Raises `FolderError` if another user may rename or remove what this one makes in a folder.
+
+    Args:
+        folder: Which.
+        single_user: Whether nobody else reaches it, so that its mode lets nobody in: volumes of a
+            pod have mode 0777.
+    """
     state = folder.stat()
     if state.st_uid not in (0, os.geteuid()):
         raise FolderError(f"{folder} belongs to user {state.st_uid}, who may replace what is in it")
-    if state.st_mode & WRITABLE_BY_OTHERS and not state.st_mode & stat.S_ISVTX:
+    open_to_all = state.st_mode & WRITABLE_BY_OTHERS and not state.st_mode & stat.S_ISVTX
+    if open_to_all and not single_user:
         mode = stat.S_IMODE(state.st_mode)
         raise FolderError(
             f"{folder} has mode {mode:04o}, so other users may replace what is in it; it must have "
-            "the sticky bit (1777) or be writable by its owner alone"
+            "the sticky bit (1777) or be writable by its owner alone; --single-user takes it as it "
+            "is"
         )
 
 

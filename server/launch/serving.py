@@ -96,8 +96,8 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
     lock = check_repository(options.model_repository, verify=options.verify)
     check_shared_memory(needed_by(options, lock.config_name))
     async with contextlib.AsyncExitStack() as stack:
-        shared = stack.enter_context(start_folder(SHARED_MEMORY))
-        run_dir = stack.enter_context(start_folder(run_parent()))
+        shared = stack.enter_context(start_folder(SHARED_MEMORY, options.single_user))
+        run_dir = stack.enter_context(start_folder(run_parent(), options.single_user))
         service, front_end, supervisors = _parts(options, doors, lock, run_dir, shared)
         stack.push_async_callback(front_end.close)
         await front_end.start()

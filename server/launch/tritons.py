@@ -48,6 +48,7 @@ class ServeOptions:
         tls_client_ca: PEM file of the authorities that must have signed callers' certificates.
         api_keys: File of the keys of callers; None asks for none.
         allow_anonymous: Whether whoever reaches the port may call, from other machines too.
+        single_user: Whether nobody else reaches `/dev/shm` and the temporary folder, as in a pod.
         extra_arguments: Passed to `tritonserver` as they are, last.
     """
 
@@ -70,6 +71,7 @@ class ServeOptions:
     tls_client_ca: Path | None = None
     api_keys: Path | None = None
     allow_anonymous: bool = False
+    single_user: bool = False
     extra_arguments: tuple[str, ...] = ()
 
     def to_args(self) -> list[str]:
@@ -80,13 +82,13 @@ class ServeOptions:
         files = ("tritonserver", "tls_cert", "tls_key", "tls_client_ca", "api_keys")
         optional = (*files, "max_connection_age_s")
         given = (name for name in optional if getattr(self, name) is not None)
-        switches = (name for name in ("verify", "allow_anonymous") if getattr(self, name))
+        switches = ("verify", "allow_anonymous", "single_user")
         return [
             *(f"{_flag(name)}={getattr(self, name)}" for name in plain),
             f"--log-file={self.log_file or ''}",
             *([f"--gpus={','.join(self.gpus)}"] if self.gpus else []),
             *(f"{_flag(name)}={getattr(self, name)}" for name in given),
-            *(_flag(name) for name in switches),
+            *(_flag(name) for name in switches if getattr(self, name)),
             *(f"--triton-argument={text}" for text in self.extra_arguments),
         ]
 

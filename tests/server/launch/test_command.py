@@ -16,6 +16,7 @@ CHANGED = {
     **{name: Path(name) for name in ("tls_cert", "tls_key", "tls_client_ca", "api_keys")},
     **{
         "allow_anonymous": True,
+        "single_user": True,
         "ready_timeout_s": 0.5,
         "drain_timeout_s": 7.25,
         "hang_timeout_s": 2.0,

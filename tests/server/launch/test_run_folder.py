@@ -215,6 +215,9 @@ def test_a_parent_where_others_may_replace_folders_is_refused_by_name(tmp_path):
         words = rf"{tmp_path} has mode {mode:04o}, .* must have the sticky bit \(1777\)"
         with pytest.raises(FolderError, match=words), start_folder(tmp_path):
             pass
+        # The volumes of a pod.
+        with start_folder(tmp_path, single_user=True) as folder:
+            assert folder.is_dir()
     for mode in (0o1777, 0o755, 0o700):
         tmp_path.chmod(mode)
         check_parent(tmp_path)
