@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -22,9 +23,8 @@ SHM_SIZE = "512m"
 RESTRICTED = (
     *("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"),
     *("--shm-size", SHM_SIZE),
-    # Where podman runs inside of a sandbox it may have no network of its own.
-    *("--network", "host"),
 )
+CONFIG = Path(__file__).parent / "containers.conf"
 BUILD_TIMEOUT_S, READY_TIMEOUT_S, COMMAND_TIMEOUT_S = 900.0, 60.0, 120.0
 POLL_S = 0.05
 
@@ -32,7 +32,12 @@ POLL_S = 0.05
 def podman(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
     """Standard output of a podman command that must succeed."""
     done = subprocess.run(
-        ["podman", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+        ["podman", *arguments],
+        env={**os.environ, "CONTAINERS_CONF": str(CONFIG)},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
     assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
     return done.stdout.strip()
@@ -106,11 +111,23 @@ class Container:
         return done.stdout + done.stderr
 
 
+def run_command(repository: Path, network: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Arguments of podman that run the image; those of `reelserve serve` follow.
+
+    Args:
+        repository: Model repository on this machine; the container may only read it.
+        network: `host`, since podman may have none of its own inside of a sandbox; or `none`.
+        options: More of `podman run`.
+    """
+    mounted = ("--network", network, "--volume", f"{repository}:/models:ro")
+    return ("run", "--detach", *RESTRICTED, *mounted, *options, IMAGE)
+
+
 @contextlib.contextmanager
 def running(
     repository: Path, *arguments: str, options: tuple[str, ...] = ()
 ) -> Iterator[Container]:
-    """A container that serves a model repository, which it may only read.
+    """A container that serves a model repository at free ports of this machine.
 
     Args:
         repository: On this machine.
@@ -119,10 +136,8 @@ def running(
     """
     grpc, http, metrics = free_ports(3)
     ports = (f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}")
-    name = podman(
-        *("run", "--detach", *RESTRICTED, *options, "--volume", f"{repository}:/models:ro", IMAGE),
-        *("--host=127.0.0.1", *ports, *arguments),
-    )
+    command = run_command(repository, "host", options)
+    name = podman(*command, "--host=127.0.0.1", *ports, *arguments)
     try:
         yield Container(name, grpc, http, metrics)
     finally:
