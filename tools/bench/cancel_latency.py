@@ -25,7 +25,7 @@ ALLOWED_S = 0.1
 LEFT_WITHIN = 0.75
 """Share of the steps within which a clip is left, so that it is still denoised then."""
 PACE_STEPS = 2
-ATTEMPTS = 5
+ATTEMPTS = 20
 """Tries of a run, since a clip may have ended its steps when its client leaves."""
 DIGITS = 4
 UNARY, STREAMED = PUBLIC_MODEL, f"{PUBLIC_MODEL}, stream"
