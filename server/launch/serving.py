@@ -26,6 +26,7 @@ from reelserve.server.launch.repository_check import check_repository
 from reelserve.server.launch.repository_config import model_config, parameters_of
 from reelserve.server.launch.run_folder import (
     SHARED_MEMORY,
+    clear_leftovers,
     region_prefix,
     run_parent,
     start_folder,
@@ -94,7 +95,9 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
     started, signals = time.monotonic(), _Signals()
     doors = doors_of(options)
     lock = check_repository(options.model_repository, verify=options.verify)
-    check_shared_memory(needed_by(options, lock.config_name))
+    # What a killed server has left is not in use, and would keep the next one from starting.
+    clear_leftovers(SHARED_MEMORY)
+    check_shared_memory(needed_by(options, lock.config_name), SHARED_MEMORY)
     async with contextlib.AsyncExitStack() as stack:
         shared = stack.enter_context(start_folder(SHARED_MEMORY, options.single_user))
         run_dir = stack.enter_context(start_folder(run_parent(), options.single_user))

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import re
 from dataclasses import replace
@@ -5,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
+from reelserve.server.launch import serving
 from reelserve.server.launch.repository_check import RepositoryError
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.shared_memory import (
@@ -109,3 +111,22 @@ def test_serve_refuses_at_once_when_the_largest_clip_does_not_fit(repository):
 
     with pytest.raises(ServerError, match=r"^/dev/shm has .* --shm-size=\d+m"):
         Server(ServeOptions(repository)).start()
+
+
+def test_what_a_killed_server_left_is_gone_before_shared_memory_is_measured(
+    tiny_repository, tmp_path, monkeypatch
+):
+    token = "0" * 32
+    (tmp_path / f"reelserve-{token}").mkdir()
+    (tmp_path / f"reelserve_{token}_0_region").write_text("x")
+    seen = []
+
+    def measure(needed, folder=tmp_path):
+        seen.extend(folder.iterdir())
+        raise ServerError("too small")
+
+    monkeypatch.setattr(serving, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(serving, "check_shared_memory", measure)
+    with pytest.raises(ServerError, match="too small"):
+        asyncio.run(serving.serve(ServeOptions(tiny_repository), lambda running: None))
+    assert seen == []
