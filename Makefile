@@ -28,7 +28,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline runti
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu test-deploy image lint types export bench-cpu bench-gpu bench-tensorrt bench-serving bench-kernels loadtest faults docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu test-deploy image lint types export bench-cpu bench-gpu bench-tensorrt bench-serving bench-image bench-kernels loadtest faults docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ bench-tensorrt: $(VENV)/gpu.stamp ## Measure TensorRT plans on an NVIDIA GPU: do
 
 bench-serving: build/export.stamp ## Measure cancels, refusals and progress: docs/results/serving.json
 	$(REELSERVE) bench-serving --model-repository $(REPOSITORY) --output docs/results/serving.json
+
+bench-image: build/export.stamp ## Build the image, run it by podman and under systemd: docs/results/image.json
+	$(REELSERVE) bench-image --model-repository $(REPOSITORY) --output docs/results/image.json
 
 bench-kernels: $(VENV)/dev.stamp ## Measure the kernels on an NVIDIA GPU: docs/results/temporal_attention_*.csv and more
 	$(BIN)/python -m reelserve.kernels.benchmarks.bench_temporal_attention

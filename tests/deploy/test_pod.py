@@ -10,9 +10,14 @@ import pytest
 import yaml
 
 from reelserve.client import Client
+from reelserve.tools.bench.image.containers import (
+    Container,
+    free_ports,
+    port_arguments,
+    run_podman,
+)
 from tests.deploy.chart_tools import rendered
-from tests.deploy.podman import IMAGE, Container, podman
-from tests.server.bare import free_ports
+from tests.deploy.podman import IMAGE
 from tests.tool_output import ToolError
 
 pytestmark = [pytest.mark.server, pytest.mark.deploy]
@@ -39,7 +44,7 @@ def models(image, tiny_repository, tmp_path):
     """An image that holds a model repository."""
     file = tmp_path / "Containerfile"
     file.write_text(CONTAINERFILE)
-    podman("build", "--quiet", "--tag", MODELS, "--file", str(file), str(tiny_repository))
+    run_podman("build", "--quiet", "--tag", MODELS, "--file", str(file), str(tiny_repository))
 
 
 @contextlib.contextmanager
@@ -58,11 +63,7 @@ def fit(pod, shm, tmp, ports):
     del server["ports"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         del server[probe]
-    server["args"].append("--host=127.0.0.1")
-    server["args"] += [
-        f"--{name}-port={port}"
-        for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)
-    ]
+    server["args"] += port_arguments(ports)
     pod["volumes"] = [
         {"name": "shm", "hostPath": {"path": shm}},
         {"name": "tmp", "hostPath": {"path": tmp}},
@@ -75,14 +76,14 @@ def test_deployment_draws_a_clip_and_ends(deployment, models, tmp_path):
         fit(deployment["spec"]["template"]["spec"], shm, tmp, ports)
         manifest = tmp_path / "deployment.yaml"
         manifest.write_text(yaml.safe_dump(deployment))
-        podman("kube", "play", "--network", "host", str(manifest))
+        run_podman("kube", "play", "--network", "host", str(manifest))
         try:
             server = Container(f"{POD}-server", *ports)
             server.wait_ready()
             with Client(server.url) as client:
                 clip = client.generate("a red star", num_frames=16, num_inference_steps=2)
             assert len(clip.mp4) > 1000
-            podman("stop", "--time", "60", f"{POD}-server")
+            run_podman("stop", "--time", "60", f"{POD}-server")
             assert list(Path(shm).iterdir()) == list(Path(tmp).iterdir()) == []
         finally:
-            podman("kube", "down", str(manifest))
+            run_podman("kube", "down", str(manifest))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from reelserve.runtimes.export_lock import ExportLock
 from reelserve.server.launch.installation import pip_installation
 from reelserve.server.launch.triton_process import error_lines
+from reelserve.tools.bench.image.containers import free_ports
 
 START_TIMEOUT_S = 120
 END_TIMEOUT_S = 40
@@ -79,18 +79,6 @@ def bare_triton(repository: Path, *arguments: str) -> Iterator[BareTriton]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback address that are free, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [
-            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            for _ in range(count)
-        ]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -13,6 +13,7 @@ from reelserve.export.families.registry import families_table
 from reelserve.export.families.schedulers import schedulers_table
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
+from reelserve.tools.figures.deploying import DEPLOY_WRITERS
 from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
 from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
@@ -28,6 +29,7 @@ REGISTRIES = {
     BLOCK_NAME: metric_rows,
 }
 """Tables of what the code knows, which no results file holds."""
+ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS}
 SUMMARY = "summary"
 """Block with figures of many files."""
 BLOCK = re.compile(
@@ -118,9 +120,11 @@ def _fill_sentences(text: str, results: Path) -> str:
 def _figures(name: str, results: Path) -> str:
     if name == SUMMARY:
         return summary(results)
-    if name in WRITERS:
+    if name in ONE_FILE_WRITERS:
         file = results / f"{name}.json"
-        return WRITERS[name](json.loads(file.read_text())) if file.exists() else NOT_MEASURED
+        return (
+            ONE_FILE_WRITERS[name](json.loads(file.read_text())) if file.exists() else NOT_MEASURED
+        )
     if name in KERNEL_WRITERS:
         # One file for each GPU.
         rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in csv_rows(file)]
@@ -141,7 +145,14 @@ def _figures(name: str, results: Path) -> str:
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    named = {SUMMARY, *WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *SYSTEM_WRITERS, *TENSORRT_WRITERS}
+    named = {
+        SUMMARY,
+        *ONE_FILE_WRITERS,
+        *KERNEL_WRITERS,
+        *GPU_WRITERS,
+        *SYSTEM_WRITERS,
+        *TENSORRT_WRITERS,
+    }
     names = ", ".join(sorted(named | {*COMPARISONS, *REGISTRIES}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
 

@@ -1,0 +1,1 @@
+"""The server's image: containers of it, under podman alone and under systemd."""
