@@ -16,6 +16,7 @@ from reelserve.client.argument_types import whole_number
 from reelserve.client.generate_command import add_request_arguments, request_options
 from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.provenance import provenance
+from reelserve.server.launch.shared_memory import shared_memory_need
 from reelserve.tools.bench.cpu_command import DIGITS, PROMPT, described_request
 from reelserve.tools.bench.image import unit as systemd
 from reelserve.tools.bench.image.containers import Container, run_podman, run_tool, running
@@ -63,6 +64,7 @@ def measure_image(arguments: argparse.Namespace, console: Console) -> Measured:
     return {
         **_sizes(arguments.image),
         **built,
+        "shm_bytes": shared_memory_need(arguments.model_repository).need_bytes,
         **found,
         "request": described_request(arguments.prompt, video),
         **provenance(),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+from reelserve.client.argument_types import real_number
 from reelserve.client.cli import FAILURE, OK, error_console
 from reelserve.export.families.registry import families_table
 from reelserve.export.families.schedulers import schedulers_table
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.tools.figures.comparisons import COMPARISONS, comparison
-from reelserve.tools.figures.deploying import DEPLOY_WRITERS
+from reelserve.tools.figures.deploying import DEPLOY_WRITERS, sizing
 from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
 from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
@@ -30,8 +32,8 @@ REGISTRIES = {
 }
 """Tables of what the code knows, which no results file holds."""
 ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS}
-SUMMARY = "summary"
-"""Block with figures of many files."""
+FOLDER_WRITERS = {"summary": summary, "sizing": sizing, **SYSTEM_WRITERS}
+"""Blocks with figures of many files."""
 BLOCK = re.compile(
     r"(?P<start><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
 )
@@ -47,9 +49,18 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 if a table is stale"
     )
+    parser.add_argument(
+        "--sizing",
+        type=real_number(0, above=True),
+        metavar="USD",
+        help="write nothing; print what a clip costs at this price of a GPU for an hour",
+    )
     arguments = parser.parse_args(argv)
     console = error_console()
     try:
+        if arguments.sizing:
+            sys.stdout.write(f"{sizing(arguments.root / 'docs' / 'results', arguments.sizing)}\n")
+            return OK
         stale = fill_pages(arguments.root, write=not arguments.check)
     except (OSError, ValueError, KeyError) as error:
         console.print(f"reelserve docs: {error}")
@@ -118,8 +129,6 @@ def _fill_sentences(text: str, results: Path) -> str:
 
 
 def _figures(name: str, results: Path) -> str:
-    if name == SUMMARY:
-        return summary(results)
     if name in ONE_FILE_WRITERS:
         file = results / f"{name}.json"
         return (
@@ -132,9 +141,9 @@ def _figures(name: str, results: Path) -> str:
     if name in GPU_WRITERS:
         found = _files(results, "bench_gpu")
         return GPU_WRITERS[name](found) if found else NOT_MEASURED
-    if name in SYSTEM_WRITERS:
+    if name in FOLDER_WRITERS:
         try:
-            return SYSTEM_WRITERS[name](results)
+            return FOLDER_WRITERS[name](results)
         except FileNotFoundError:
             return NOT_MEASURED
     if name in TENSORRT_WRITERS:
@@ -145,14 +154,7 @@ def _figures(name: str, results: Path) -> str:
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    named = {
-        SUMMARY,
-        *ONE_FILE_WRITERS,
-        *KERNEL_WRITERS,
-        *GPU_WRITERS,
-        *SYSTEM_WRITERS,
-        *TENSORRT_WRITERS,
-    }
+    named = {*FOLDER_WRITERS, *ONE_FILE_WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *TENSORRT_WRITERS}
     names = ", ".join(sorted(named | {*COMPARISONS, *REGISTRIES}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
 
