@@ -103,5 +103,5 @@ def test_healthcheck_says_whether_it_is_ready(published):
 
 
 def test_it_is_back_after_a_kill_and_draws_clips_to_their_end_at_a_stop(image, tiny_repository):
-    found = measure_container(IMAGE, tiny_repository, PROMPT, SLOW_CLIP)
+    found = measure_container(IMAGE, tiny_repository, PROMPT, CLIP, SLOW_CLIP)
     assert found["drawn"] == found["in_flight"] > 1 and found["exit_status"] == 0

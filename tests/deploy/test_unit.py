@@ -7,7 +7,7 @@ import pytest
 from reelserve.tools.bench.image.unit import UNIT, booted
 from reelserve.tools.bench.image_command import measure_unit
 from tests.deploy.podman import IMAGE, ROOT
-from tests.deploy.test_image import PROMPT, SLOW_CLIP
+from tests.deploy.test_image import CLIP, PROMPT, SLOW_CLIP
 
 pytestmark = [pytest.mark.server, pytest.mark.deploy]
 
@@ -52,6 +52,6 @@ def test_server_is_in_the_sandbox_that_the_unit_describes(started):
 
 def test_unit_is_back_after_a_kill_and_draws_clips_to_their_end_at_a_stop(started):
     unit, _ = started
-    found = measure_unit(unit, PROMPT, SLOW_CLIP)
+    found = measure_unit(unit, PROMPT, CLIP, SLOW_CLIP)
     assert found["drawn"] == found["in_flight"] > 1 and found["exit_status"] == 0
     assert unit.property("ActiveState") == "inactive"

@@ -22,6 +22,7 @@ from reelserve.tools.bench.image import unit as systemd
 from reelserve.tools.bench.image.containers import Container, run_podman, run_tool, running
 from reelserve.tools.bench.measurement import Measured, run_measurement
 from reelserve.tools.bench.metrics_poll import MetricsPoll
+from reelserve.tools.bench.serving_command import SHORT
 from reelserve.tools.figures.deploying import image
 
 BUILD_TIMEOUT_S = 1800.0
@@ -73,7 +74,11 @@ def measure_image(arguments: argparse.Namespace, console: Console) -> Measured:
 
 
 def measure_container(
-    tag: str, repository: Path, prompt: str, request: GenerateOptions
+    tag: str,
+    repository: Path,
+    prompt: str,
+    request: GenerateOptions,
+    at_stop: GenerateOptions = SHORT,
 ) -> Measured:
     """A read-only container without rights: its start, its end by a kill, its end by a stop.
 
@@ -82,6 +87,7 @@ def measure_container(
         repository: Model repository on this machine.
         prompt: The prompt of every clip.
         request: Other fields.
+        at_stop: Those of the clips that are in flight when it is stopped.
 
     Returns:
         Seconds, clips in flight at the stop and how many of them were drawn, and a `video`.
@@ -94,10 +100,12 @@ def measure_container(
             state = "{{.State.ExitCode}}"
             return int(run_podman("inspect", "--format", state, container.name))
 
-        return _life(container, began, stop, prompt, request)
+        return _life(container, began, stop, prompt, request, at_stop)
 
 
-def measure_unit(unit: systemd.Unit, prompt: str, request: GenerateOptions) -> Measured:
+def measure_unit(
+    unit: systemd.Unit, prompt: str, request: GenerateOptions, at_stop: GenerateOptions = SHORT
+) -> Measured:
     """The systemd unit, likewise; it may run already."""
 
     def stop() -> int:
@@ -106,7 +114,7 @@ def measure_unit(unit: systemd.Unit, prompt: str, request: GenerateOptions) -> M
 
     began = time.monotonic()
     unit.systemctl("start", systemd.UNIT)
-    return _life(unit, began, stop, prompt, request)
+    return _life(unit, began, stop, prompt, request, at_stop)
 
 
 def _life(
@@ -115,6 +123,7 @@ def _life(
     stop: Callable[[], int],
     prompt: str,
     request: GenerateOptions,
+    at_stop: GenerateOptions,
 ) -> Measured:
     """Waits for a server that is starting, draws, kills it, fills it and stops it."""
     with Client(place.url) as client:
@@ -134,7 +143,7 @@ def _life(
             "first_clip_s": round(first_clip_s, DIGITS),
             "recovered_s": round(recovered_s, DIGITS),
             "clip_after_kill_s": round(clip_after_kill_s, DIGITS),
-            **_drained(place, client, stop, prompt, request),
+            **_drained(place, client, stop, prompt, {**request, **at_stop}),
             "video": video,
         }
 

@@ -26,7 +26,7 @@ def image(results: Results) -> str:
         f"First {clip}, s",
         "Ready after kill -9, s",
         f"{clip} after kill -9, s",
-        "Stopped with a clip in every place, s",
+        "Stopped with a short clip in every place, s",
         "Of them drawn",
     )
     rows = [(title, *_row(results[way])) for way, title in WAYS.items()]
