@@ -13,13 +13,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from tests.installed_tool import InstalledTool
 from tests.tool_output import ToolError, tool_output
 
 VERSION = "2.60.0"
 # Of the wheel. pip does not ask whether this system fulfils it.
 WHEEL_PLATFORM = "manylinux_2_38_x86_64"
 BINARY = f"perf_analyzer-{VERSION}"
-UNAVAILABLE = "unavailable.txt"
 DEBIAN = "trixie"
 DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 DEBIAN_PACKAGES = "libc6 libgcc-s1 libssl3t64 libstdc++6 libzstd1 zlib1g".split()
@@ -53,10 +53,8 @@ def perf_analyzer_command(folder: Path) -> list[str]:
     for command in ([binary], [*loader, binary]):
         if _runs(command):
             return command
-    reason = folder / UNAVAILABLE
-    raise ToolError(
-        reason.read_text() if reason.exists() else "not installed, which `make test` does"
-    )
+    TOOL.check(folder)
+    raise ToolError(f"{binary} does not run")
 
 
 def install(folder: Path) -> None:
@@ -68,16 +66,14 @@ def install(folder: Path) -> None:
     try:
         perf_analyzer_command(folder)
     except ToolError:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            _fetch_binary(folder.resolve())
-            if not _runs([str(folder.resolve() / BINARY)]):
-                _fetch_libraries(folder.resolve())
-            perf_analyzer_command(folder)
-        except ToolError as error:
-            (folder / UNAVAILABLE).write_text(str(error))
-            raise
+        TOOL.install(folder)
+
+
+def _fill(folder: Path) -> None:
+    _fetch_binary(folder)
+    if not _runs([str(folder / BINARY)]):
+        _fetch_libraries(folder)
+    perf_analyzer_command(folder)
 
 
 def _fetch_binary(folder: Path) -> None:
@@ -133,8 +129,7 @@ def _runs(command: list[str]) -> bool:
         return False
 
 
+TOOL = InstalledTool("perf_analyzer", "make test", _fill, BINARY)
+
 if __name__ == "__main__":
-    try:
-        install(Path(sys.argv[1]))
-    except ToolError as error:
-        sys.exit(f"No perf_analyzer, so its tests are skipped: {error}")
+    TOOL.main(install)

