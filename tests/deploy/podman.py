@@ -13,6 +13,7 @@ from reelserve.tools.bench.image.containers import run_tool
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/reelserve-test"
 BUILD_TIMEOUT_S = 900.0
+NETAVARK = Path("/usr/lib/podman/netavark")
 # Every podman that tests start, and those that they start, read it.
 os.environ["CONTAINERS_CONF"] = str(Path(__file__).parent / "containers.conf")
 
@@ -23,6 +24,12 @@ def skip_without_podman() -> None:
         pytest.skip("podman is not installed")
     if shutil.which("mmdebstrap") is None:
         pytest.skip("mmdebstrap is not installed, and the image is built without a registry")
+
+
+def skip_without_network() -> None:
+    """Skips a test, with the reason, where podman can publish no port."""
+    if shutil.which("iptables") is None or not NETAVARK.exists():
+        pytest.skip("podman's own network needs netavark and iptables")
 
 
 def build() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -19,7 +18,7 @@ from reelserve.tools.bench.image.containers import (
     running,
 )
 from reelserve.tools.bench.image_command import measure_container
-from tests.deploy.podman import IMAGE
+from tests.deploy.podman import IMAGE, skip_without_network
 from tests.server.launch.test_serving import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.deploy]
@@ -47,8 +46,7 @@ def container(image, tiny_repository):
 @pytest.fixture(scope="module")
 def published(image, tiny_repository):
     """A container with a network of its own, whose ports are published on this machine."""
-    if not all(map(shutil.which, ("iptables", "/usr/lib/podman/netavark"))):
-        pytest.skip("podman's own network needs netavark and iptables")
+    skip_without_network()
     ports = free_ports(3)
     options = [f"--publish=127.0.0.1:{port}:{PORTS[i]}" for i, port in enumerate(ports)]
     command = run_command(IMAGE, tiny_repository, "bridge", options)
