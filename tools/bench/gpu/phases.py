@@ -133,15 +133,21 @@ class Runner:
         ]
         if self._find(case, IN_PROCESS) and not levels:
             return
-        self._export(case)
+        self.export(case)
         if not self._find(case, IN_PROCESS):
             self._in_process(case)
         if levels:
             self._serve(case, levels)
         if not self._options.keep:
-            self._release(case)
+            self.release(case)
 
-    def _export(self, case: Case) -> None:
+    def export(self, case: Case) -> None:
+        """Makes a case's checkpoint and its model repository, where they are not there.
+
+        Raises:
+            ChildError: If a part fails.
+            OutOfBudgetError: If it does not fit into the time that is left.
+        """
         options, repository = self._options, repository_of(case, self._options.work)
         siblings = [other for other in self._cases if other is not case]
         # Of a repository that is exported too: its configs may have been changed since.
@@ -236,7 +242,7 @@ class Runner:
                 result = served.level(level, clips, video, self._budget.left_s or 600.0)
                 self._save(case, f"{SERVE} {level}", result)
 
-    def _release(self, case: Case) -> None:
+    def release(self, case: Case) -> None:
         """Deletes the case's graphs but for those that another case may still take over."""
         waiting = [other for other in self._cases if not self._find(other, EXPORT)]
         wanted = {other.stage_key(stage) for other in waiting for stage in ENGINE_STAGES} - {None}
