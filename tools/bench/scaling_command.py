@@ -7,10 +7,11 @@ from pathlib import Path
 
 from reelserve.client.cli import FAILURE, OK, USAGE, error_console
 from reelserve.kernels.benchmarks.timing import results_file
+from reelserve.tools.bench.gpu.bench_results import newest_origin
 from reelserve.tools.bench.gpu.cases import CASES, DRY_CASES, chosen
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_numbers, gpu_query
 from reelserve.tools.bench.gpu.phases import Options, Runner
-from reelserve.tools.bench.gpu.scaling import PHASES, Scaling, collect_scaling, missing
+from reelserve.tools.bench.gpu.scaling import PHASES, Scaling, collect_scaling, missing_phases
 from reelserve.tools.bench.gpu.settings import (
     ENGINE,
     INCOMPLETE,
@@ -42,7 +43,8 @@ def run(argv: list[str]) -> int:
         state = state_of(arguments, options, cases, {})
     except ValueError as error:
         parser.error(str(error))
-    output = arguments.output or _output(options)
+    measured_on = gpu_query("name") or newest_origin(table, state).get("gpu", NO_GPU)
+    output = arguments.output or _output(options, measured_on)
     how = {
         "engine": options.engine,
         "precision": options.precision,
@@ -60,7 +62,7 @@ def run(argv: list[str]) -> int:
     except OutOfBudgetError as error:
         console.print(f"reelserve bench-scaling: {error}")
         for case in cases:
-            for name in missing(case, state, len(options.gpus)):
+            for name in missing_phases(case, state, len(options.gpus)):
                 console.print(f"not measured yet: {case.name}, {name}")
         return INCOMPLETE
     if not arguments.export_only:
@@ -72,9 +74,9 @@ def run(argv: list[str]) -> int:
     return FAILURE if failed else OK
 
 
-def _output(options: Options) -> Path:
+def _output(options: Options, gpu: str) -> Path:
     """Results of one engine: figures of another one must not take their place."""
     if options.tiny:
         return Path("build/scaling_dry.json")
     engine = "" if options.engine == ENGINE else f"_{options.engine.replace('-', '_')}"
-    return results_file(f"scaling{engine}", gpu_query("name") or NO_GPU).with_suffix(".json")
+    return results_file(f"scaling{engine}", gpu).with_suffix(".json")

@@ -97,7 +97,7 @@ class Scaling:
         return failed
 
     def _case(self, case: Case) -> None:
-        phases = missing(case, self._state, len(self._options.gpus))
+        phases = missing_phases(case, self._state, len(self._options.gpus))
         if not phases:
             return
         self._runner.export(case)
@@ -144,7 +144,7 @@ def phase(kind: str, count: int) -> str:
     return f"{kind} {count}"
 
 
-def missing(case: Case, state: State, gpus: int) -> list[str]:
+def missing_phases(case: Case, state: State, gpus: int) -> list[str]:
     """Phases of a case that have not been run."""
     wanted = [phase(SCALE, count) for count in counts(gpus)]
     # Tried where all Tritons run.
