@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from reelserve.client._addresses import Address
+from reelserve.client._addresses import MAX_ADDRESSES, Address
 from reelserve.client._balancer import ANSWER_WITHIN_S as READY_WITHIN_S
 from reelserve.client._balancer import Balancer, Endpoint, Round
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
@@ -27,7 +27,7 @@ from reelserve.client._messages import (
 from reelserve.client._options import ClipRequest, clip_request, takes_options
 from reelserve.client._retries import Retries
 from reelserve.client._silence import ANSWER_WITHIN_S, UNANSWERED
-from reelserve.client._statistics import StageStatistics, statistics_call
+from reelserve.client._statistics import StageStatistics, statistics_call, summed
 from reelserve.client._stream import AsyncStream
 from reelserve.client._video import Video
 
@@ -116,12 +116,12 @@ class AsyncClient(BaseClient):
             return False
 
     async def statistics(self) -> dict[str, StageStatistics]:
-        """Stage to the counters that Triton keeps of it, over all clients.
+        """Stage to the counters that Triton keeps of it, over all clients and servers.
 
         Raises:
             ReelserveError: If the server does not answer.
         """
-        return await self._ask(statistics_call())
+        return summed(await self._ask_servers(statistics_call()))
 
     async def capabilities(self) -> Capabilities:
         """The served checkpoint with the limits and defaults of its requests.
@@ -145,8 +145,14 @@ class AsyncClient(BaseClient):
 
     async def _ask(self, call: UnaryCall[AnswerT]) -> AnswerT:
         """The answer of any server."""
-        one, retries = Round(), Retries(0, STATUS_TIMEOUT_S)
-        while (link := await self._choose(one, retries)) is not None:
+        return (await self._ask_servers(call, most=1))[0]
+
+    async def _ask_servers(
+        self, call: UnaryCall[AnswerT], most: int = MAX_ADDRESSES
+    ) -> list[AnswerT]:
+        """Answers of servers, at least one."""
+        one, retries, answers = Round(), Retries(0, STATUS_TIMEOUT_S), list[AnswerT]()
+        while len(answers) < most and (link := await self._choose(one, retries)) is not None:
             send = getattr(link.stub, call.method)
             try:
                 answer = await send(
@@ -157,10 +163,13 @@ class AsyncClient(BaseClient):
             except asyncio.CancelledError as error:
                 raise self._interruption(error) from None
             else:
-                return self._read(call, answer, link.address)
+                answers.append(self._read(call, answer, link.address))
+                one.answered.add(link.address.target)
             finally:
                 self._forget(link)
-        raise self._verdict(one)
+        if not answers:
+            raise self._verdict(one)
+        return answers
 
     def _interruption(self, error: asyncio.CancelledError) -> BaseException:
         """What ended a call that was cancelled: its task, or `close`, which gRPC tells alike."""

@@ -94,10 +94,12 @@ class Round:
     Args:
         began: When it began.
         failures: Servers that were tried, by target, and how that ended.
+        answered: Servers that need not be tried.
     """
 
     began: float = field(default_factory=time.monotonic)
     failures: dict[str, ReelserveError] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
 
 
 class Balancer:
@@ -251,7 +253,8 @@ class Balancer:
 
     def _choose(self, one: Round, now: float) -> Endpoint | float | None:
         """As `choose`; the lock is held."""
-        left = [s for target, s in self._servers.items() if target not in one.failures]
+        tried = one.failures.keys() | one.answered
+        left = [server for target, server in self._servers.items() if target not in tried]
         if self._lookup is None and len(self._servers) == 1:
             return left[0] if left else None
         fresh = [server for server in left if server.is_fresh(now)]

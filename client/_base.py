@@ -17,6 +17,7 @@ from reelserve.client._exceptions import (
     NoServerError,
     ReelserveError,
     RequestCancelledError,
+    UnavailableError,
     described,
     error_from_status,
 )
@@ -149,7 +150,7 @@ class BaseClient(ABC):
             self._drop(link)
         failure = self._failure(error, link.address)
         self._failed(link, failure)
-        if not isinstance(failure, NoServerError):
+        if not isinstance(failure, (NoServerError, UnavailableError)):
             raise failure from None
         one.failures[link.address.target] = failure
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from reelserve.client._addresses import Address
+from reelserve.client._addresses import MAX_ADDRESSES, Address
 from reelserve.client._balancer import ANSWER_WITHIN_S as READY_WITHIN_S
 from reelserve.client._balancer import Balancer, Endpoint, Round
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
@@ -26,7 +26,7 @@ from reelserve.client._messages import (
 from reelserve.client._options import ClipRequest, clip_request, takes_options
 from reelserve.client._retries import Retries
 from reelserve.client._silence import ANSWER_WITHIN_S, UNANSWERED
-from reelserve.client._statistics import StageStatistics, statistics_call
+from reelserve.client._statistics import StageStatistics, statistics_call, summed
 from reelserve.client._stream import Stream
 from reelserve.client._video import Video
 
@@ -92,12 +92,12 @@ class Client(BaseClient):
             return False
 
     def statistics(self) -> dict[str, StageStatistics]:
-        """Stage to the counters that Triton keeps of it, over all clients.
+        """Stage to the counters that Triton keeps of it, over all clients and servers.
 
         Raises:
             ReelserveError: If the server does not answer.
         """
-        return self._ask(statistics_call())
+        return summed(self._ask_servers(statistics_call()))
 
     def capabilities(self) -> Capabilities:
         """The served checkpoint with the limits and defaults of its requests.
@@ -117,8 +117,12 @@ class Client(BaseClient):
 
     def _ask(self, call: UnaryCall[AnswerT]) -> AnswerT:
         """The answer of any server."""
-        one, retries = Round(), Retries(0, STATUS_TIMEOUT_S)
-        while (link := self._choose(one, retries)) is not None:
+        return (self._ask_servers(call, most=1))[0]
+
+    def _ask_servers(self, call: UnaryCall[AnswerT], most: int = MAX_ADDRESSES) -> list[AnswerT]:
+        """Answers of servers, at least one."""
+        one, retries, answers = Round(), Retries(0, STATUS_TIMEOUT_S), list[AnswerT]()
+        while len(answers) < most and (link := self._choose(one, retries)) is not None:
             send = getattr(link.stub, call.method)
             try:
                 answer = send(
@@ -131,10 +135,13 @@ class Client(BaseClient):
                 self._check_open()
                 raise
             else:
-                return self._read(call, answer, link.address)
+                answers.append(self._read(call, answer, link.address))
+                one.answered.add(link.address.target)
             finally:
                 self._forget(link)
-        raise self._verdict(one)
+        if not answers:
+            raise self._verdict(one)
+        return answers
 
     def _find(self, one: Round) -> Link | float | None:
         with self._starting:

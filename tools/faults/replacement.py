@@ -73,7 +73,7 @@ def constant_load(
     """Callers that draw while the block runs; at its end their last clips are waited for.
 
     Args:
-        client: Of the servers.
+        client: Client of all the servers.
         reference: The right clip.
         clip: What each asks for.
         callers: How many there are.
