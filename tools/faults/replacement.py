@@ -30,6 +30,8 @@ from reelserve.tools.faults.load import (
 
 CALLERS = 6
 """More than one server draws together, and fewer than either has places."""
+SHORT_CLIP: GenerateOptions = {**CLIP, "num_inference_steps": 4}
+"""Many of them end, and some are in flight whenever something happens."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ class ConstantLoad:
 
 @contextmanager
 def constant_load(
-    client: Client, reference: bytes, clip: GenerateOptions = CLIP, callers: int = CALLERS
+    client: Client, reference: bytes, clip: GenerateOptions = SHORT_CLIP, callers: int = CALLERS
 ) -> Iterator[ConstantLoad]:
     """Callers that draw while the block runs; at its end their last clips are waited for.
 
@@ -121,7 +123,7 @@ def _replace_both(repository: Path) -> Fault:
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(options)) for _ in range(2)]
         client = stack.enter_context(Client([server.grpc_url for server in servers]))
-        with constant_load(client, draw(client)) as load:
+        with constant_load(client, draw(client, SHORT_CLIP)) as load:
             for number, old in enumerate(servers):
                 wait_until_drawn(old, CALLERS // 2)
                 shares.append(clips_drawn(old))
@@ -148,10 +150,10 @@ def _kill_one(repository: Path) -> Fault:
     options = ServeOptions(repository)
     with Server(options) as server, Server(options) as other:
         with Client([server.grpc_url, other.grpc_url], max_retries=1) as client:
-            with constant_load(client, draw(client)) as load:
+            with constant_load(client, draw(client, SHORT_CLIP)) as load:
                 wait_until_drawn(other, 1)
                 os.kill(other.pid, signal.SIGKILL)
-                wait_until_drawn(server, 2 * CALLERS)
+                wait_until_drawn(server, CALLERS)
     return Fault(
         "kill -9 of one of two servers that one client with one retry calls",
         f"each of {CALLERS} callers gets clip after clip: what was lost is drawn again by the "
