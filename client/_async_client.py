@@ -205,6 +205,9 @@ class AsyncClient(BaseClient):
         ask = server.link.stub.ServerReady
         try:
             answer = await ask(message, timeout=READY_WITHIN_S, metadata=metadata)
+        except asyncio.CancelledError:
+            balancer.unasked(server)
+            raise
         except grpc.RpcError as error:
             self._unanswered(balancer, server, error)
         else:

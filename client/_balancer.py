@@ -189,6 +189,12 @@ class Balancer:
             self._leave(server, reason)
         self._touch()
 
+    def unasked(self, server: Endpoint) -> None:
+        """The question to a server was cancelled."""
+        with self._lock:
+            server.asking = False
+        self._touch()
+
     def ended(self, link: Link) -> None:
         """A call on a connection has ended."""
         with self._lock:

@@ -169,8 +169,7 @@ class Client(BaseClient):
             try:
                 ready = bool(call.result().ready)
             except grpc.FutureCancelledError:
-                # By `close`.
-                pass
+                balancer.unasked(server)
             except grpc.RpcError as error:
                 self._unanswered(balancer, server, error)
             else:

@@ -124,8 +124,14 @@ class _Call(Generic[PauseT, FoundT]):
     def _next_round_s(self) -> float:
         """Seconds until every server is tried once more; raises if that is not to be."""
         wait_s = self._retries.next_wait_s(self._client._verdict(self._round))
-        self._round = Round(time.monotonic() + wait_s)
+        self._round = Round()
         return wait_s
+
+    def _begun_round(self) -> Round:
+        """The round; a stream may be asked for its first event long after it was made."""
+        if not self._round.failures:
+            self._round.began = time.monotonic()
+        return self._round
 
     def _judge(self, error: grpc.RpcError | ReelserveError) -> Event | None:
         """Gets ready for another attempt, or raises what the call has ended with.
@@ -216,7 +222,7 @@ class Stream(_Call[None, Link | None]):
         raise StopIteration
 
     def _begin(self) -> None:
-        link = self._client._choose(self._round, self._retries)
+        link = self._client._choose(self._begun_round(), self._retries)
         if link is None:
             self._client._pause(self._next_round_s())
         elif self._ended:
@@ -300,7 +306,7 @@ class AsyncStream(_Call[Awaitable[None], Awaitable[Link | None]]):
         raise StopAsyncIteration
 
     async def _begin(self) -> None:
-        link = await self._client._choose(self._round, self._retries)
+        link = await self._client._choose(self._begun_round(), self._retries)
         if link is None:
             await self._client._pause(self._next_round_s())
         elif self._ended:

@@ -263,6 +263,18 @@ def test_a_stream_tells_that_it_begins_anew(two, kind):
     assert told == ["step", "restart", "clip"]
 
 
+def test_a_stream_that_is_read_late_asks_servers_anew(fake_triton, dead):
+    """What was found out when it was made says nothing of now."""
+    late = FakeTriton()
+    with Client([dead, fake_triton.url.replace("127.0.0.1", "127.0.0.9")]) as client:
+        stream = client.stream("a circle")
+        with pytest.raises(NoServerError):
+            client.generate("a circle")
+        with serving(late, dead):
+            wait_until(client.is_ready)
+            assert list(stream)[-1].video.mp4 == MP4
+
+
 def test_closing_the_client_ends_the_wait_for_servers(silent, dead):
     client = Client([silent, dead])
     threading.Timer(0.2, client.close).start()
