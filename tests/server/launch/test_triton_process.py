@@ -8,6 +8,7 @@ import pytest
 
 from reelserve.server.frontend.upstream import Secret
 from reelserve.server.launch.installation import Installation
+from reelserve.server.launch.process_output import ProcessOutput
 from reelserve.server.launch.stage_processes import has_ended
 from reelserve.server.launch.triton_process import ServerError, TritonOptions, TritonProcess
 from tests.server.frontend.fakes import asynchronous
@@ -25,11 +26,10 @@ def triton(folder: Path, does: str) -> TritonProcess:
         region_prefix="reelserve_",
         socket_folder=folder,
         run_dir=folder,
-        log_file=folder / "log",
         environment={},
         ready_timeout_s=1.0,
     )
-    return TritonProcess(options)
+    return TritonProcess(options, lambda: ProcessOutput(lambda line: None))
 
 
 def starts(folder: Path) -> list[int]:
