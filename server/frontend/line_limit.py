@@ -24,7 +24,7 @@ class LineLimit:
 
     Args:
         lines: Lines of one kind that are let through within a time.
-        within_s: That time.
+        within_s: Length of that time, seconds.
     """
 
     def __init__(self, lines: int = LINES, within_s: float = WITHIN_S) -> None:

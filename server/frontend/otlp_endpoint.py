@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 PORT = 4317
-"""Of OTLP over gRPC."""
+"""Port of OTLP over gRPC."""
 
 
 def check_endpoint(url: str) -> str:

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,27 +18,26 @@ from reelserve.pipeline.contract import INFO
 from reelserve.pipeline.request import VideoRequest
 from reelserve.server.frontend.call_errors import CallError
 from reelserve.server.frontend.clip import Clip
+from reelserve.server.frontend.doors import Headers
 from reelserve.server.frontend.line_limit import LineLimit
 
 REQUESTS_LOGGER = "reelserve.requests"
 """Name of the logger; the attribute `fields` of a record holds what is known of the request."""
 MAX_TEXT_CHARACTERS = 1000
-"""Of an id, an error or a prompt; the rest is cut off."""
+"""Longest id, error or prompt; the rest is cut off."""
 SECONDS_DECIMALS = 4
 DEADLINE_SLACK_S = 0.1
 """gRPC may end a call for its deadline a little before it would be seen to have passed."""
 
 _log = logging.getLogger(REQUESTS_LOGGER)
 
-Headers = Sequence[tuple[str, str | bytes]] | None
-
 
 @dataclass
-class RequestRecord:
+class CallRecord:
     """What becomes known of a request while it is answered; moments on the monotonic clock.
 
     Args:
-        method: Of Triton's service: `ModelInfer` or `ModelStreamInfer`.
+        method: `ModelInfer` or `ModelStreamInfer`.
         metadata: Headers of the call.
         began: When it came.
         id: The caller's own.
@@ -122,7 +121,7 @@ class RequestRecord:
 class Tracer(Protocol):
     """Who makes a trace of a request."""
 
-    def trace(self, record: RequestRecord, described: dict[str, Any]) -> str:
+    def trace(self, record: CallRecord, described: dict[str, Any]) -> str:
         """Takes a request that has ended; gives the id of its trace, empty where there is none."""
 
 
@@ -142,20 +141,21 @@ class RequestLog:
         self._limit = LineLimit()
 
     @contextlib.contextmanager
-    def watch(self, method: str, metadata: Headers) -> Iterator[RequestRecord]:
+    def watch(self, method: str, metadata: Headers) -> Iterator[CallRecord]:
         """Follows a request to its end, of which an exception tells.
 
         Args:
             method: Name of the method.
             metadata: Headers of the call.
         """
-        record = RequestRecord(method, metadata, time.monotonic())
+        record = CallRecord(method, metadata, time.monotonic())
         try:
             yield record
         except BaseException as error:
             self._ended(record, error)
             raise
-        self._ended(record, None)
+        else:
+            self._ended(record, None)
 
     def refused_at_door(self) -> None:
         """A call was not let in for want of a key, before its message was read."""
@@ -174,7 +174,14 @@ class RequestLog:
             known = {name: value for name, value in fields.items() if value != ""}
             _log.info("requests without a line", extra={"fields": known})
 
-    def _ended(self, record: RequestRecord, error: BaseException | None) -> None:
+    def _ended(self, record: CallRecord, error: BaseException | None) -> None:
+        try:
+            self._tell(record, error)
+        except Exception:
+            # Neither a line nor a trace is worth a clip.
+            _log.exception("a request cannot be told")
+
+    def _tell(self, record: CallRecord, error: BaseException | None) -> None:
         record.end(error)
         own = record.own_clip is not None
         if not own and not self._limit.takes((record.code.name, record.key)):

@@ -20,7 +20,7 @@ from reelserve.server.frontend.call_errors import CallError, deadline_passed, in
 from reelserve.server.frontend.clip import Answer, Clip, elapsed_by_stage
 from reelserve.server.frontend.messages import InferRequest
 from reelserve.server.frontend.metrics import Recorder
-from reelserve.server.frontend.request_log import RequestLog, RequestRecord
+from reelserve.server.frontend.request_log import CallRecord, RequestLog
 from reelserve.server.frontend.response_cache import ResponseCache
 from reelserve.server.frontend.upstream import RESTART_S, Upstream
 from reelserve.server.metric_table import (
@@ -110,7 +110,7 @@ class Service:
         request: InferRequest,
         left_s: float,
         caller: KeyHolder | None = None,
-        record: RequestRecord | None = None,
+        record: CallRecord | None = None,
     ) -> Clip:
         """Accepts a request; `wait` or `leave` must follow.
 
@@ -123,7 +123,7 @@ class Service:
         Raises:
             CallError: If it is out of range, or refused.
         """
-        record = record or RequestRecord("", (), time.monotonic())
+        record = record or CallRecord("", (), time.monotonic())
         if self.draining:
             raise self._refused("draining", unavailable("the server is shutting down", RESTART_S))
         try:

@@ -18,7 +18,7 @@ from reelserve.server.frontend.clip import Clip
 from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
-from reelserve.server.frontend.request_log import RequestRecord
+from reelserve.server.frontend.request_log import CallRecord
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.stream import clip_events, heartbeats
 from reelserve.server.metric_table import REFUSALS, REQUESTS
@@ -96,7 +96,7 @@ class StreamCall:
             await asyncio.wait({before})
         await self._write(reply)
 
-    async def _drawn(self, raw: bytes, record: RequestRecord) -> Any:
+    async def _drawn(self, raw: bytes, record: CallRecord) -> Any:
         """The last response to a request; those before it are written meanwhile."""
         service = self._service
         request, left_s, caller = read_call(service, self._doors, raw, self._context, record)
@@ -119,7 +119,7 @@ class StreamCall:
 
 
 def read_call(
-    service: Service, doors: Doors, raw: bytes, context: Context, record: RequestRecord
+    service: Service, doors: Doors, raw: bytes, context: Context, record: CallRecord
 ) -> tuple[InferRequest, float, KeyHolder | None]:
     """A request, the seconds until its deadline, and who sent it; `record` is told as well.
 

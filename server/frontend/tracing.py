@@ -24,9 +24,10 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from reelserve import __version__
+import reelserve
 from reelserve.server.frontend.clip import DENOISING, Clip, stage_periods
-from reelserve.server.frontend.request_log import Headers, RequestRecord
+from reelserve.server.frontend.doors import Headers
+from reelserve.server.frontend.request_log import CallRecord
 from reelserve.server.frontend.upstream import SERVICE
 from reelserve.server.progress import Stepped
 
@@ -68,10 +69,10 @@ class Tracing:
         self._exporter = _CountedExporter(endpoint, dropped)
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(self._exporter.processor)
-        self._tracer = self._provider.get_tracer(NAME, __version__)
+        self._tracer = self._provider.get_tracer(NAME, reelserve.__version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def trace(self, record: RequestRecord, described: Mapping[str, Any]) -> str:
+    def trace(self, record: CallRecord, described: Mapping[str, Any]) -> str:
         """Takes a request that has ended; gives the id of its trace, empty if it is not sampled."""
         epoch = time.time() - time.monotonic()
         span = self._tracer.start_span(
@@ -217,7 +218,7 @@ class _LastWords(logging.Filter):
 
 
 def _resource() -> Resource:
-    resource = Resource.create({SERVICE_VERSION: __version__})
+    resource = Resource.create({SERVICE_VERSION: reelserve.__version__})
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: NAME}))
     return resource
@@ -233,7 +234,7 @@ def _context_headers(metadata: Headers) -> dict[str, str]:
     return carried
 
 
-def _attributes(record: RequestRecord, described: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(record: CallRecord, described: Mapping[str, Any]) -> dict[str, Any]:
     """Semantic conventions of RPC, and what the log says of the request."""
     known = {
         "rpc.system.name": "grpc",

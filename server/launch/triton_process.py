@@ -34,6 +34,8 @@ EXIT_TIMEOUT_S = 10
 are previews alone."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """How long Triton and its stages may take to end by themselves; then their group is killed."""
+LAST_WORDS_S = 2.0
+"""How long the last output of processes that have ended may take to be read."""
 STARTS = 2
 """How often a Triton that crashes before it is ready is started."""
 CRASH = "lock_exception"
@@ -205,6 +207,9 @@ class TritonProcess:
                 os.killpg(process.pid, signal.SIGKILL)
             # Elsewhere: a GPU's memory takes seconds to be given back.
             await asyncio.to_thread(process.wait)
+            if self._output is not None:
+                # Its last words come into the log before what follows.
+                await asyncio.to_thread(self._output.wait_ended, LAST_WORDS_S)
 
     def lost(self) -> str | None:
         """Why it cannot answer any more; None while it can. Looks at its processes alone."""

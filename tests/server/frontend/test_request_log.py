@@ -217,6 +217,18 @@ async def test_a_mistake_of_ours_leaves_its_stack_trace_in_the_log_alone(
     assert "Traceback" in caplog.text and "in begin" in caplog.text
 
 
+@asynchronous
+async def test_a_clip_is_answered_when_it_cannot_be_told(tmp_path, caplog):
+    class Broken:
+        def trace(self, record, described):
+            raise RuntimeError("no trace")
+
+    async with serving(tmp_path) as caller:
+        caller.rig.service.requests.tracer = Broken()
+        reply = await drawn(caller, caller.stub.ModelInfer(request("mine")))
+    assert reply.id == "mine" and "a request cannot be told" in caplog.text
+
+
 def test_long_texts_are_cut_off():
     log = RequestLog()
     with log.watch("ModelInfer", ()) as record:
