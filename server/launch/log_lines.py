@@ -43,7 +43,7 @@ class LogLine:
     def to_json(self) -> str:
         """One JSON object of ASCII characters, without a line break."""
         told = {"time": self._moment(), "level": self.level, "source": self.source}
-        return json.dumps({**told, "message": self.message, **self.fields})
+        return json.dumps({**told, "message": self.message, **self.fields}, default=str)
 
     def to_text(self) -> str:
         """One line in which nothing but visible characters, spaces and tabs stands."""
@@ -91,7 +91,7 @@ def printable(text: str) -> str:
 
 def _value(value: Any) -> str:
     """A field's value: texts of callers are quoted, so that they cannot look like another field."""
-    return printable(json.dumps(value, ensure_ascii=False))
+    return printable(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _triton_time(date: str, clock: str, now: float) -> float:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reelserve.pipeline.extras import install_advice
 from reelserve.server.frontend.otlp_endpoint import check_endpoint
 from reelserve.server.frontend.service import Service
 from reelserve.server.launch.server_log import FORMATS
@@ -67,8 +66,10 @@ def tracing_of(options: ServeOptions, service: Service) -> Tracing | None:
     try:
         from reelserve.server.frontend.tracing import Tracing
     except ModuleNotFoundError as error:
-        advice = install_advice(error.name or "opentelemetry")
-        raise TracingError(f"--otlp-endpoint needs OpenTelemetry: {error}; {advice}") from None
+        raise TracingError(
+            f"--otlp-endpoint needs the extra `tracing` ({error}); install it with `pip install "
+            "'reelserve[tracing]'`"
+        ) from None
     try:
         tracing = Tracing(
             options.otlp_endpoint,

@@ -111,8 +111,11 @@ class ServerLog:
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Writes what is left, for as long as that may take."""
         self._queue.put(None)
-        if self._descriptor is not None:
-            self._thread.join(timeout_s)
+        if self._descriptor is None:
+            return
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            os.close(self._descriptor)
 
     def _keep_writing(self) -> None:
         ended = False

@@ -223,24 +223,29 @@ def test_serve_ends_and_leaves_nothing_when_a_model_does_not_unload(tiny_reposit
             *(sys.executable, "-m", "reelserve.server"),
             *("--model-repository", str(tiny_repository)),
             *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
-            "--triton-argument=--exit-timeout-secs=1",
+            *("--log-format", "json", "--triton-argument=--exit-timeout-secs=1"),
         ],
+        # As a container's log is.
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     ) as command:
-        assert command.stderr is not None
-        ready = command.stderr.readline()
+        assert command.stdout is not None
+        read = (json.loads(line) for line in command.stdout)
+        said = [next(read)["message"]]
+        while not said[-1].startswith("ready after "):
+            said.append(next(read)["message"])
         (triton,) = child_processes(command.pid)
         stages = instance_processes(triton.pid)
         os.kill(stages["vae_decoder_0_0"], signal.SIGSTOP)
         command.terminate()
-        log, rest = command.communicate(timeout=30)
+        # Each of them an object.
+        said += [line["message"] for line in read]
+        assert command.wait(30) == 0
 
-    assert ready.startswith("ready after ")
+    log = "\n".join(said)
     assert "Started GRPCInferenceService" in log, "where there is no terminal"
     assert "Exit timeout expired. Exiting immediately." in log
-    assert (command.returncode, rest) == (0, "")
     assert left_over([triton.pid, *stages.values()]) == []
     assert abandoned() <= before
 

@@ -1,5 +1,6 @@
 import json
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,12 @@ def test_to_text_is_one_line_that_no_text_of_a_caller_can_forge():
     assert text.isprintable() and text.startswith("2026-11-28T15:00:00.000Z INFO server: a star\\n")
     # Its quotes are escaped, so what is in them ends at the first bare one.
     assert r"request id=\"forged\"" in text and text.endswith('" frames=16')
+
+
+def test_a_field_of_any_kind_ends_no_log():
+    line = LogLine(NOW, "info", "server", "", {"path": Path("a\nb"), "half": "\ud800"})
+    assert json.loads(line.to_json())["path"] == "a\nb"
+    assert line.to_text().endswith(r'path="a\nb" half="\ud800"')
 
 
 def test_printable_keeps_what_can_be_seen():

@@ -1,6 +1,7 @@
 """A whole service whose parts are killed, stopped and ended, and one of two Tritons."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -33,6 +34,8 @@ from tests.server.test_streaming import LONG, metrics
 
 pytestmark = pytest.mark.server
 WAIT_S = 30
+SERVER_KIND = 2
+"""Kind of the span of a request, in OTLP."""
 MANY = 1000
 """Steps of a clip that does not end by itself before what is done to it."""
 REQUEST = {"prompt": "a red star", "seed": 1}
@@ -207,8 +210,21 @@ def log(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(tiny_repository, log):
+def collector():
+    """Gets the traces of `two`; None where the extra `tracing` is not installed."""
+    if importlib.util.find_spec("opentelemetry") is None:
+        yield None
+        return
+    from tests.server.frontend.collector import collecting
+
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def two(tiny_repository, log, collector):
     options = {"gpus": ("0", "1"), "log_file": log, "log_format": "json"}
+    options["otlp_endpoint"] = None if collector is None else collector.endpoint
     with Server(ServeOptions(tiny_repository, **options)) as server:
         yield server
 
@@ -316,3 +332,28 @@ def test_every_line_of_the_log_is_an_object_over_crashes_and_restarts(two, log):
         assert any("Started GRPCInferenceService" in message for message in ours)
     restarted = [one for one in lines if one["message"].endswith("it is started again")]
     assert restarted and {one["level"] for one in restarted} == {"error"}
+
+
+def test_a_clip_of_a_real_server_is_a_trace_of_all_stages_and_steps(two, log, collector):
+    if collector is None:
+        pytest.skip("the extra `tracing` is not installed")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with InferenceServerClient(two.grpc_url) as client:
+        client.infer(
+            "text_to_video",
+            [infer_input("PROMPT", "a red star"), infer_input("NUM_INFERENCE_STEPS", 3)],
+            headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"},
+        )
+
+    def ours():
+        return [span for span in collector.spans if span.trace_id.hex() == trace]
+
+    wait_until(lambda: len(ours()) == 1 + len(ENSEMBLE_STAGES))
+    (request,) = (span for span in ours() if span.kind == SERVER_KIND)
+    stages = collector.stages(request)
+    assert [stage.name for stage in stages] == list(ENSEMBLE_STAGES)
+    assert all(one.end_time_unix_nano <= request.end_time_unix_nano for one in stages)
+    (diffusion,) = (stage for stage in stages if stage.name == "video_diffusion")
+    assert [event.name for event in diffusion.events] == ["step"] * 3
+    lines = map(json.loads, log.read_text().splitlines())
+    assert any(one.get("trace_id") == trace for one in lines), "the line names the trace"
