@@ -27,7 +27,6 @@ from reelserve.tools.bench.gpu.exporting import (
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.in_process import Job
 from reelserve.tools.bench.gpu.served_clips import (
-    LEVEL_S,
     PROMPT,
     level_clips,
     levels,
@@ -233,8 +232,8 @@ class Runner:
             alone = self._find(case, IN_PROCESS)
             assert alone is not None, "measured before"
             for level in levels:
-                level_s = 0.0 if options.tiny else LEVEL_S
-                clips = level_clips(level, alone["seconds"], level_s)
+                # One for each caller shows that it runs.
+                clips = level if options.tiny else level_clips(level, alone["seconds"])
                 # A round of the callers warms the level up.
                 most_s = LEVEL_OVERHEAD_S + SERVED_FACTOR * alone["seconds"] * (level + clips)
                 self._budget.require(f"{case.name}, {level} at once", most_s)

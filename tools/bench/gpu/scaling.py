@@ -31,7 +31,7 @@ CALLERS = 4
 LEVEL_S = 25.0
 """Length that a level should have."""
 LEAST_CLIPS = 3
-"""For each caller; of a dry run too."""
+"""For each caller; of a dry run one."""
 START_S = 60.0
 """For the estimate: starts, first clips, and the load generator."""
 BACK_TIMEOUT_S = 120.0
@@ -125,8 +125,8 @@ class Scaling:
         served.first_clip()
         video, clip_s = served.first_clip()
         callers = CALLERS * count
-        level_s = 0.0 if self._options.tiny else LEVEL_S
-        clips = max(LEAST_CLIPS * callers, math.ceil(callers * level_s / clip_s))
+        enough = max(LEAST_CLIPS * callers, math.ceil(callers * LEVEL_S / clip_s))
+        clips = callers if self._options.tiny else enough
         before = clips_by_triton(served.server.metrics_url)
         result = served.level(callers, clips, video, self._budget.left_s or 600.0)
         after = clips_by_triton(served.server.metrics_url)

@@ -139,9 +139,9 @@ def levels(gpus: int) -> tuple[int, ...]:
     return (1, 2 * gpus, 4 * gpus)
 
 
-def level_clips(callers: int, clip_s: float, level_s: float = LEVEL_S) -> int:
+def level_clips(callers: int, clip_s: float) -> int:
     """Clips to count at a level, where one takes so long by itself."""
-    return max(LEVEL_CLIPS[callers], math.ceil(callers * level_s / clip_s))
+    return max(LEVEL_CLIPS[callers], math.ceil(callers * LEVEL_S / clip_s))
 
 
 def request_of(case: Case) -> GenerateOptions:
