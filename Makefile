@@ -117,7 +117,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 RUNTIME_EXTRAS := server,export,tools
-DEV_EXTRAS := $(RUNTIME_EXTRAS),families,tensorrt,training,loadtest,dev
+DEV_EXTRAS := $(RUNTIME_EXTRAS),tracing,families,tensorrt,training,loadtest,dev
 INPUTS := pyproject.toml constraints.txt requirements-assets.txt
 # Installs the extras of the argument, and the packages that are there for the files they carry.
 define install

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
 
+from reelserve.client._addresses import Address
+from reelserve.client._balancer import ANSWER_WITHIN_S, Balancer, Endpoint, Round
 from reelserve.client._channel import TlsOptions, connection, described_headers
 from reelserve.client._exceptions import (
     InternalError,
     InvalidArgumentError,
+    NoServerError,
     ReelserveError,
     RequestCancelledError,
+    UnavailableError,
     described,
     error_from_status,
 )
+from reelserve.client._link import Link
 from reelserve.client._messages import AnswerT, UnaryCall, infer_request
 from reelserve.client._options import (
     ClipRequest,
@@ -38,11 +43,11 @@ STATUS_TIMEOUT_S = 10.0
 
 
 class BaseClient(ABC):
-    """Settings of a connection to a server, its messages and its errors."""
+    """Settings of connections to one or more servers, their messages and errors."""
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         tls: TlsOptions | None = None,
         headers: Mapping[str, str] | None = None,
@@ -55,7 +60,11 @@ class BaseClient(ABC):
 
         Args:
             url: Address of the server's gRPC endpoint: `host:port` or `grpc://host:port`, and
-                `grpcs://host:port` for TLS; `http://` and `https://` mean the same.
+                `grpcs://host:port` for TLS; `http://` and `https://` mean the same. Several
+                servers, at most 1000, are a list of such addresses, or a string with commas
+                between them; `dns:///name:port` is every address that the name has. A call goes to
+                the server with the fewest calls of this client, and on to the next one where it is
+                refused.
             tls: Turns TLS on and says whom to trust; `grpcs://` alone trusts whom the system does.
             headers: Names and values that every call carries.
             api_key: Sent as `authorization: Bearer …`. In plain text it is sent within this machine
@@ -64,8 +73,9 @@ class BaseClient(ABC):
                 above 0 and at most 10⁹.
             max_retries: How often a request that a full server has refused is sent again, where
                 the call does not say. The waits grow, with jitter, are never shorter than the
-                server asks for, and end within `timeout_s`. What may have been accepted is never
-                sent again.
+                server asks for, and end within `timeout_s`. With one server, what may have been
+                accepted is never sent again; with several, a clip that was lost with its server is
+                drawn again by another one, which takes a retry, too.
             model: Model that is asked.
 
         Raises:
@@ -74,7 +84,8 @@ class BaseClient(ABC):
         if not isinstance(model, str) or not model:
             raise InvalidArgumentError(f"model is {model!r}; it must be the name of a model")
         self._connection = connection(url, tls, headers, api_key)
-        self.url, self.model = url, model
+        self.url, self.several = self._connection.addresses.shown, self._connection.several
+        self.model = model
         self.timeout_s = check_timeout_s(timeout_s)
         self.max_retries = check_max_retries(max_retries)
         self._prepare()
@@ -86,6 +97,14 @@ class BaseClient(ABC):
     @abstractmethod
     def _is_closed(self) -> bool:
         """Whether `close` was called."""
+
+    @abstractmethod
+    def _drop(self, link: Link) -> None:
+        """Uses a connection for no further call; those that are on it go on."""
+
+    @abstractmethod
+    def _failed(self, link: Link, failure: ReelserveError) -> None:
+        """A call on a connection has failed."""
 
     def __repr__(self) -> str:
         return (
@@ -101,7 +120,7 @@ class BaseClient(ABC):
             self.timeout_s if timeout_s is None else timeout_s,
         )
 
-    def _stream_call(self, link: Any, request: ClipRequest, timeout_s: float, events: bool) -> Any:
+    def _stream_call(self, link: Link, request: ClipRequest, timeout_s: float, events: bool) -> Any:
         """A stream that asks for a clip, on a connection; its other direction ends at once."""
         message = infer_request(self.model, request.tensors, timeout_s, events=events)
         return link.stream(message, timeout=timeout_s, metadata=self._connection.metadata)
@@ -112,18 +131,40 @@ class BaseClient(ABC):
             raise described(InternalError, "the stream ended without a clip", self.url)
         return video
 
-    def _read(self, call: UnaryCall[AnswerT], answer: Any) -> AnswerT:
+    def _read(self, call: UnaryCall[AnswerT], answer: Any, address: Address) -> AnswerT:
         try:
             return call.read(answer)
         except ValueError as problem:
-            error: ReelserveError = described(InternalError, str(problem), self.url)
+            error: ReelserveError = described(InternalError, str(problem), address.shown)
         raise error
 
-    def _failure(self, error: grpc.RpcError) -> ReelserveError:
+    def _failure(self, error: grpc.RpcError, address: Address) -> ReelserveError:
         """What the caller is told of a call that failed."""
         if self._is_closed() and error.code() is grpc.StatusCode.CANCELLED:
             return self._closed_error()
-        return error_from_status(error.code(), error.details() or "no message", self.url)
+        return error_from_status(error.code(), error.details() or "no message", address.shown)
+
+    def _pass_over(self, link: Link, one: Round, error: grpc.RpcError) -> None:
+        """Leaves a server that has not answered to the next round; raises what another one said."""
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._drop(link)
+        failure = self._failure(error, link.address)
+        self._failed(link, failure)
+        if not isinstance(failure, (NoServerError, UnavailableError)):
+            raise failure from None
+        one.failures[link.address.target] = failure
+
+    def _unanswered(self, balancer: Balancer, server: Endpoint, error: grpc.RpcError) -> None:
+        """Notes how a server that was asked whether it takes requests has not said so."""
+        failure = self._failure(error, server.address)
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            words = f"no answer within {ANSWER_WITHIN_S:g} s"
+            failure = described(NoServerError, words, server.address.shown)
+        if isinstance(failure, NoServerError):
+            balancer.unanswered(server, failure)
+        else:
+            # Whoever refuses the question lives, and says to a request why it refuses that.
+            balancer.answered(server, True)
 
     def _check_open(self) -> None:
         if self._is_closed():

@@ -1,8 +1,7 @@
-"""Where a server is and how it is reached: address, TLS, headers, the gRPC channel."""
+"""How servers are reached: TLS, headers, the gRPC channel."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
@@ -13,16 +12,15 @@ from typing import Any
 
 import grpc
 
+from reelserve.client._addresses import (
+    Address,
+    Addresses,
+    is_host,
+    is_loopback,
+    read_addresses,
+)
 from reelserve.client._exceptions import InvalidArgumentError
 
-SECURE_BY_SCHEME = {"grpc": False, "http": False, "grpcs": True, "https": True}
-DEFAULT_PORTS = {"https": 443}
-"""Other schemes name no port of their own that a server would listen on."""
-ADDRESS = "it must be host:port, grpc://host:port, grpcs://host:port or https://host[:port]"
-MAX_PORT = 65535
-MAX_HOST_CHARACTERS = 253
-"""Of a name in DNS."""
-HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 VISIBLE = re.compile(r"[\x20-\x7e]+")
 KEY = re.compile(r"[\x21-\x7e]+")
@@ -30,6 +28,10 @@ AUTHORIZATION = "authorization"
 ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 """Where Linux distributions keep what an OpenSSL that was built elsewhere does not find."""
 UNLIMITED = -1
+HTTP_PROXY = "grpc.enable_http_proxy"
+MAX_RECONNECT_BACKOFF_MS = 2000
+"""Longest wait between two attempts to reach one of several servers; gRPC's own is two minutes, in
+which a server that is back would stay unused."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -64,7 +66,7 @@ class TlsOptions:
             if self.cert_file is None:
                 given, missing = missing, given
             raise InvalidArgumentError(f"{missing} is missing; {given} needs it beside it")
-        if self.server_name is not None and not _is_host(self.server_name):
+        if self.server_name is not None and not is_host(self.server_name):
             raise InvalidArgumentError(
                 f"server_name is {self.server_name!r}; it must be the name of a host"
             )
@@ -88,63 +90,79 @@ class TlsOptions:
 
 @dataclass(frozen=True)
 class Connection:
-    """A server's address and what every call to it carries.
+    """Where servers are and what every call to them carries.
 
     Args:
-        target: `host:port`.
+        addresses: As the url says them.
         tls: None for plain text.
         metadata: Headers of every call; their values may be secrets.
     """
 
-    target: str
+    addresses: Addresses
     tls: TlsOptions | None
     metadata: Metadata = field(repr=False)
 
     @property
-    def arguments(self) -> list[tuple[str, Any]]:
-        """Options of the gRPC channel."""
-        arguments: list[tuple[str, Any]] = [*channel_arguments(self.target)]
-        if self.tls is not None and self.tls.server_name is not None:
-            arguments.append(("grpc.ssl_target_name_override", self.tls.server_name))
+    def several(self) -> bool:
+        """Whether there may be more servers than one."""
+        return self.addresses.looked_up or len(self.addresses.listed) > 1
+
+    def arguments(self, address: Address) -> list[tuple[str, Any]]:
+        """Options of the gRPC channel to a server."""
+        arguments: list[tuple[str, Any]] = [*channel_arguments(address.target)]
+        if self.several:
+            arguments.append(("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_BACKOFF_MS))
+        server_name = None if self.tls is None else self.tls.server_name
+        if address.name is not None:
+            # Its addresses are in no list of names that a proxy is to be left out for.
+            arguments = [one for one in arguments if one[0] != HTTP_PROXY] + [(HTTP_PROXY, 0)]
+            arguments.append(("grpc.default_authority", address.name))
+            server_name = server_name or address.name.rpartition(":")[0]
+        if self.tls is not None and server_name is not None:
+            arguments.append(("grpc.ssl_target_name_override", server_name))
         return arguments
 
-    def open(self, channels: Any) -> Any:
-        """Opens a channel; nothing is sent yet.
+    def open(self, channels: Any, address: Address) -> Any:
+        """Opens a channel to a server; nothing is sent yet.
 
         Args:
             channels: `grpc` or `grpc.aio`, which make channels of their own kind.
+            address: One of the servers.
         """
+        options = self.arguments(address)
         if self.tls is None:
-            return channels.insecure_channel(self.target, options=self.arguments)
-        return channels.secure_channel(self.target, self.tls.credentials(), options=self.arguments)
+            return channels.insecure_channel(address.target, options=options)
+        return channels.secure_channel(address.target, self.tls.credentials(), options=options)
 
 
 def connection(
-    url: str,
+    url: str | Sequence[str],
     tls: TlsOptions | None = None,
     headers: Mapping[str, str] | None = None,
     api_key: str | None = None,
 ) -> Connection:
-    """Reads an address and what goes with it.
+    """Reads addresses and what goes with them.
 
     Raises:
         InvalidArgumentError: If anything is not what it must be, or the key would be sent in
             plain text over a network.
     """
-    scheme, target = _read_url(url)
+    addresses = read_addresses(url)
     if tls is not None and not isinstance(tls, TlsOptions):
         raise InvalidArgumentError(f"tls is {tls!r}; it must be a TlsOptions")
-    if tls is not None and scheme and not SECURE_BY_SCHEME[scheme]:
+    if tls is not None and addresses.secure is False:
         raise InvalidArgumentError(
             f"url is {url!r}, which is plain text, and tls is given; it must begin with grpcs://"
         )
-    if tls is None and scheme and SECURE_BY_SCHEME[scheme]:
+    if tls is None and addresses.secure:
         tls = TlsOptions()
-    if api_key is not None and tls is None and not _is_loopback(target):
-        raise InvalidArgumentError(
-            f"api_key would be sent in plain text to {target}; use grpcs:// or tls=TlsOptions()"
-        )
-    return Connection(target, tls, _metadata(headers, api_key))
+    for address in addresses.listed:
+        if api_key is not None and tls is None and not is_loopback(address.target):
+            raise InvalidArgumentError(
+                f"api_key would be sent in plain text to {address.target}; use grpcs:// or "
+                "tls=TlsOptions()"
+            )
+    return Connection(addresses, tls, _metadata(headers, api_key))
 
 
 def channel_arguments(target: str) -> list[tuple[str, int]]:
@@ -156,9 +174,9 @@ def channel_arguments(target: str) -> list[tuple[str, int]]:
         # A connection of its own: channels that share one share its end, too, by a fork or a cut.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    if _is_loopback(target):
+    if is_loopback(target):
         # gRPC takes https_proxy for this machine's own addresses too, unless no_proxy lists them.
-        arguments.append(("grpc.enable_http_proxy", 0))
+        arguments.append((HTTP_PROXY, 0))
     return arguments
 
 
@@ -168,61 +186,6 @@ def system_roots() -> bytes | None:
         if file is not None and os.path.isfile(file):
             return Path(file).read_bytes()
     return None
-
-
-def _read_url(url: Any) -> tuple[str, str]:
-    """Scheme, empty if there is none, and `host:port`."""
-    if not isinstance(url, str):
-        raise InvalidArgumentError(f"url is {url!r}; {ADDRESS}")
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url
-    elif scheme.lower() not in SECURE_BY_SCHEME:
-        known = ", ".join(f"{name}://" for name in SECURE_BY_SCHEME)
-        raise InvalidArgumentError(f"url has the scheme {scheme!r}; it must be one of {known}")
-    scheme = scheme.lower()
-    if "@" in rest:
-        # Not shown: what stands before the sign may be a password.
-        raise InvalidArgumentError(f"url holds a user or a password; {ADDRESS}, with api_key=…")
-    address = rest.removesuffix("/") if scheme else rest
-    host, port = _split(address, DEFAULT_PORTS.get(scheme))
-    if not _is_host(host):
-        raise InvalidArgumentError(f"url is {url!r}; {ADDRESS}")
-    if port is None or not re.fullmatch("[0-9]+", port) or not 1 <= int(port) <= MAX_PORT:
-        raise InvalidArgumentError(
-            f"url is {url!r}; its port must be a number from 1 to {MAX_PORT}: {ADDRESS}"
-        )
-    return scheme, f"{host}:{int(port)}"
-
-
-def _split(address: str, default_port: int | None) -> tuple[str, str | None]:
-    """Host and port, an IPv6 address in brackets."""
-    default = None if default_port is None else str(default_port)
-    if address.startswith("[") and "]" in address:
-        host, _, rest = address.partition("]")
-        return f"{host}]", rest.removeprefix(":") if rest.startswith(":") else rest or default
-    host, colon, port = address.partition(":")
-    return host, port if colon else default
-
-
-def _is_host(host: Any) -> bool:
-    if not isinstance(host, str):
-        return False
-    if host.startswith("["):
-        try:
-            ipaddress.IPv6Address(host[1:-1])
-        except ValueError:
-            return False
-        return True
-    return len(host) <= MAX_HOST_CHARACTERS and HOST.fullmatch(host) is not None
-
-
-def _is_loopback(target: str) -> bool:
-    host = target.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
 
 
 def _metadata(headers: Mapping[str, str] | None, api_key: str | None) -> Metadata:

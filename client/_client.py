@@ -9,6 +9,9 @@ from typing import Any
 
 import grpc
 
+from reelserve.client._addresses import MAX_ADDRESSES, Address
+from reelserve.client._balancer import ANSWER_WITHIN_S as READY_WITHIN_S
+from reelserve.client._balancer import Balancer, Endpoint, Round
 from reelserve.client._base import STATUS_TIMEOUT_S, BaseClient
 from reelserve.client._capabilities import Capabilities, capabilities_call
 from reelserve.client._exceptions import ReelserveError
@@ -21,19 +24,20 @@ from reelserve.client._messages import (
     server_ready_call,
 )
 from reelserve.client._options import ClipRequest, clip_request, takes_options
+from reelserve.client._retries import Retries
 from reelserve.client._silence import ANSWER_WITHIN_S, UNANSWERED
-from reelserve.client._statistics import StageStatistics, statistics_call
+from reelserve.client._statistics import StageStatistics, statistics_call, summed
 from reelserve.client._stream import Stream
 from reelserve.client._video import Video
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-_of_parent: list[Link] = []
+_of_parent: list[Balancer] = []
 """Connections of the process that this one was forked from. They are kept: closing one would wait
 for threads that are not here."""
 
 
 class Client(BaseClient):
-    """A connection to a server; a context manager.
+    """Connections to one or more servers; a context manager.
 
     Threads may share it. In a process that is forked it connects anew; streams stay with the
     process that began them.
@@ -41,7 +45,7 @@ class Client(BaseClient):
 
     def _prepare(self) -> None:
         self._closed = threading.Event()
-        self._link: Link | None = None
+        self._balancer: Balancer | None = None
         self._after_fork()
         _clients.add(self)
 
@@ -49,9 +53,9 @@ class Client(BaseClient):
         """Begins without a connection, and with a lock that no thread of the parent holds."""
         # A call that starts on a channel that is just being closed ends the process.
         self._starting = threading.Lock()
-        if self._link is not None:
-            _of_parent.append(self._link)
-        self._link = None
+        if self._balancer is not None:
+            _of_parent.append(self._balancer)
+        self._balancer = None
 
     @takes_options(clip_request)
     def generate(self, request: ClipRequest) -> Video:
@@ -88,12 +92,12 @@ class Client(BaseClient):
             return False
 
     def statistics(self) -> dict[str, StageStatistics]:
-        """Stage to the counters that Triton keeps of it, over all clients.
+        """Stage to the counters that Triton keeps of it, over all clients and servers.
 
         Raises:
             ReelserveError: If the server does not answer.
         """
-        return self._ask(statistics_call())
+        return summed(self._ask_servers(statistics_call()))
 
     def capabilities(self) -> Capabilities:
         """The served checkpoint with the limits and defaults of its requests.
@@ -108,30 +112,99 @@ class Client(BaseClient):
         """Closes the connection; requests in flight are cancelled."""
         with self._starting:
             self._closed.set()
-            if self._link is not None:
-                self._link.channel.close()
+            for link in [] if self._balancer is None else self._balancer.close():
+                link.channel.close()
 
     def _ask(self, call: UnaryCall[AnswerT]) -> AnswerT:
-        link = self._open_link()
-        send = getattr(link.stub, call.method)
-        try:
-            answer = send(
-                call.message, timeout=STATUS_TIMEOUT_S, metadata=self._connection.metadata
-            )
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                self._drop(link)
-            raise self._failure(error) from None
-        except ValueError:
-            # gRPC's own, where the channel was closed meanwhile.
-            self._check_open()
-            raise
-        return self._read(call, answer)
+        """The answer of any server."""
+        return (self._ask_servers(call, most=1))[0]
 
-    def _send(self, request: ClipRequest, timeout_s: float, *, events: bool) -> tuple[Any, Link]:
+    def _ask_servers(self, call: UnaryCall[AnswerT], most: int = MAX_ADDRESSES) -> list[AnswerT]:
+        """Answers of servers, at least one."""
+        one, retries, answers = Round(), Retries(0, STATUS_TIMEOUT_S), list[AnswerT]()
+        while len(answers) < most and (link := self._choose(one, retries)) is not None:
+            send = getattr(link.stub, call.method)
+            try:
+                answer = send(
+                    call.message, timeout=STATUS_TIMEOUT_S, metadata=self._connection.metadata
+                )
+            except grpc.RpcError as error:
+                self._pass_over(link, one, error)
+            except ValueError:
+                # gRPC's own, where the channel was closed meanwhile.
+                self._check_open()
+                raise
+            else:
+                answers.append(self._read(call, answer, link.address))
+                one.answered.add(link.address.target)
+            finally:
+                self._forget(link)
+        if not answers:
+            raise self._verdict(one)
+        return answers
+
+    def _find(self, one: Round) -> Link | float | None:
         with self._starting:
-            link = self._connected()
-            return self._stream_call(link, request, timeout_s, events), link
+            balancer = self._connected()
+            for server in balancer.to_ask(one):
+                self._ask_whether_ready(balancer, server)
+        return balancer.choose(one)
+
+    def _choose(self, one: Round, retries: Retries) -> Link | None:
+        retries.remaining_s()
+        while True:
+            version = self._open_balancer().version
+            found = self._find(one)
+            if found is None or isinstance(found, Link):
+                return found
+            left_s = retries.remaining_s()
+            if not left_s:
+                raise self._open_balancer().late(retries.timeout_s)
+            self._open_balancer().wait(min(found, left_s), version)
+
+    def _ask_whether_ready(self, balancer: Balancer, server: Endpoint) -> None:
+        """Asks aside; the lock is held."""
+
+        def answered(call: Any) -> None:
+            try:
+                ready = bool(call.result().ready)
+            except grpc.FutureCancelledError:
+                balancer.unasked(server)
+            except grpc.RpcError as error:
+                self._unanswered(balancer, server, error)
+            else:
+                balancer.answered(server, ready)
+
+        message, metadata = server_ready_call().message, self._connection.metadata
+        ask = server.link.stub.ServerReady.future
+        ask(message, timeout=READY_WITHIN_S, metadata=metadata).add_done_callback(answered)
+
+    def _verdict(self, one: Round) -> ReelserveError:
+        return self._open_balancer().verdict(one)
+
+    def _heard(self, link: Link) -> None:
+        if self._balancer is not None:
+            self._balancer.heard(link)
+
+    def _failed(self, link: Link, failure: ReelserveError) -> None:
+        if self._balancer is not None:
+            self._balancer.failed(link, failure)
+
+    def _send(self, link: Link, request: ClipRequest, timeout_s: float, *, events: bool) -> Any:
+        try:
+            with self._starting:
+                self._check_open()
+                call = self._stream_call(link, request, timeout_s, events)
+        except BaseException:
+            self._forget(link)
+            raise
+        if not call.add_callback(lambda: self._forget(link)):
+            self._forget(link)
+        return call
+
+    def _forget(self, link: Link) -> None:
+        if self._balancer is not None:
+            self._balancer.ended(link)
 
     def _lives(self, link: Link) -> bool:
         """Whether the server answers on a connection."""
@@ -151,19 +224,22 @@ class Client(BaseClient):
     def _drop(self, link: Link) -> None:
         """Uses a connection for no further call; those that are on it go on."""
         with self._starting:
-            if self._link is link:
-                self._link = None
+            if self._balancer is not None and not self._is_closed():
+                self._balancer.renew(link)
 
-    def _open_link(self) -> Link:
+    def _open_balancer(self) -> Balancer:
         with self._starting:
             return self._connected()
 
-    def _connected(self) -> Link:
-        """The connection, made where there is none; the lock is held."""
+    def _connected(self) -> Balancer:
+        """The connections, made where there are none; the lock is held."""
         self._check_open()
-        if self._link is None:
-            self._link = Link(self._connection.open(grpc))
-        return self._link
+        if self._balancer is None:
+            self._balancer = Balancer(self._connection, self._open)
+        return self._balancer
+
+    def _open(self, address: Address) -> Link:
+        return Link(address, self._connection.open(grpc, address))
 
     def _is_closed(self) -> bool:
         return self._closed.is_set()

@@ -15,7 +15,7 @@ from reelserve.pipeline import contract
 
 LAST_STAGE = contract.ENSEMBLE_STAGES[-1]
 
-EventKind = Literal["stage", "step", "preview", "waiting", "clip"]
+EventKind = Literal["stage", "step", "preview", "waiting", "restart", "clip"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Event:
 
     Args:
         kind: `stage`, that stage has ended; `step`, a denoising step has ended; `preview`, there
-            is a first picture; `waiting`, nothing new; `clip`, the last one.
+            is a first picture; `waiting`, nothing new; `restart`, the server was lost and another
+            one draws the clip from its start; `clip`, the last one.
         stage: The stage that it is about, or the one that runs.
         seconds: Since the server accepted the request.
         remaining_s: The server's estimate of the seconds until the clip, if it has one.

@@ -17,6 +17,7 @@ A message names the server and ends with what to do.
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 import grpc
 
@@ -26,7 +27,13 @@ class ReelserveError(Exception):
 
 
 class NoServerError(ReelserveError, ConnectionError):
-    """Nothing answers at the address, or the connection broke."""
+    """Nothing answers at the address, or the connection broke.
+
+    Attributes:
+        not_sent: Whether there was no connection, so that no server has seen the request.
+    """
+
+    not_sent: bool = False
 
 
 class NotReadyError(ReelserveError):
@@ -68,6 +75,8 @@ class MissingExtraError(ReelserveError, ImportError):
     """A package is not installed; the message names the extra that brings it."""
 
 
+ErrorT = TypeVar("ErrorT", bound=ReelserveError)
+
 ERROR_BY_STATUS: dict[grpc.StatusCode, type[ReelserveError]] = {
     grpc.StatusCode.CANCELLED: RequestCancelledError,
     grpc.StatusCode.UNKNOWN: InternalError,
@@ -103,10 +112,9 @@ ADVICE: dict[type[ReelserveError], str] = {
     MissingExtraError: "install it with `pip install 'reelserve[video]'`",
 }
 
+_NOT_CONNECTED = ("failed to connect", "dns resolution failed", "errors resolving")
 _TRANSPORT_FAILURES = (
-    "failed to connect",
-    "dns resolution failed",
-    "errors resolving",
+    *_NOT_CONNECTED,
     "connection refused",
     "connection reset",
     "socket closed",
@@ -171,9 +179,10 @@ def error_from_status(status: grpc.StatusCode | None, details: str, url: str) ->
         words in text for words in _TRANSPORT_FAILURES
     ):
         kind = NoServerError
-    if kind is NoServerError and any(words in text for words in _TLS_FAILURES):
-        return described(kind, details, url, _TLS_ADVICE)
-    error = described(kind, details, url)
+    tls = kind is NoServerError and any(words in text for words in _TLS_FAILURES)
+    error = described(kind, details, url, _TLS_ADVICE if tls else None)
+    if isinstance(error, NoServerError):
+        error.not_sent = any(words in text for words in _NOT_CONNECTED)
     hint = _RETRY_AFTER.search(details) if status is grpc.StatusCode.UNAVAILABLE else None
     if hint and isinstance(error, UnavailableError):
         error.retry_after_s = float(hint["seconds"])
@@ -192,9 +201,7 @@ def error_from_text(text: str, url: str) -> ReelserveError:
     return error_from_status(status, details if status else text, url)
 
 
-def described(
-    kind: type[ReelserveError], details: str, url: str, advice: str | None = None
-) -> ReelserveError:
+def described(kind: type[ErrorT], details: str, url: str, advice: str | None = None) -> ErrorT:
     """An error whose message holds `details`, the server and what to do."""
     # A refusal is the caller's to read: what matters comes first, where it stays in sight.
     if kind is InvalidArgumentError:

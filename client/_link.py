@@ -7,6 +7,8 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from reelserve.client._addresses import Address
+
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
@@ -15,9 +17,11 @@ class Link:
     """A connection.
 
     Args:
+        address: Where it goes.
         channel: Its gRPC channel, of either API.
     """
 
+    address: Address
     channel: Any
 
     def __post_init__(self) -> None:

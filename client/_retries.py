@@ -1,8 +1,11 @@
-"""When a refused request may be sent again, and after which wait.
+"""When a request may be sent again, and after which wait.
 
-Only a refusal that says when to retry counts: with it the server says that it has not accepted the
-request. After any other error the request may have been accepted, and a clip sent for twice costs
-twice, even where an equal seed makes it the same.
+To the same server only after a refusal that says when to retry: with it the server says that it has
+not accepted the request. After any other error the request may have been accepted, and a clip sent
+for twice costs twice, even where an equal seed makes it the same.
+
+To another server at once and without a retry, as long as no server has accepted it; a clip that was
+lost with its server is drawn again by another one for a retry (`_stream`).
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ class Retries:
 
     def __init__(self, max_retries: int, timeout_s: float) -> None:
         self._left, self._taken = max_retries, 0
-        self._timeout_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
+        self.timeout_s = timeout_s
+        self._deadline: float | None = None
 
     def remaining_s(self) -> float:
-        """Seconds that the next attempt may take, at least 0; all of them for the first one."""
-        if not self._taken:
-            return self._timeout_s
+        """Seconds that the next attempt may take, at least 0; time runs from the first call on."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.timeout_s
+            return self.timeout_s
         return max(0.0, self._deadline - time.monotonic())
 
     def next_wait_s(self, error: ReelserveError) -> float:
@@ -56,7 +60,20 @@ class Retries:
             raise error from None
         backoff_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._taken, MOST_DOUBLINGS))
         wait_s = asked_s + random.uniform(0.0, backoff_s)
-        if time.monotonic() + wait_s >= self._deadline:
+        if wait_s >= self.remaining_s():
             raise error from None
         self._left, self._taken = self._left - 1, self._taken + 1
         return wait_s
+
+    def take(self, error: ReelserveError) -> None:
+        """Takes a retry without a wait, for another server.
+
+        Args:
+            error: How the last attempt ended.
+
+        Raises:
+            ReelserveError: `error` itself, if no retry or no time is left.
+        """
+        if not self._left or not self.remaining_s():
+            raise error from None
+        self._left -= 1

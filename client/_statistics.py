@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tritonclient.grpc import service_pb2
@@ -30,6 +31,15 @@ class StageStatistics:
     compute_s: float = 0.0
     queue_s: float = 0.0
 
+    def __add__(self, other: StageStatistics) -> StageStatistics:
+        return StageStatistics(
+            requests=self.requests + other.requests,
+            failures=self.failures + other.failures,
+            executions=self.executions + other.executions,
+            compute_s=self.compute_s + other.compute_s,
+            queue_s=self.queue_s + other.queue_s,
+        )
+
     def __sub__(self, earlier: StageStatistics) -> StageStatistics:
         return StageStatistics(
             requests=self.requests - earlier.requests,
@@ -43,6 +53,15 @@ class StageStatistics:
 def statistics_call() -> UnaryCall[dict[str, StageStatistics]]:
     """Asks for the counters of every model."""
     return UnaryCall("ModelStatistics", service_pb2.ModelStatisticsRequest(), _read)
+
+
+def summed(servers: Sequence[dict[str, StageStatistics]]) -> dict[str, StageStatistics]:
+    """Counters of every model over several servers."""
+    total: dict[str, StageStatistics] = {}
+    for stages in servers:
+        for name, stage in stages.items():
+            total[name] = total.get(name, StageStatistics()) + stage
+    return total
 
 
 def _read(response: service_pb2.ModelStatisticsResponse) -> dict[str, StageStatistics]:

@@ -30,8 +30,8 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         "--server",
         default=os.environ.get(SERVER_VARIABLE) or DEFAULT_URL,
         metavar="URL",
-        help=f"host:port, or grpcs://host:port for TLS; {SERVER_VARIABLE} sets the default "
-        "(%(default)s)",
+        help="host:port, or grpcs://host:port for TLS; several with commas between them, or "
+        f"dns:///name:port; {SERVER_VARIABLE} sets the default (%(default)s)",
     )
     add("--tls", action="store_true", help="use TLS; every file below and grpcs:// do so too")
     for name, meaning in FILE_OPTIONS.items():

@@ -25,6 +25,8 @@ def described_event(event: Event) -> str:
         words = f"{event.stage} done"
     elif event.kind == "preview":
         words = "first picture"
+    elif event.kind == "restart":
+        words = "the server was lost, another one begins anew"
     else:
         words = event.stage
     left = "" if event.remaining_s is None else f", about {event.remaining_s:.0f} s left"

@@ -99,11 +99,17 @@ BATCH_OCCUPANCY = Metric(
 )
 VIDEOS = Metric("videos", "counter", "Clips produced")
 VIDEO_SECONDS = Metric("video_seconds", "counter", "Seconds of video produced")
+SPANS_DROPPED = Metric(
+    "spans_dropped",
+    "counter",
+    "Spans of traces that were not sent: too many waited, or the collector did not take them",
+    {"reason": ("full", "failed")},
+)
 
 OF_FRONT_END = (
     *(REQUESTS, REFUSALS, CANCELS, SHARED_ANSWERS, TRITONS_READY, TRITON_RESTARTS),
     *(REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT, REQUEST_SECONDS, STAGE_SECONDS),
-    *(VIDEOS, VIDEO_SECONDS),
+    *(VIDEOS, VIDEO_SECONDS, SPANS_DROPPED),
 )
 OF_STEPS = (REQUESTS_ACTIVE, REQUESTS_WAITING, STEP_SECONDS, BATCH_OCCUPANCY)
 """On Triton's own endpoint, which the front end's shows too."""

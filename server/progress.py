@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +39,12 @@ class StageEnded:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A denoising step has ended."""
+    """A denoising step has ended; moments as in `StageEnded`, which tell no two steps apart."""
 
     step: int
     steps: int
+    began: float = field(default=0.0, compare=False)
+    ended: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ class ProgressFolder:
         """Says that a stage has ended, and when it began."""
         self._append(key, f"ended {stage} {began:.6f} {time.monotonic():.6f}\n")
 
-    def stepped(self, key: str, step: int, steps: int) -> None:
-        """Says that a denoising step has ended."""
-        self._append(key, f"step {step} {steps}\n")
+    def stepped(self, key: str, step: int, steps: int, began: float) -> None:
+        """Says that a denoising step has ended, and when it began."""
+        self._append(key, f"step {step} {steps} {began:.6f} {time.monotonic():.6f}\n")
 
     def leave_preview(self, key: str, latents: NDArray[np.float32]) -> None:
         """Leaves latents `[C, F, H, W]` from which a first picture can be drawn."""
@@ -167,8 +169,8 @@ def _entry(line: str) -> Entry | None:
         match line.split(" "):
             case ["ended", stage, began, ended]:
                 return StageEnded(stage, float(began), float(ended))
-            case ["step", step, steps]:
-                return Stepped(int(step), int(steps))
+            case ["step", step, steps, began, ended]:
+                return Stepped(int(step), int(steps), float(began), float(ended))
             case ["preview"]:
                 return PreviewLeft()
     return None

@@ -27,10 +27,12 @@ def make_certificates(folder: Path) -> Path:
     return folder
 
 
-def make_server_certificate(folder: Path, name: str, curve: str = "prime256v1") -> None:
-    """Makes another certificate for `clips.example` by the folder's authority, and its key."""
-    names = ("-addext", "subjectAltName=DNS:clips.example")
-    _made(folder, name, *_by(folder / "authority"), *names, *LEAF, curve=curve)
+def make_server_certificate(
+    folder: Path, file: str, curve: str = "prime256v1", name: str = "clips.example"
+) -> None:
+    """Makes another certificate for a name by the folder's authority, and its key."""
+    names = ("-addext", f"subjectAltName=DNS:{name}")
+    _made(folder, file, *_by(folder / "authority"), *names, *LEAF, curve=curve)
 
 
 def _by(authority: Path) -> tuple[str, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,12 @@ from reelserve.server.frontend.messages import (
 )
 from reelserve.server.frontend.picture import encode_png
 from reelserve.server.frontend.upstream import Upstream
-from reelserve.server.progress import Entry, ProgressFolder, StageEnded
+from reelserve.server.progress import Entry, ProgressFolder, StageEnded, Stepped
 
 SECONDS_DECIMALS = 4
+DENOISING = "video_diffusion"
+
+_log = logging.getLogger(__name__)
 
 Answer = Mapping[str, bytes]
 """VIDEO and INFO."""
@@ -104,6 +109,16 @@ class Clip:
         last = max((index for index, s in enumerate(ENSEMBLE_STAGES) if s in ended), default=-1)
         return ENSEMBLE_STAGES[min(last + 1, len(ENSEMBLE_STAGES) - 1)]
 
+    def waited_s(self) -> float:
+        """Seconds that it has waited for its turn, in the stages that have ended."""
+        periods = stage_periods(self.entries(), self.accepted)
+        waited = sum(period.began - period.since for period in periods)
+        diffusion = next((period for period in periods if period.name == DENOISING), None)
+        first = next((entry for entry in self.entries() if isinstance(entry, Stepped)), None)
+        if diffusion is not None and first is not None:
+            waited += first.began - diffusion.began
+        return round(max(0.0, waited), SECONDS_DECIMALS)
+
     async def preview(self) -> bytes | None:
         """A first picture, a PNG file, from the latents that were left; once."""
         latents = self._progress.take_preview(self.key)
@@ -129,6 +144,7 @@ class Clip:
         except CallError as error:
             self.fail(error)
         except Exception as error:
+            _log.exception("a clip has failed by a mistake of the server")
             self.fail(CallError.internal(error))
         finally:
             self.entries()
@@ -137,22 +153,48 @@ class Clip:
             self._on_end(self)
 
 
-def elapsed_by_stage(entries: list[Entry], accepted: float, done: float) -> dict[str, float]:
-    """Seconds of every stage, waiting included, and `total`.
+@dataclass(frozen=True)
+class StagePeriod:
+    """When a stage has worked on a clip, on the monotonic clock.
 
-    Stages that tell nothing, as NVIDIA's own backends do, are one block, their names joined by
-    `+`: from the end of the stage before them to the beginning of the one after.
+    Args:
+        name: Its name; those of several that told nothing, joined by `+`.
+        since: When the stage before it had ended.
+        began: When it began.
+        ended: When it ended.
+    """
+
+    name: str
+    since: float
+    began: float
+    ended: float
+
+
+def stage_periods(entries: Sequence[Entry], accepted: float) -> list[StagePeriod]:
+    """The stages that have ended, in their order.
+
+    Stages that tell nothing, as NVIDIA's own backends do, are one block: from the end of the stage
+    before them to the beginning of the one after.
     """
     told = {entry.stage: entry for entry in entries if isinstance(entry, StageEnded)}
-    seconds, silent, since = {}, [], accepted
+    periods: list[StagePeriod] = []
+    silent: list[str] = []
+    since = accepted
     for stage in ENSEMBLE_STAGES:
         if (entry := told.get(stage)) is None:
             silent.append(stage)
             continue
         if silent:
-            seconds["+".join(silent)] = entry.began - since
+            periods.append(StagePeriod("+".join(silent), since, since, max(since, entry.began)))
             silent, since = [], entry.began
-        seconds[stage] = entry.ended - since
+        periods.append(StagePeriod(stage, since, entry.began, entry.ended))
         since = entry.ended
+    return periods
+
+
+def elapsed_by_stage(entries: Sequence[Entry], accepted: float, done: float) -> dict[str, float]:
+    """Seconds of every stage, waiting included, and `total`; see `stage_periods`."""
+    periods = stage_periods(entries, accepted)
+    seconds = {period.name: period.ended - period.since for period in periods}
     seconds["total"] = done - accepted
     return {name: round(max(0.0, value), SECONDS_DECIMALS) for name, value in seconds.items()}

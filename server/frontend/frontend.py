@@ -70,9 +70,7 @@ class FrontEnd:
         self._beat = time.monotonic()
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=(
-                Doorkeeper(doors, lambda: service.recorder.count(REFUSALS, reason="key")),
-            ),
+            interceptors=(Doorkeeper(doors, self._refused_at_door),),
             options=connections.options(service.limits),
         )
         self._server.add_generic_rpc_handlers((InferenceHandlers(service, doors),))
@@ -122,6 +120,7 @@ class FrontEnd:
         """Shows that the event loop runs, and tells health as it is; to be called all the time."""
         self._beat = time.monotonic()
         state = health_pb2.HealthCheckResponse
+        self._service.requests.tell_left_out()
         status = state.SERVING if self._service.ready else state.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
@@ -133,6 +132,11 @@ class FrontEnd:
         await self._server.stop(STOP_GRACE_S)
         for probe in self._probes:
             probe.close()
+        self._service.requests.tell_left_out(all_of_them=True)
+
+    def _refused_at_door(self) -> None:
+        self._service.recorder.count(REFUSALS, reason="key")
+        self._service.requests.refused_at_door()
 
     def _listen_for_calls(self, where: str) -> int:
         if self._credentials is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -62,11 +61,12 @@ class InferenceHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(partial(_answered, known))
 
     async def _infer(self, raw: bytes, context: Context) -> bytes:
-        began = time.monotonic()
-        request, left_s, caller = read_call(self._service, self._doors, raw, context)
-        clip = self._service.begin(request, left_s, caller)
-        outputs = await self._service.wait(clip, left_s, began)
-        return bytes(answer(outputs, request.id, request.outputs).SerializeToString())
+        service, metadata = self._service, context.invocation_metadata()
+        with service.requests.watch("ModelInfer", metadata) as record:
+            request, left_s, caller = read_call(service, self._doors, raw, context, record)
+            clip = service.begin(request, left_s, caller, record)
+            outputs = await service.wait(clip, left_s, record.began)
+            return bytes(answer(outputs, request.id, request.outputs).SerializeToString())
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         await StreamCall(self._service, self._doors, context).answer(requests)

@@ -20,6 +20,7 @@ from reelserve.server.frontend.call_errors import CallError, deadline_passed, in
 from reelserve.server.frontend.clip import Answer, Clip, elapsed_by_stage
 from reelserve.server.frontend.messages import InferRequest
 from reelserve.server.frontend.metrics import Recorder
+from reelserve.server.frontend.request_log import CallRecord, RequestLog
 from reelserve.server.frontend.response_cache import ResponseCache
 from reelserve.server.frontend.upstream import RESTART_S, Upstream
 from reelserve.server.metric_table import (
@@ -65,6 +66,7 @@ class Service:
         settings: Bounds.
         upstreams: The Tritons.
         progress: Shared with their stages.
+        requests: Told how requests end.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Service:
         settings: ServiceSettings,
         upstreams: Sequence[Upstream],
         progress: ProgressFolder,
+        requests: RequestLog | None = None,
     ) -> None:
+        self.requests = requests or RequestLog()
         self.checkpoint = CheckpointSpec.load(prompt_processor)
         self.limits = self.checkpoint.limits
         self._tokenizer = PromptTokenizer(
@@ -101,17 +105,25 @@ class Service:
         """Whether requests are accepted."""
         return self._admission.ready and not self.draining
 
-    def begin(self, request: InferRequest, left_s: float, caller: KeyHolder | None = None) -> Clip:
+    def begin(
+        self,
+        request: InferRequest,
+        left_s: float,
+        caller: KeyHolder | None = None,
+        record: CallRecord | None = None,
+    ) -> Clip:
         """Accepts a request; `wait` or `leave` must follow.
 
         Args:
             request: As it was sent.
             left_s: Seconds until its deadline.
             caller: Who sent it; None has no limit of its own.
+            record: Told what becomes known of the request.
 
         Raises:
             CallError: If it is out of range, or refused.
         """
+        record = record or CallRecord("", (), time.monotonic())
         if self.draining:
             raise self._refused("draining", unavailable("the server is shutting down", RESTART_S))
         try:
@@ -119,13 +131,17 @@ class Service:
         except ValueError as error:
             self.recorder.count(REQUESTS, outcome="invalid")
             raise invalid(str(error)) from None
+        record.checked = checked
+        record.seed = checked.seed if "SEED" in request.tensors else None
         clip = self._cache.find(request.tensors)
         if clip is not None:
             how = "joined" if clip.ended_at is None else "cached"
+            record.shared = how
             self.recorder.count(SHARED_ANSWERS, how=how)
         else:
             clip = self._accept(request, checked, left_s, caller)
         clip.join()
+        record.clip = clip
         return clip
 
     async def wait(

@@ -18,6 +18,7 @@ from reelserve.server.frontend.clip import Clip
 from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.events import ClipEvent
 from reelserve.server.frontend.messages import InferRequest, answer, parse, read_request
+from reelserve.server.frontend.request_log import CallRecord
 from reelserve.server.frontend.service import Service
 from reelserve.server.frontend.stream import clip_events, heartbeats
 from reelserve.server.metric_table import REFUSALS, REQUESTS
@@ -78,28 +79,31 @@ class StreamCall:
             self._failed.set_exception(error)
 
     async def _answer_one(self, raw: bytes, before: asyncio.Task[None] | None) -> None:
-        request_id, began = "", time.monotonic()
+        metadata = self._context.invocation_metadata()
         try:
-            request, left_s, caller = read_call(self._service, self._doors, raw, self._context)
-            request_id = request.id
-            clip = self._service.begin(request, left_s, caller)
-            telling = self._tell(clip, request) if _tells(request) else None
-            outputs = dict(await self._service.wait(clip, left_s, began, telling))
-            reply = service_pb2.ModelStreamInferResponse(
-                infer_response=_last(clip, request, outputs)
-            )
+            with self._service.requests.watch("ModelStreamInfer", metadata) as record:
+                reply = await self._drawn(raw, record)
         except Exception as problem:
             error = problem if isinstance(problem, CallError) else CallError.internal(problem)
-            if ERROR_STATUS in (self._context.invocation_metadata() or ()):
+            if ERROR_STATUS in (metadata or ()):
                 raise error from None
             # Triton's message of a stream has no room for a status.
             reply = service_pb2.ModelStreamInferResponse(
                 error_message=f"{error.code.name}: {error.message}",
-                infer_response=service_pb2.ModelInferResponse(id=request_id),
+                infer_response=service_pb2.ModelInferResponse(id=record.id),
             )
         if before is not None:
             await asyncio.wait({before})
         await self._write(reply)
+
+    async def _drawn(self, raw: bytes, record: CallRecord) -> Any:
+        """The last response to a request; those before it are written meanwhile."""
+        service = self._service
+        request, left_s, caller = read_call(service, self._doors, raw, self._context, record)
+        clip = service.begin(request, left_s, caller, record)
+        telling = self._tell(clip, request) if _tells(request) else None
+        outputs = dict(await service.wait(clip, left_s, record.began, telling))
+        return service_pb2.ModelStreamInferResponse(infer_response=_last(clip, request, outputs))
 
     async def _tell(self, clip: Clip, request: InferRequest) -> None:
         """Tells the events of a clip until it has ended."""
@@ -115,9 +119,9 @@ class StreamCall:
 
 
 def read_call(
-    service: Service, doors: Doors, raw: bytes, context: Context
+    service: Service, doors: Doors, raw: bytes, context: Context, record: CallRecord
 ) -> tuple[InferRequest, float, KeyHolder | None]:
-    """A request, the seconds until its deadline, and who sent it.
+    """A request, the seconds until its deadline, and who sent it; `record` is told as well.
 
     Raises:
         CallError: If it is not what it must be, or its key is not known.
@@ -128,6 +132,7 @@ def read_call(
     except CallError:
         service.recorder.count(REFUSALS, reason="key")
         raise
+    record.key = "" if caller is None else caller.name
     try:
         request = read_request(parse(raw))
     except CallError:
@@ -135,7 +140,9 @@ def read_call(
         raise
     remaining_s = context.time_remaining()
     left_s = math.inf if remaining_s is None else remaining_s
-    return request, min(left_s, request.timeout_s or math.inf), caller
+    left_s = min(left_s, request.timeout_s or math.inf)
+    record.id, record.deadline = request.id, time.monotonic() + left_s
+    return request, left_s, caller
 
 
 async def abort(context: Context, error: CallError) -> None:

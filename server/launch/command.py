@@ -19,9 +19,11 @@ from reelserve.server.frontend.ports import PortError
 from reelserve.server.frontend.reloaded import DoorError
 from reelserve.server.launch.door_options import add_door_arguments, doors_of
 from reelserve.server.launch.installation import InstallationError
+from reelserve.server.launch.log_options import TracingError, add_log_arguments
 from reelserve.server.launch.open_files import raise_limit
 from reelserve.server.launch.repository_check import RepositoryError, check_repository
 from reelserve.server.launch.run_folder import FolderError
+from reelserve.server.launch.server_log import LogError, ServerLog, server_log
 from reelserve.server.launch.serving import Running, announced, needed_by, serve
 from reelserve.server.launch.triton_process import ServerError
 from reelserve.server.launch.tritons import ServeOptions
@@ -29,13 +31,20 @@ from reelserve.server.launch.tritons import ServeOptions
 MAX_PORT = 65535
 MAX_INTERVAL_S = 1_000_000
 """gRPC counts milliseconds in 31 bits."""
-REFUSALS = (ServerError, PortError, DoorError, InstallationError, RepositoryError, FolderError)
+REFUSALS = (
+    *(ServerError, PortError, DoorError, InstallationError, RepositoryError, FolderError),
+    *(LogError, TracingError),
+)
 """Errors whose message says all that there is to say."""
+EXPECTED = (*REFUSALS, OSError, ValueError, KeyError)
+"""The same, and those of a damaged repository or a full disk."""
 NUMBERS = (
     ("ready_timeout", 120.0, "bound on the start"),
     ("drain_timeout", 300.0, "clips in flight may go on for so long once it is told to end"),
     ("hang_timeout", 30.0, "a process stopped, or Triton silent, for so long is started again"),
 )
+
+_log = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -50,29 +59,41 @@ def run(argv: Sequence[str]) -> int:
     options, ready_fd, check = parse_options(argv)
     # For logs, folders and sockets of every process of the server.
     os.umask(0o077)
-    console = Console(stderr=True)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        if check:
+            Console(soft_wrap=True).out(json.dumps(checked(options)), highlight=False)
+            return 0
+        with server_log(options.log_format, options.log_file) as log:
+            return _served(options, ready_fd, log)
+    except EXPECTED as error:
+        Console(stderr=True).out(_words(error), highlight=False)
+        return 1
+
+
+def _served(options: ServeOptions, ready_fd: int | None, log: ServerLog) -> int:
+    """Serves; gives the exit status."""
 
     def ready(running: Running) -> None:
-        console.out(running.described(), highlight=False)
+        log.say("info", running.described())
         if ready_fd is not None:
             with os.fdopen(ready_fd, "w") as told:
                 told.write(announced(running) + "\n")
 
     try:
-        if check:
-            Console(soft_wrap=True).out(json.dumps(checked(options)), highlight=False)
-        else:
-            raise_limit()
-            asyncio.run(serve(options, ready))
-    except REFUSALS as error:
-        console.out(str(error), highlight=False)
+        raise_limit()
+        asyncio.run(serve(options, ready, log))
+    except EXPECTED as error:
+        log.say("error", _words(error))
         return 1
-    except (OSError, ValueError, KeyError) as error:
-        # A damaged repository, a disk that is full.
-        console.out(f"{type(error).__name__}: {error}", highlight=False)
+    except Exception:
+        # Here and not at the interpreter's end, where the log is closed.
+        _log.critical("the server has failed by a mistake of its own", exc_info=True)
         return 1
     return 0
+
+
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, REFUSALS) else f"{type(error).__name__}: {error}"
 
 
 def checked(options: ServeOptions) -> dict[str, Any]:
@@ -126,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--gpus", type=gpu_names, default=(), metavar="N,N", help="one Triton on each of these GPUs"
     )
     add_door_arguments(parser)
-    add("--log-file", type=_file, default=Path("build/triton.log"), metavar="FILE")
+    add_log_arguments(parser)
     add(
         "--tritonserver",
         type=_binary,
@@ -213,10 +234,6 @@ def gpu_names(text: str) -> tuple[str, ...]:
     if not all(names) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of different GPUs, as in 0,1")
     return names
-
-
-def _file(text: str) -> Path | None:
-    return Path(text) if text else None
 
 
 def _binary(text: str) -> Path:

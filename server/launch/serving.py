@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from reelserve.server.frontend.connections import Connections
 from reelserve.server.frontend.doors import Doors
 from reelserve.server.frontend.frontend import FrontEnd, Ports
 from reelserve.server.frontend.ports import address
+from reelserve.server.frontend.request_log import RequestLog
 from reelserve.server.frontend.service import Service, ServiceSettings
-from reelserve.server.frontend.upstream import Secret, Upstream
+from reelserve.server.frontend.upstream import Upstream
 from reelserve.server.launch import service_manager
 from reelserve.server.launch.door_options import doors_of
+from reelserve.server.launch.log_options import tracing_of
 from reelserve.server.launch.orphans import keep_reaping
 from reelserve.server.launch.repository_check import check_repository
 from reelserve.server.launch.repository_config import model_config, parameters_of
@@ -31,8 +33,10 @@ from reelserve.server.launch.run_folder import (
     run_parent,
     start_folder,
 )
+from reelserve.server.launch.server_log import ServerLog
 from reelserve.server.launch.shared_memory import Needed, check_shared_memory, shared_memory_need
 from reelserve.server.launch.supervisor import WATCH_S, Supervisor
+from reelserve.server.launch.triton_process import TritonProcess
 from reelserve.server.launch.tritons import ServeOptions, tritons_of
 from reelserve.server.progress import ProgressFolder
 
@@ -76,7 +80,7 @@ class Running:
         )
 
 
-async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None:
+async def serve(options: ServeOptions, ready: Callable[[Running], None], log: ServerLog) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP; clips in flight are drawn to their end.
 
     A second signal ends at once.
@@ -84,6 +88,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
     Args:
         options: How.
         ready: Told when requests are accepted.
+        log: Where everything is told.
 
     Raises:
         RepositoryError: If the repository cannot be served.
@@ -91,6 +96,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
         PortError: If a port cannot be had.
         DoorError: If keys or certificates cannot be used, or strangers could call unwanted.
         InstallationError: If there is no usable Triton server.
+        TracingError: If no traces can be made.
     """
     started, signals = time.monotonic(), _Signals()
     doors = doors_of(options)
@@ -101,7 +107,14 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
     async with contextlib.AsyncExitStack() as stack:
         shared = stack.enter_context(start_folder(SHARED_MEMORY, options.single_user))
         run_dir = stack.enter_context(start_folder(run_parent(), options.single_user))
-        service, front_end, supervisors = _parts(options, doors, lock, run_dir, shared)
+        if options.log_file is None:
+            log.open(run_dir / "triton.log")
+        tritons = tritons_of(options, lock, run_dir, shared, log)
+        service, front_end, supervisors = _parts(
+            options, doors, lock, tritons, ProgressFolder(shared)
+        )
+        if (tracing := tracing_of(options, service)) is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         stack.push_async_callback(front_end.close)
         await front_end.start()
         # Until the end: who asks is told that the service drains.
@@ -122,20 +135,23 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None]) -> None
 
 
 def _parts(
-    options: ServeOptions, doors: Doors, lock: ExportLock, run_dir: Path, shared: Path
+    options: ServeOptions,
+    doors: Doors,
+    lock: ExportLock,
+    tritons: Mapping[str, TritonProcess],
+    progress: ProgressFolder,
 ) -> tuple[Service, FrontEnd, list[Supervisor]]:
     """The service, its ports and who looks after each Triton; nothing runs yet."""
-    secret = Secret()
-    tritons = tritons_of(options, lock, run_dir, shared, secret)
     upstreams = [
-        Upstream(name, secret, triton.options.metrics_socket, triton.lost)
+        Upstream(name, triton.options.secret, triton.options.metrics_socket, triton.lost)
         for name, triton in tritons.items()
     ]
     service = Service(
         options.model_repository / "prompt_processor" / "1",
         service_settings(options.model_repository, lock.config_name),
         upstreams,
-        ProgressFolder(shared),
+        progress,
+        RequestLog(prompts=options.log_prompts),
     )
     ports = Ports(options.host, options.grpc_port, options.http_port, options.metrics_port)
     supervisors = [

@@ -11,10 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -22,6 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from reelserve.server.frontend.upstream import CHANNEL_OPTIONS, Secret
 from reelserve.server.launch import with_parent
 from reelserve.server.launch.installation import Installation
+from reelserve.server.launch.process_output import ProcessOutput
 from reelserve.server.launch.run_folder import SHARED_MEMORY, close_regions
 from reelserve.server.launch.stage_processes import has_ended, instance_processes, is_stopped
 
@@ -34,6 +34,8 @@ EXIT_TIMEOUT_S = 10
 are previews alone."""
 KILL_AFTER_S = EXIT_TIMEOUT_S + 10
 """How long Triton and its stages may take to end by themselves; then their group is killed."""
+LAST_WORDS_S = 2.0
+"""How long the last output of processes that have ended may take to be read."""
 STARTS = 2
 """How often a Triton that crashes before it is ready is started."""
 CRASH = "lock_exception"
@@ -44,8 +46,6 @@ SCHEDULING = ("--rate-limit=execution_count",)
 ERROR_LINE = re.compile(
     r"""^(?:E\d{4} [\d:.]+ \d+ [\w./]+:\d+\] "?|error: )(?P<message>.+)$""", re.MULTILINE
 )
-STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-"""Names of logs to their descriptors."""
 HARMLESS_ERRORS = ("CudaDriverHelper", "NVML")
 """Logged at every start on a machine without a GPU."""
 
@@ -68,7 +68,6 @@ class TritonOptions:
         region_prefix: Beginning of the names of its shared-memory regions.
         socket_folder: Where it listens: a folder that only this user may enter.
         run_dir: Its working folder.
-        log_file: Where its log goes.
         environment: Variables on top of those of the installation.
         ready_timeout_s: Bound on the start.
         extra_arguments: Passed to `tritonserver` as they are, last.
@@ -81,7 +80,6 @@ class TritonOptions:
     region_prefix: str
     socket_folder: Path
     run_dir: Path
-    log_file: Path
     environment: Mapping[str, str]
     ready_timeout_s: float
     extra_arguments: tuple[str, ...] = ()
@@ -131,12 +129,14 @@ class TritonProcess:
 
     Args:
         options: How to start it.
+        new_output: Takes what one start of it, and its stages, write.
     """
 
     options: TritonOptions
+    new_output: Callable[[], ProcessOutput]
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _stages: dict[str, int] = field(default_factory=dict, init=False)
-    _log_start: int = field(default=0, init=False)
+    _output: ProcessOutput | None = field(default=None, init=False)
     _channel: grpc.aio.Channel | None = field(default=None, init=False)
     _stopped_since: float | None = field(default=None, init=False)
     _asked: float = field(default=0.0, init=False)
@@ -207,6 +207,9 @@ class TritonProcess:
                 os.killpg(process.pid, signal.SIGKILL)
             # Elsewhere: a GPU's memory takes seconds to be given back.
             await asyncio.to_thread(process.wait)
+            if self._output is not None:
+                # Its last words come into the log before what follows.
+                await asyncio.to_thread(self._output.wait_ended, LAST_WORDS_S)
 
     def lost(self) -> str | None:
         """Why it cannot answer any more; None while it can. Looks at its processes alone."""
@@ -248,8 +251,8 @@ class TritonProcess:
         self._channel = grpc.aio.insecure_channel(
             f"unix:{options.grpc_socket}", options=CHANNEL_OPTIONS
         )
-        with opened_log(options.log_file) as log:
-            self._log_start = log.tell() if is_plain(options.log_file) else 0
+        self._output = self.new_output()
+        with self._output.writing() as descriptor:
             self._process = subprocess.Popen(
                 # Dies with this process, also when that is killed.
                 [
@@ -261,7 +264,7 @@ class TritonProcess:
                     *options.to_args(),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=descriptor,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **options.installation.environment, **options.environment},
                 cwd=options.run_dir,
@@ -305,33 +308,7 @@ class TritonProcess:
         return bool(reply.ready)
 
     def _log_text(self) -> str:
-        if not is_plain(self.options.log_file):
-            # A pipe, say: what went there cannot be read again.
-            return ""
-        try:
-            with self.options.log_file.open("rb") as log:
-                log.seek(self._log_start)
-                return log.read().decode(errors="replace")
-        except OSError:
-            return ""
-
-
-def is_plain(log_file: Path) -> bool:
-    """Whether a log is a file of its own, which may be emptied and read again."""
-    return str(log_file) not in STANDARD_STREAMS and log_file.is_file()
-
-
-def opened_log(log_file: Path) -> BinaryIO:
-    """Opens a log for appending.
-
-    A standard stream is taken as it is. Opened by its name it fails where it is a socket, as under
-    systemd, and begins at the front of the file where it is one.
-
-    Raises:
-        OSError: If it cannot be written to.
-    """
-    descriptor = STANDARD_STREAMS.get(str(log_file))
-    return log_file.open("ab") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
+        return self._output.text() if self._output is not None else ""
 
 
 def error_lines(log: str, limit: int = 12) -> str:

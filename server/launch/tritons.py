@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from reelserve.pipeline.contract import PUBLIC_MODEL
@@ -14,13 +15,8 @@ from reelserve.server.launch.allocator import allocator_environment
 from reelserve.server.launch.installation import native_installation, pip_installation
 from reelserve.server.launch.repository_check import is_for_gpu
 from reelserve.server.launch.run_folder import region_prefix
-from reelserve.server.launch.triton_process import (
-    ServerError,
-    TritonOptions,
-    TritonProcess,
-    is_plain,
-    opened_log,
-)
+from reelserve.server.launch.server_log import Format, ServerLog
+from reelserve.server.launch.triton_process import TritonOptions, TritonProcess
 from reelserve.server.progress import VARIABLE
 
 
@@ -36,7 +32,10 @@ class ServeOptions:
         metrics_port: TCP port of the metrics; 0 takes a free one.
         gpus: One Triton for each, by the names that CUDA has for them; empty: one Triton.
         tritonserver: NVIDIA's own binary; None uses the pip-installed one.
-        log_file: Where Triton's log goes; None keeps it until the end.
+        log_file: Where the log of server, requests and Triton goes; None keeps it until the end.
+        log_format: How its lines are written.
+        log_prompts: Whether prompts come into log and traces.
+        otlp_endpoint: Collector that gets traces; None makes none.
         ready_timeout_s: Bound on the start.
         drain_timeout_s: How long clips in flight may go on after SIGTERM.
         hang_timeout_s: How long a process may be stopped, or Triton silent.
@@ -60,6 +59,9 @@ class ServeOptions:
     gpus: tuple[str, ...] = ()
     tritonserver: Path | None = None
     log_file: Path | None = None
+    log_format: Format = "text"
+    log_prompts: bool = False
+    otlp_endpoint: str | None = None
     ready_timeout_s: float = 120.0
     drain_timeout_s: float = 300.0
     hang_timeout_s: float = 30.0
@@ -78,11 +80,11 @@ class ServeOptions:
         """Arguments of `reelserve serve` that mean these options."""
         ports = (f"{name}_port" for name in ("grpc", "http", "metrics"))
         timeouts = (f"{name}_timeout_s" for name in ("ready", "drain", "hang"))
-        plain = ("model_repository", "host", *ports, *timeouts, "keepalive_s")
+        plain = ("model_repository", "host", *ports, *timeouts, "keepalive_s", "log_format")
         files = ("tritonserver", "tls_cert", "tls_key", "tls_client_ca", "api_keys")
-        optional = (*files, "max_connection_age_s")
+        optional = (*files, "max_connection_age_s", "otlp_endpoint")
         given = (name for name in optional if getattr(self, name) is not None)
-        switches = ("verify", "allow_anonymous", "single_user")
+        switches = ("verify", "allow_anonymous", "single_user", "log_prompts")
         return [
             *(f"{_flag(name)}={getattr(self, name)}" for name in plain),
             f"--log-file={self.log_file or ''}",
@@ -98,37 +100,25 @@ def _flag(field: str) -> str:
 
 
 def tritons_of(
-    options: ServeOptions, lock: ExportLock, run_dir: Path, shared: Path, secret: Secret
+    options: ServeOptions,
+    lock: ExportLock,
+    run_dir: Path,
+    shared: Path,
+    log: ServerLog,
 ) -> dict[str, TritonProcess]:
     """Tritons by name, one for each GPU; not started yet.
 
     Raises:
         InstallationError: If there is no usable Triton server.
-        ServerError: If the log cannot be written.
     """
-    native = options.tritonserver
+    native, secret = options.tritonserver, Secret()
     installation = native_installation(native) if native else pip_installation(run_dir)
     repository = _linked_repository(options.model_repository, run_dir, whole=native is not None)
-    # Not resolved: /dev/stdout would be the name of a pipe, which nobody can open.
-    log_file = (options.log_file or run_dir / "triton.log").absolute()
-    try:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        if is_plain(log_file) or not log_file.exists():
-            log_file.open("wb").close()
-        opened_log(log_file).close()
-    except OSError as error:
-        raise ServerError(
-            f"the log cannot be written to {log_file}: {error.strerror}; --log-file names another "
-            "one, as /dev/stdout"
-        ) from None
     usual = allocator_environment(beside_gpu=is_for_gpu(lock))
     allocator = {name: value for name, value in usual.items() if name not in os.environ}
     tritons = {}
     for number, gpu in enumerate(options.gpus or (None,)):
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        # What is no file of its own, all of them write to.
-        shared_log = number == 0 or not is_plain(log_file)
-        log = log_file if shared_log else log_file.with_name(f"{log_file.name}.{number}")
         name = "triton" if gpu is None else f"gpu{gpu}"
         socket_folder = shared / f"triton{number}"
         socket_folder.mkdir(mode=0o700)
@@ -141,11 +131,11 @@ def tritons_of(
                 region_prefix=f"{region_prefix(shared)}{number}_",
                 socket_folder=socket_folder,
                 run_dir=run_dir,
-                log_file=log,
                 environment={**allocator, **visible, VARIABLE: str(shared)},
                 ready_timeout_s=options.ready_timeout_s,
                 extra_arguments=options.extra_arguments,
-            )
+            ),
+            partial(log.output, name),
         )
     return tritons
 

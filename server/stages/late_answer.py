@@ -35,10 +35,10 @@ class LateAnswer:
         """Whether nobody waits any more. Triton itself does not tell a step of an ensemble."""
         return self._progress.is_cancelled(self._key)
 
-    def stepped(self, clip: DiffusionClip) -> None:
+    def stepped(self, clip: DiffusionClip, began: float) -> None:
         """Tells how far the clip is, and leaves a first look at it half-way."""
         sampler = clip.sampler
-        self._progress.stepped(self._key, sampler.step, sampler.num_steps)
+        self._progress.stepped(self._key, sampler.step, sampler.num_steps, began)
         if sampler.step == -(-sampler.num_steps // 2):
             middle = max(0, (sampler.denoised.shape[1] - PREVIEW_FRAMES) // 2)
             look = sampler.denoised[:, middle : middle + PREVIEW_FRAMES]

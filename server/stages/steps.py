@@ -38,8 +38,8 @@ class Waiter(Protocol):
     def cancelled(self) -> bool:
         """Whether nobody waits any more."""
 
-    def stepped(self, clip: DiffusionClip) -> None:
-        """A step has ended."""
+    def stepped(self, clip: DiffusionClip, began: float) -> None:
+        """A step has ended that began at this moment of the monotonic clock."""
 
     def finish(self, outputs: Mapping[str, Any]) -> None:
         """The latents are there."""
@@ -151,7 +151,7 @@ class DenoisingLoop:
         ended = []
         for member, failure in zip(group, outcomes, strict=True):
             if failure is None:
-                member.waiter.stepped(member.clip)
+                member.waiter.stepped(member.clip, started)
             if failure is not None or member.clip.sampler.done or self._closed:
                 ended.append((member, failure))
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import threading
@@ -51,6 +52,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         metadata: Headers of the last call.
         config_parameters: Parameters in the model's configuration.
         cancelled: Set when a caller went away.
+        taking: Whether it says that it takes requests.
     """
 
     status: grpc.StatusCode | None = None
@@ -69,6 +71,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     cancelled: threading.Event = field(default_factory=threading.Event)
     statistics: list[service_pb2.ModelStatistics] = field(default_factory=list)
     url: str = ""
+    taking: bool = True
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.requests.append(request)
@@ -109,7 +112,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return service_pb2.ServerReadyResponse(ready=True)
+        return service_pb2.ServerReadyResponse(ready=self.taking)
 
     def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return service_pb2.ModelReadyResponse(ready=self.ready)
@@ -170,18 +173,31 @@ def info() -> dict[str, Any]:
     return dict(INFO)
 
 
+@contextlib.contextmanager
+def serving(fake: FakeTriton, where: str = "127.0.0.1:0", credentials: Any = None) -> Iterator[Any]:
+    """The gRPC server of a fake; `url` of the fake is then where it listens."""
+    server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+    if credentials is None:
+        port = server.add_insecure_port(where)
+    else:
+        port = server.add_secure_port(where, credentials)
+    fake.url = f"{where.rpartition(':')[0]}:{port}"
+    server.start()
+    try:
+        yield server
+    finally:
+        if fake.hold is not None:
+            fake.hold.set()
+        server.stop(grace=None).wait()
+
+
 @pytest.fixture
 def fake_triton() -> Iterator[FakeTriton]:
     """A running fake; `url` is where it listens."""
     fake = FakeTriton()
-    server = grpc.server(futures.ThreadPoolExecutor(8))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
-    fake.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield fake
-    if fake.hold is not None:
-        fake.hold.set()
-    server.stop(grace=None).wait()
+    with serving(fake):
+        yield fake
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ from tests.client.conftest import MP4, FakeTriton
 )
 def test_connection_reads_an_address(url, target, tls):
     read = connection(url)
-    assert (read.target, read.tls is not None) == (target, tls)
+    assert [one.target for one in read.addresses.listed] == [target]
+    assert (read.tls is not None) == tls
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_connection_reads_an_address(url, target, tls):
         ("[::1:8001", "url is"),
         ("[::g]:8001", "url is"),
         (" localhost:8001", "url is ' localhost:8001'"),
-        ("a,b:8001", "url is"),
+        ("a,b:8001", "url holds 'a'; its port"),
         ("ftp://localhost:8001", "url has the scheme 'ftp'; it must be one of grpc://, http://, "),
         ("unix:///run/clips", "url has the scheme 'unix'"),
         ("grpcs://", "url is 'grpcs://'"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +23,8 @@ from reelserve.client import (
 from reelserve.pipeline.contract import PUBLIC_MODEL, STAGES
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
+from reelserve.tools.faults.load import PROMPT
+from reelserve.tools.faults.replacement import constant_load, wait_until_drawn
 from tests.server.test_config import config_of, parameter
 from tests.server.test_streaming import metrics, wait_until_idle
 
@@ -80,21 +82,38 @@ def test_generate_raises_deadline_exceeded_and_the_server_goes_on(tiny_server):
         assert client.generate("a", seed=1).info.seed == 1
 
 
-def test_generate_raises_no_server_when_it_dies_meanwhile(tiny_repository):
-    with Server(ServeOptions(tiny_repository)) as server, Client(server.grpc_url) as client:
-        before = client.statistics()["prompt_processor"].requests
+def test_no_clip_is_lost_while_a_server_is_replaced_and_dies(tiny_server, tiny_repository):
+    """A client of one server is told of its death; one of two, with a retry, sees nothing of it."""
+    options = ServeOptions(tiny_repository)
+    with contextlib.ExitStack() as stack:
+        old = stack.enter_context(Server(options))
+        urls = [tiny_server.grpc_url, old.grpc_url]
+        clip = {"seed": 2, "num_inference_steps": 8, "num_frames": 16}
+        reference = stack.enter_context(Client(old.grpc_url)).generate(PROMPT, **clip).mp4
 
-        def kill() -> None:
-            while client.statistics()["prompt_processor"].requests == before:
-                time.sleep(0.001)
-            os.kill(server.pid, signal.SIGKILL)
+        with Client(urls) as client, constant_load(client, reference, clip, 4) as load:
+            wait_until_drawn(old, 2)
+            wait_until_drawn(tiny_server, 2)
+            os.kill(old.pid, signal.SIGTERM)
+            assert old.wait(60) == 0
+            new = Server(replace(options, grpc_port=old.running.grpc_port))
+            stack.enter_context(new)
+            wait_until_drawn(new, 2)
+        assert set(+load.seen) == {"clip"}
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(NoServerError):
-            for _ in range(1000):
-                client.generate("a", **LONG)
-        killer.join()
+        with (
+            Client(urls, max_retries=1) as client,
+            constant_load(client, reference, clip, 4) as load,
+            Client(new.grpc_url) as its_own,
+            its_own.stream("a", num_inference_steps=1000) as stream,
+        ):
+            next(stream)
+            wait_until_drawn(new, 1)
+            os.kill(new.pid, signal.SIGKILL)
+            with pytest.raises(NoServerError):
+                list(stream)
+            wait_until_drawn(tiny_server, 4)
+        assert set(+load.seen) == {"clip"}
 
 
 def test_statistics_count_every_stage_of_a_clip(tiny_server):

@@ -24,10 +24,15 @@ ALL_ON = (
     *("--set", "monitoring.prometheusRule.enabled=true,monitoring.dashboard.enabled=true"),
     *("--set", "gpu.count=2,priorityClassName=high,runtimeClassName=nvidia"),
 )
+TRACED = (
+    *(*LEAST, "--set", "server.otlpEndpoint=http://otel-collector.observability:14317"),
+    *("--set", "networkPolicy.collectors[0].namespaceSelector.matchLabels.name=observability"),
+)
 WAYS = {
     "least": LEAST,
     "closed": CLOSED,
     "fetched": FETCHED,
+    "traced": TRACED,
     "keda": (*LEAST, *ALL_ON),
     "hpa": (*LEAST, "--set", "autoscaling.kind=hpa"),
     **{

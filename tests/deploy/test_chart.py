@@ -21,7 +21,17 @@ from tests.deploy.chart_tools import (
     rendered,
     schema_errors,
 )
-from tests.deploy.chart_ways import ANONYMOUS, CLOSED, FETCHED, GOLDEN, IN_IMAGE, LEAST, READ, WAYS
+from tests.deploy.chart_ways import (
+    ANONYMOUS,
+    CLOSED,
+    FETCHED,
+    GOLDEN,
+    IN_IMAGE,
+    LEAST,
+    READ,
+    TRACED,
+    WAYS,
+)
 from tests.deploy.pod_security import breaches
 from tests.tool_output import ToolError
 
@@ -137,6 +147,29 @@ def test_gpus_are_asked_for_and_used():
     assert parse_options(container["args"])[0].gpus == ("0", "1")
 
 
+def test_egress_leads_to_the_collector_of_traces_alone():
+    documents = rendered(*TRACED)
+    arguments = server(documents)["containers"][0]["args"]
+    assert parse_options(arguments)[0].otlp_endpoint == "http://otel-collector.observability:14317"
+    traces, names = manifest(documents, "NetworkPolicy")["spec"]["egress"]
+    assert traces == {
+        "ports": [{"port": 14317}],
+        "to": [{"namespaceSelector": {"matchLabels": {"name": "observability"}}}],
+    }
+    assert {port["port"] for port in names["ports"]} == {53}
+
+    usual = rendered(*LEAST, "--set", "server.otlpEndpoint=https://collector")
+    assert manifest(usual, "NetworkPolicy")["spec"]["egress"][0] == {"ports": [{"port": 4317}]}
+
+
+def test_the_log_of_a_pod_is_json_on_standard_output():
+    arguments = server(rendered(*LEAST))["containers"][0]["args"]
+    assert parse_options(arguments)[0].log_format == "json"
+    chosen = rendered(*LEAST, "--set", "server.logFormat=text,server.logPrompts=true")
+    options = parse_options(server(chosen)["containers"][0]["args"])[0]
+    assert options.log_format == "text" and options.log_prompts
+
+
 def test_egress_is_closed_unless_an_init_container_fetches():
     assert manifest(rendered(*LEAST), "NetworkPolicy")["spec"]["egress"] == []
     assert "Egress" not in manifest(rendered(*FETCHED), "NetworkPolicy")["spec"]["policyTypes"]
@@ -154,6 +187,8 @@ REFUSED = {
     "more than most": ((*LEAST, "--set", "autoscaling.minReplicas=9"), "at most maxReplicas, 4"),
     "unknown value": ((*LEAST, "--set", "replica=2"), "replica"),
     "no size": ((*LEAST, "--set-string", "sharedMemory=lots"), "/sharedMemory"),
+    "no collector": ((*LEAST, "--set", "server.otlpEndpoint=host:4317"), "/server/otlpEndpoint"),
+    "no format": ((*LEAST, "--set", "server.logFormat=xml"), "/server/logFormat"),
     "no number": ((*LEAST, "--set", "server.drainTimeoutSeconds=0"), "/server/drainTimeoutSeconds"),
 }
 

@@ -32,9 +32,9 @@ def files(progress):
 def test_progress_tells_what_has_happened_in_order(progress):
     progress.open_clip(KEY)
     progress.stage_ended(KEY, "text_encoder", 5.5)
-    progress.stepped(KEY, 1, 4)
+    progress.stepped(KEY, 1, 4, 0.0)
     progress.leave_preview(KEY, LATENTS)
-    progress.stepped(KEY, 2, 4)
+    progress.stepped(KEY, 2, 4, 0.0)
     ended, *rest = ProgressFolder(progress._path).read(KEY)
 
     assert isinstance(ended, StageEnded) and ended.ended > ended.began == 5.5
@@ -76,7 +76,7 @@ def test_a_forgotten_clip_does_not_come_back(progress):
     """A stage may tell about a clip that the front end has forgotten."""
     progress.open_clip(KEY)
     progress.forget(KEY)
-    progress.stepped(KEY, 1, 4)
+    progress.stepped(KEY, 1, 4, 0.0)
     progress.stage_ended(KEY, "upsampler", 0.0)
     progress.leave_preview(KEY, LATENTS)
 
@@ -88,7 +88,7 @@ def test_what_is_no_key_touches_no_file(progress, key):
     outside = progress._path.parent / f"{KEY}.log"
     outside.write_text("step 1 2\n")
     progress.open_clip(key)
-    progress.stepped(key, 1, 4)
+    progress.stepped(key, 1, 4, 0.0)
     progress.leave_preview(key, LATENTS)
     progress.cancel(key)
 
@@ -112,7 +112,7 @@ def test_what_is_no_key_touches_no_file(progress, key):
 def test_damaged_files_of_a_clip_are_not_told_and_hurt_no_other(progress, damage):
     for key in (KEY, OTHER):
         progress.open_clip(key)
-        progress.stepped(key, 1, 4)
+        progress.stepped(key, 1, 4, 0.0)
     for ending in ("log", "npy", "partial", "cancel"):
         (progress._path / f"{KEY}.{ending}").write_bytes(damage)
 
@@ -124,10 +124,10 @@ def test_damaged_files_of_a_clip_are_not_told_and_hurt_no_other(progress, damage
 
 def test_lines_between_damaged_ones_are_told(progress):
     progress.open_clip(KEY)
-    progress.stepped(KEY, 1, 4)
+    progress.stepped(KEY, 1, 4, 0.0)
     with (progress._path / f"{KEY}.log").open("ab") as log:
         log.write(b"\x80nonsense\n")
-    progress.stepped(KEY, 2, 4)
+    progress.stepped(KEY, 2, 4, 0.0)
 
     assert progress.read(KEY) == [Stepped(1, 4), Stepped(2, 4)]
 
@@ -149,7 +149,7 @@ def test_a_folder_in_place_of_a_file_fails_nothing(progress, ending):
     progress.open_clip(OTHER)
     (progress._path / f"{KEY}.{ending}").mkdir()
     progress.open_clip(KEY)
-    progress.stepped(KEY, 1, 4)
+    progress.stepped(KEY, 1, 4, 0.0)
     progress.leave_preview(KEY, LATENTS)
     progress.take_preview(KEY)
     progress.cancel(KEY)
@@ -163,7 +163,7 @@ def test_a_folder_in_place_of_a_file_fails_nothing(progress, ending):
 def test_without_a_folder_nothing_is_told(tmp_path, path):
     progress = ProgressFolder(None if path is None else tmp_path / path)
     progress.open_clip(KEY)
-    progress.stepped(KEY, 1, 4)
+    progress.stepped(KEY, 1, 4, 0.0)
     progress.leave_preview(KEY, LATENTS)
     progress.cancel(KEY)
     progress.forget(KEY)
@@ -191,7 +191,7 @@ def test_lines_of_many_writers_stay_whole(progress):
 
     def write(number):
         for step in range(100):
-            progress.stepped(KEY, number * 100 + step, 400)
+            progress.stepped(KEY, number * 100 + step, 400, 0.0)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -26,6 +26,7 @@ from reelserve.tools.faults.fuzz import fuzz
 from reelserve.tools.faults.links import SILENT_S, links
 from reelserve.tools.faults.neighbours import neighbours
 from reelserve.tools.faults.overload import overloads
+from reelserve.tools.faults.replacement import replacements
 from reelserve.tools.faults.same_bytes import same_bytes
 from reelserve.tools.faults.soak import soak
 from reelserve.tools.faults.storms import storms
@@ -76,6 +77,7 @@ def all_trials(arguments: argparse.Namespace) -> list[Trial]:
         *overloads(),
         *links(SILENT_S),
         *neighbours(),
+        *replacements(),
         same_bytes(arguments.clips),
         fuzz(arguments.calls),
         soak(arguments.minutes),

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from reelserve.tools.figures.deploying import DEPLOY_WRITERS, sizing
 from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
 from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
+from reelserve.tools.figures.scaling import SCALING_WRITERS
 from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.system import SYSTEM_WRITERS, figures_in_sentences
 from reelserve.tools.figures.tables import WRITERS
 from reelserve.tools.figures.tensorrt import NOT_RUN, TENSORRT_WRITERS
 
+PerGpu = Mapping[str, Callable[[Sequence[Any]], str]]
 NOT_MEASURED = "*Not measured yet.*"
 REGISTRIES = {
     "families": families_table,
@@ -34,6 +37,13 @@ REGISTRIES = {
 ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS}
 FOLDER_WRITERS = {"summary": summary, "sizing": sizing, **SYSTEM_WRITERS}
 """Blocks with figures of many files."""
+PER_GPU: tuple[tuple[PerGpu, str, str], ...] = (
+    (GPU_WRITERS, "bench_gpu", NOT_MEASURED),
+    (SCALING_WRITERS, "scaling", NOT_MEASURED),
+    (TENSORRT_WRITERS, "bench_tensorrt", NOT_RUN),
+)
+"""Tables of what has a file for each GPU: writers, how its name begins, and what stands there where
+there is none."""
 BLOCK = re.compile(
     r"(?P<start><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
 )
@@ -138,27 +148,21 @@ def _figures(name: str, results: Path) -> str:
         # One file for each GPU.
         rows = [row for file in sorted(results.glob(f"{name}_*.csv")) for row in csv_rows(file)]
         return KERNEL_WRITERS[name](rows) if rows else NOT_MEASURED
-    if name in GPU_WRITERS:
-        found = _files(results, "bench_gpu")
-        return GPU_WRITERS[name](found) if found else NOT_MEASURED
+    for writers, kind, otherwise in PER_GPU:
+        if name in writers:
+            found = [json.loads(f.read_text()) for f in sorted(results.glob(f"{kind}_*.json"))]
+            return writers[name](found) if found else otherwise
     if name in FOLDER_WRITERS:
         try:
             return FOLDER_WRITERS[name](results)
         except FileNotFoundError:
             return NOT_MEASURED
-    if name in TENSORRT_WRITERS:
-        found = _files(results, "bench_tensorrt")
-        return TENSORRT_WRITERS[name](found) if found else NOT_RUN
     if name in REGISTRIES:
         return REGISTRIES[name]()
     if name in COMPARISONS:
         folder = results / name
         return comparison(folder) if folder.is_dir() else NOT_MEASURED
-    named = {*FOLDER_WRITERS, *ONE_FILE_WRITERS, *KERNEL_WRITERS, *GPU_WRITERS, *TENSORRT_WRITERS}
+    per_gpu = {block for writers, _, _ in PER_GPU for block in writers}
+    named = {*FOLDER_WRITERS, *ONE_FILE_WRITERS, *KERNEL_WRITERS, *per_gpu}
     names = ", ".join(sorted(named | {*COMPARISONS, *REGISTRIES}))
     raise ValueError(f"no table is called {name!r}; there are {names}")
-
-
-def _files(results: Path, kind: str) -> list[Any]:
-    """Results files of every GPU."""
-    return [json.loads(file.read_text()) for file in sorted(results.glob(f"{kind}_*.json"))]

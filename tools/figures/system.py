@@ -11,6 +11,7 @@ from reelserve.pipeline.contract import PUBLIC_MODEL
 from reelserve.tools.figures.tables import Results, percent, table, when
 
 GPU_FILE = "bench_gpu_nvidia_h100_80gb_hbm3.json"
+SCALING_FILE = "scaling_nvidia_h200.json"
 GIB = 2**30
 MODELS = ("ltx-2b", "bundled-3b", "bundled-10b")
 """Models of the range of sizes that the page is about; none draws the small world of shapes."""
@@ -118,6 +119,7 @@ def figures_in_sentences(results: Path) -> Mapping[str, str]:
         **_of_cpu(_read(results, "bench_cpu.json")),
         **_of_quality(results),
         **_of_service(results),
+        **_of_scaling(_read(results, SCALING_FILE)),
     }
 
 
@@ -138,6 +140,12 @@ def _of_model(prefix: str, gpu: Results, model: Results) -> dict[str, str]:
         f"{prefix}_exported_gib": f"{exported / GIB:.1f}",
         f"{prefix}_step_s": f"{model['stages_s']['denoiser'] / model['steps']:.3f}",
     }
+
+
+def _of_scaling(results: Results) -> dict[str, str]:
+    """How many times as many clips two GPUs draw as one, for the worst model and the best."""
+    times = [2 * row["efficiency"] for row in results["rows"] if row["gpus"] == 2]
+    return {"two_gpus_least": f"{min(times):.2f}", "two_gpus_most": f"{max(times):.2f}"}
 
 
 def _of_cpu(bench: Results) -> dict[str, str]:

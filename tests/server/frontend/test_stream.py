@@ -38,7 +38,7 @@ class Followed:
 
     def step(self, *steps):
         for step in steps:
-            self.rig.progress.stepped(self.clip.key, step, 4)
+            self.rig.progress.stepped(self.clip.key, step, 4, 0.0)
 
     async def end(self):
         await until(lambda: self.rig.calls() >= 1)

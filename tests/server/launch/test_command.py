@@ -17,6 +17,9 @@ CHANGED = {
     **{
         "allow_anonymous": True,
         "single_user": True,
+        "log_prompts": True,
+        "log_format": "json",
+        "otlp_endpoint": "https://collector:4317",
         "ready_timeout_s": 0.5,
         "drain_timeout_s": 7.25,
         "hang_timeout_s": 2.0,

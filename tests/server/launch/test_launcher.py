@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -98,14 +99,18 @@ def test_server_names_the_mismatch_when_graph_and_config_differ(tiny_repository,
     shutil.copytree(tiny_repository, broken)
     config = broken / "denoiser" / "config.pbtxt"
     config.write_text(config.read_text().replace('"VELOCITY"', '"SPEED"'))
-    server = Server(ServeOptions(broken, log_file=tmp_path / "log"))
+    server = Server(ServeOptions(broken, log_file=tmp_path / "log", log_format="json"))
 
     with pytest.raises(ServerError) as caught:
         server.start()
 
     assert "output SPEED is in the config but not in the graph" in str(caught.value)
     assert "Traceback" not in str(caught.value) and "<frozen" not in str(caught.value)
-    assert "output SPEED" in (tmp_path / "log").read_text()
+    log = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    told = [one for one in log if one["source"] == "triton"]
+    assert any("output SPEED" in one["message"] and one["level"] == "error" for one in told)
+    assert any("\nAt:\n" in one["message"] for one in told), "Triton's stack trace of the stage"
+    assert log[-1]["source"] == "server" and log[-1]["message"] == str(caught.value)
     assert server.stop() is None
 
 
@@ -218,44 +223,31 @@ def test_serve_ends_and_leaves_nothing_when_a_model_does_not_unload(tiny_reposit
             *(sys.executable, "-m", "reelserve.server"),
             *("--model-repository", str(tiny_repository)),
             *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
-            *("--log-file", "/dev/stdout", "--triton-argument=--exit-timeout-secs=1"),
+            *("--log-format", "json", "--triton-argument=--exit-timeout-secs=1"),
         ],
+        # As a container's log is.
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     ) as command:
-        assert command.stderr is not None
-        ready = command.stderr.readline()
+        assert command.stdout is not None
+        read = (json.loads(line) for line in command.stdout)
+        said = [next(read)["message"]]
+        while not said[-1].startswith("ready after "):
+            said.append(next(read)["message"])
         (triton,) = child_processes(command.pid)
         stages = instance_processes(triton.pid)
         os.kill(stages["vae_decoder_0_0"], signal.SIGSTOP)
         command.terminate()
-        log, rest = command.communicate(timeout=30)
+        # Each of them an object.
+        said += [line["message"] for line in read]
+        assert command.wait(30) == 0
 
-    assert ready.startswith("ready after ")
-    assert "Started GRPCInferenceService" in log, "standard output gets Triton's log"
+    log = "\n".join(said)
+    assert "Started GRPCInferenceService" in log, "where there is no terminal"
     assert "Exit timeout expired. Exiting immediately." in log
-    assert (command.returncode, rest) == (0, "")
     assert left_over([triton.pid, *stages.values()]) == []
     assert abandoned() <= before
-
-
-@pytest.mark.parametrize("kind", ["socket", "file"])
-def test_opened_log_appends_to_standard_output(tmp_path, kind):
-    """A socket, as under systemd, cannot be opened by its name; a file must not be emptied."""
-    script = (
-        "from pathlib import Path; from reelserve.server.launch.triton_process import *; "
-        "path = Path('/dev/stdout'); assert not is_plain(path); "
-        "log = opened_log(path); log.write(b'told'); log.close()"
-    )
-    near, far = socket.socketpair()
-    file = tmp_path / "out"
-    file.write_text("before ")
-    with near, far, file.open("ab") as appended:
-        out = near if kind == "socket" else appended
-        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
-        told = far.recv(100).decode() if kind == "socket" else file.read_text()
-    assert told == ("told" if kind == "socket" else "before told")
 
 
 def test_error_lines_cut_time_stamps_traces_and_repetitions():

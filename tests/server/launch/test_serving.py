@@ -1,6 +1,8 @@
 """A whole service whose parts are killed, stopped and ended, and one of two Tritons."""
 
 import contextlib
+import importlib.util
+import json
 import os
 import re
 import signal
@@ -14,6 +16,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from reelserve.client import Client, UnavailableError
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
@@ -25,12 +28,14 @@ from reelserve.server.launch.stage_processes import (
     stage_processes,
 )
 from reelserve.server.launch.tritons import ServeOptions
-from tests.server.grpc_requests import generate
+from tests.server.grpc_requests import generate, infer_input
 from tests.server.launch.test_launcher import held, left_over, processes, shared_memory
 from tests.server.test_streaming import LONG, metrics
 
 pytestmark = pytest.mark.server
 WAIT_S = 30
+SERVER_KIND = 2
+"""Kind of the span of a request, in OTLP."""
 MANY = 1000
 """Steps of a clip that does not end by itself before what is done to it."""
 REQUEST = {"prompt": "a red star", "seed": 1}
@@ -199,8 +204,28 @@ def test_clips_in_flight_fail_when_the_server_may_not_wait(tiny_repository, how)
 
 
 @pytest.fixture(scope="module")
-def two(tiny_repository):
-    with Server(ServeOptions(tiny_repository, gpus=("0", "1"))) as server:
+def log(tmp_path_factory):
+    """The log of `two`."""
+    return tmp_path_factory.mktemp("log") / "log"
+
+
+@pytest.fixture(scope="module")
+def collector():
+    """Gets the traces of `two`; None where the extra `tracing` is not installed."""
+    if importlib.util.find_spec("opentelemetry") is None:
+        yield None
+        return
+    from tests.server.frontend.collector import collecting
+
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def two(tiny_repository, log, collector):
+    options = {"gpus": ("0", "1"), "log_file": log, "log_format": "json"}
+    options["otlp_endpoint"] = None if collector is None else collector.endpoint
+    with Server(ServeOptions(tiny_repository, **options)) as server:
         yield server
 
 
@@ -272,3 +297,63 @@ def test_a_stage_that_dies_idle_is_seen_without_a_request(two, expected):
     wait_until(lambda: metrics(two)["reelserve_tritons_ready"] == 2)
 
     assert drawn_again(two) == expected
+
+
+FORGED = 'x"\n{"source": "server", "message": "request", "id": "forged"}\r\x1b[31m\u2028'
+
+
+def test_every_line_of_the_log_is_an_object_over_crashes_and_restarts(two, log):
+    def told():
+        return [json.loads(line) for line in log.read_bytes().splitlines()]
+
+    def requests():
+        return [one for one in told() if one["message"] == "request"]
+
+    before = len(requests())
+    os.kill(tritons(two)[0], signal.SIGKILL)
+    wait_until(lambda: metrics(two)["reelserve_tritons_ready"] == 1)
+    wait_until(lambda: metrics(two)["reelserve_tritons_ready"] == 2)
+    with Client(two.grpc_url) as client:
+        client.generate('a red star\n{"\x1b[31m', seed=1)
+    with InferenceServerClient(two.grpc_url) as client:
+        with pytest.raises(InferenceServerException, match="PROMPT is"):
+            client.infer("text_to_video", [infer_input("PROMPT", " ")], request_id=FORGED)
+    wait_until(lambda: len(requests()) == before + 2)
+
+    drawn, refused = requests()[before:]
+    assert (drawn["code"], drawn["seed"], drawn["steps"]) == ("OK", 1, 4)
+    assert drawn["triton"] in ("gpu0", "gpu1") and 0 <= drawn["waited_s"] <= drawn["seconds"]
+    assert (refused["code"], refused["id"]) == ("INVALID_ARGUMENT", FORGED)
+    lines = told()
+    assert not any("a red star" in str(one) or "forged" == one.get("id") for one in lines)
+    assert {one["source"] for one in lines} == {"server", "gpu0", "gpu1"}
+    for name in ("gpu0", "gpu1"):
+        ours = [one["message"] for one in lines if one["source"] == name]
+        assert any("Started GRPCInferenceService" in message for message in ours)
+    restarted = [one for one in lines if one["message"].endswith("it is started again")]
+    assert restarted and {one["level"] for one in restarted} == {"error"}
+
+
+def test_a_clip_of_a_real_server_is_a_trace_of_all_stages_and_steps(two, log, collector):
+    if collector is None:
+        pytest.skip("the extra `tracing` is not installed")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with InferenceServerClient(two.grpc_url) as client:
+        client.infer(
+            "text_to_video",
+            [infer_input("PROMPT", "a red star"), infer_input("NUM_INFERENCE_STEPS", 3)],
+            headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"},
+        )
+
+    def ours():
+        return [span for span in collector.spans if span.trace_id.hex() == trace]
+
+    wait_until(lambda: len(ours()) == 1 + len(ENSEMBLE_STAGES))
+    (request,) = (span for span in ours() if span.kind == SERVER_KIND)
+    stages = collector.stages(request)
+    assert [stage.name for stage in stages] == list(ENSEMBLE_STAGES)
+    assert all(one.end_time_unix_nano <= request.end_time_unix_nano for one in stages)
+    (diffusion,) = (stage for stage in stages if stage.name == "video_diffusion")
+    assert [event.name for event in diffusion.events] == ["step"] * 3
+    lines = map(json.loads, log.read_text().splitlines())
+    assert any(one.get("trace_id") == trace for one in lines), "the line names the trace"

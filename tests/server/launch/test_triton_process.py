@@ -8,12 +8,15 @@ import pytest
 
 from reelserve.server.frontend.upstream import Secret
 from reelserve.server.launch.installation import Installation
+from reelserve.server.launch.process_output import ProcessOutput
 from reelserve.server.launch.stage_processes import has_ended
 from reelserve.server.launch.triton_process import ServerError, TritonOptions, TritonProcess
 from tests.server.frontend.fakes import asynchronous
 
 
-def triton(folder: Path, does: str) -> TritonProcess:
+def triton(folder: Path, does: str, log: list[str] | None = None) -> TritonProcess:
+    """A Triton that does something; `log` gets what it writes."""
+    taken = [] if log is None else log
     binary = folder / "tritonserver"
     binary.write_text(f"#!/bin/sh\necho $$ >> {folder}/starts\n{does}\n")
     binary.chmod(0o755)
@@ -25,11 +28,10 @@ def triton(folder: Path, does: str) -> TritonProcess:
         region_prefix="reelserve_",
         socket_folder=folder,
         run_dir=folder,
-        log_file=folder / "log",
         environment={},
         ready_timeout_s=1.0,
     )
-    return TritonProcess(options)
+    return TritonProcess(options, lambda: ProcessOutput(taken.append))
 
 
 def starts(folder: Path) -> list[int]:
@@ -53,6 +55,16 @@ async def test_start_is_tried_again_when_the_reason_may_be_gone(tmp_path, caplog
 
     assert len(starts(tmp_path)) == count
     assert caplog.text.count("it is started once more") == count - 1
+
+
+@asynchronous
+async def test_last_words_of_a_crash_are_in_the_error_and_in_the_log(tmp_path):
+    log = []
+    process = triton(tmp_path, "echo error: no room; kill -ABRT $$", log)
+    with pytest.raises(ServerError, match="\\nno room"):
+        await process.start()
+
+    assert log == ["error: no room"] * 2, "of both starts"
 
 
 @asynchronous

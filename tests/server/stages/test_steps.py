@@ -37,7 +37,7 @@ class Waiter:
     def cancelled(self):
         return self.left
 
-    def stepped(self, clip):
+    def stepped(self, clip, began):
         self.steps.append(clip.sampler.step)
 
     def finish(self, outputs):

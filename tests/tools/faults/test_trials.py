@@ -1,14 +1,21 @@
-"""Each fault in its short form, on a server of tiny graphs of its own."""
+"""Each fault in its short form, on servers of tiny graphs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from reelserve.client import _silence
+from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.tritons import ServeOptions
 from reelserve.tools.faults import damages as damages_module
+from reelserve.tools.faults import deaths as deaths_module
 from reelserve.tools.faults import fault as fault_module
 from reelserve.tools.faults import fuzz as fuzz_module
 from reelserve.tools.faults import links as links_module
+from reelserve.tools.faults import overload as overload_module
 from reelserve.tools.faults import soak as soak_module
 from reelserve.tools.faults.damages import damages
 from reelserve.tools.faults.deaths import deaths
@@ -30,22 +37,61 @@ TRIALS = {
     )
     for trial in trials
 }
-SHORT = (
-    *("kill-denoiser", "kill-video_encoder", "kill-triton", "hang", "kill-server", "restart"),
-    *("sigterm", "sigterm-twice", "raise", "full-disk", "corrupt-graph", "silent-client"),
-    *("deadlines", "cancels", "overload-50", "two-servers", "links", "fuzz", "soak"),
+ALONE = (
+    *("hang", "kill-server", "restart", "sigterm", "sigterm-twice", "raise", "full-disk"),
+    *("corrupt-graph", "deadlines", "cancels", "two-servers"),
 )
+"""Trials that end a server, or need it fresh or with other options."""
+TOGETHER = {
+    "kill-denoiser": deaths_module,
+    "kill-video_encoder": deaths_module,
+    "kill-triton": deaths_module,
+    "silent-client": damages_module,
+    "overload-50": overload_module,
+    "links": links_module,
+    "fuzz": fuzz_module,
+    "soak": soak_module,
+}
+"""Trials that a server outlives, with the modules that start one for them: here they break the same
+one, one after the other."""
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_fault_is_seen_as_expected(tiny_repository, monkeypatch, name):
-    # What is slow or large here says nothing: that is for `reelserve faults` to measure.
+@pytest.fixture(scope="module")
+def kept_server(tiny_repository) -> Iterator[Server]:
+    with Server(ServeOptions(tiny_repository)) as server:
+        yield server
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Short waits, and wide bounds of speed and memory.
+
+    What is slow or large here says nothing: that is for `reelserve faults` to measure.
+    """
     monkeypatch.setattr(fault_module, "MAX_RECOVERY_S", 60.0)
     for module in (fuzz_module, soak_module):
         monkeypatch.setattr(module, "MAX_GROWTH", 10.0)
     monkeypatch.setattr(links_module, "PING_S", 1)
     monkeypatch.setattr(_silence, "ASK_AFTER_S", 1.0)
     monkeypatch.setattr("reelserve.client._client.ANSWER_WITHIN_S", 2.0)
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("name", ALONE)
+def test_fault_is_seen_as_expected(tiny_repository, name):
+    fault = TRIALS[name].run(tiny_repository)
+
+    assert fault.as_expected and fault.lost == 0, fault.seen
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("name", TOGETHER)
+def test_faults_are_outlived_by_one_server(tiny_repository, kept_server, monkeypatch, name):
+    def started(options: ServeOptions) -> nullcontext[Server]:
+        assert options == kept_server.options
+        return nullcontext(kept_server)
+
+    monkeypatch.setattr(TOGETHER[name], "Server", started)
 
     fault = TRIALS[name].run(tiny_repository)
 

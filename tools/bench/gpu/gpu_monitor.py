@@ -1,4 +1,4 @@
-"""Samples how busy and how fast the GPU is, and its memory, while something runs."""
+"""Samples how busy and how fast GPUs are, and their memory, while something runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 PERIOD_MS = 100
 MIB = 2**20
-COLUMNS = "utilization.gpu,memory.used,clocks.sm,power.draw"
+COLUMNS = "index,utilization.gpu,memory.used,clocks.sm,power.draw"
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Sample:
 
     Args:
         at_s: When, on the machine's monotonic clock.
+        gpu: Its number.
         utilisation: Share of the last moments in which a kernel ran.
         memory_bytes: In use on the whole GPU.
         clock_mhz: Clock of its multiprocessors; None where it does not tell.
@@ -30,6 +31,7 @@ class Sample:
     """
 
     at_s: float
+    gpu: int
     utilisation: float
     memory_bytes: int
     clock_mhz: float | None
@@ -37,17 +39,17 @@ class Sample:
 
 
 def parse_sample(line: str, at_s: float) -> Sample | None:
-    """Reads `37, 1234, 1980, 650.2`: percent, MiB, MHz, W.
+    """Reads `0, 37, 1234, 1980, 650.2`: number, percent, MiB, MHz, W.
 
-    None of a line without the first two; the others may be missing (`[N/A]`).
+    None of a line without the first three; the others may be missing (`[N/A]`).
     """
     numbers = [_number(part) for part in line.split(",")]
     if len(numbers) != len(COLUMNS.split(",")):
         return None
-    percent, mib, clock_mhz, power_w = numbers
-    if percent is None or mib is None:
+    gpu, percent, mib, clock_mhz, power_w = numbers
+    if gpu is None or percent is None or mib is None:
         return None
-    return Sample(at_s, percent / 100, int(mib * MIB), clock_mhz, power_w)
+    return Sample(at_s, int(gpu), percent / 100, int(mib * MIB), clock_mhz, power_w)
 
 
 def _number(text: str) -> float | None:
@@ -63,9 +65,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 class GpuMonitor:
-    """Reads `nvidia-smi` while the block runs; samples nothing where there is none."""
+    """Reads `nvidia-smi` while the block runs; samples nothing where there is none.
 
-    def __init__(self) -> None:
+    Args:
+        gpus: Numbers of the GPUs; empty: the first.
+    """
+
+    def __init__(self, gpus: Sequence[str] = ()) -> None:
+        self._gpus = ",".join(gpus) or _first_gpu()
         self.samples: list[Sample] = []
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -76,7 +83,7 @@ class GpuMonitor:
             self._process = subprocess.Popen(
                 [
                     binary,
-                    f"--id={_first_gpu()}",
+                    f"--id={self._gpus}",
                     f"--query-gpu={COLUMNS}",
                     "--format=csv,noheader,nounits",
                     f"--loop-ms={PERIOD_MS}",
@@ -103,7 +110,7 @@ class GpuMonitor:
         return self._process is not None
 
     def utilisation(self, opened_s: float, closed_s: float) -> float | None:
-        """Mean over a window of the monotonic clock; None without samples in it."""
+        """Mean over a window of the monotonic clock and over GPUs; None without samples in it."""
         shares = [s.utilisation for s in self.samples if opened_s <= s.at_s <= closed_s]
         return statistics.fmean(shares) if shares else None
 
@@ -116,11 +123,12 @@ class GpuMonitor:
         }
 
     def peak_memory_bytes(self) -> int | None:
-        """The largest reading above the first one; None without samples."""
-        if not self.samples:
-            return None
-        used = [sample.memory_bytes for sample in self.samples]
-        return max(used) - used[0]
+        """The largest reading above the first of the same GPU; None without samples."""
+        first: dict[int, int] = {}
+        for sample in self.samples:
+            first.setdefault(sample.gpu, sample.memory_bytes)
+        grown = (sample.memory_bytes - first[sample.gpu] for sample in self.samples)
+        return max(grown, default=None)
 
     def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None
@@ -138,6 +146,18 @@ def gpu_query(column: str) -> str | None:
     command = [binary, f"--id={_first_gpu()}", f"--query-gpu={column}", "--format=csv,noheader"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else None
+
+
+def gpu_numbers() -> tuple[str, ...]:
+    """Numbers of all GPUs that a program sees here; empty without any."""
+    binary = shutil.which("nvidia-smi")
+    if binary is None:
+        return ()
+    command = [binary, "--query-gpu=index", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    numbers = found.stdout.split() if found.returncode == 0 else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(visible.split(",")) if visible else tuple(numbers)
 
 
 def _first_gpu() -> str:

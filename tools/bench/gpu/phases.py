@@ -27,7 +27,6 @@ from reelserve.tools.bench.gpu.exporting import (
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.in_process import Job
 from reelserve.tools.bench.gpu.served_clips import (
-    LEVEL_S,
     PROMPT,
     level_clips,
     levels,
@@ -133,15 +132,21 @@ class Runner:
         ]
         if self._find(case, IN_PROCESS) and not levels:
             return
-        self._export(case)
+        self.export(case)
         if not self._find(case, IN_PROCESS):
             self._in_process(case)
         if levels:
             self._serve(case, levels)
         if not self._options.keep:
-            self._release(case)
+            self.release(case)
 
-    def _export(self, case: Case) -> None:
+    def export(self, case: Case) -> None:
+        """Makes a case's checkpoint and its model repository, where they are not there.
+
+        Raises:
+            ChildError: If a part fails.
+            OutOfBudgetError: If it does not fit into the time that is left.
+        """
         options, repository = self._options, repository_of(case, self._options.work)
         siblings = [other for other in self._cases if other is not case]
         # Of a repository that is exported too: its configs may have been changed since.
@@ -227,8 +232,8 @@ class Runner:
             alone = self._find(case, IN_PROCESS)
             assert alone is not None, "measured before"
             for level in levels:
-                level_s = 0.0 if options.tiny else LEVEL_S
-                clips = level_clips(level, alone["seconds"], level_s)
+                # One for each caller shows that it runs.
+                clips = level if options.tiny else level_clips(level, alone["seconds"])
                 # A round of the callers warms the level up.
                 most_s = LEVEL_OVERHEAD_S + SERVED_FACTOR * alone["seconds"] * (level + clips)
                 self._budget.require(f"{case.name}, {level} at once", most_s)
@@ -236,7 +241,7 @@ class Runner:
                 result = served.level(level, clips, video, self._budget.left_s or 600.0)
                 self._save(case, f"{SERVE} {level}", result)
 
-    def _release(self, case: Case) -> None:
+    def release(self, case: Case) -> None:
         """Deletes the case's graphs but for those that another case may still take over."""
         waiting = [other for other in self._cases if not self._find(other, EXPORT)]
         wanted = {other.stage_key(stage) for other in waiting for stage in ENGINE_STAGES} - {None}

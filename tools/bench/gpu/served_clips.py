@@ -21,6 +21,7 @@ from reelserve.tools.bench.gpu.cases import Case
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.state import Result
 from reelserve.tools.bench.process_memory import MemoryTrace
+from reelserve.tools.bench.processor_trace import ProcessorTrace
 
 LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
@@ -39,13 +40,15 @@ class Served:
     Args:
         case: What it draws.
         server: Running.
-        gpu: Sampling.
+        gpu: Sampling, all of its GPUs.
+        cores: Sampling what its processes take.
         host: Sampling the memory of the server's processes; None where there is a GPU.
     """
 
     case: Case
     server: Server
     gpu: GpuMonitor
+    cores: ProcessorTrace
     host: MemoryTrace | None
 
     def first_clip(self) -> tuple[Video, float]:
@@ -97,6 +100,7 @@ class Served:
             "peak_memory_bytes": self.gpu.peak_memory_bytes() or self._host_bytes(),
             "idle_share": None if busy is None else number(1 - busy),
             **self.gpu.speed(*span),
+            "cores": self.cores.cores(*span),
             "stages_s": stage_times(figures.server, callers),
             "queue_s": {name: number(times.queue_s) for name, times in figures.server.items()},
             "error_messages": measured.errors,
@@ -124,9 +128,10 @@ def served_case(
     """
     options = ServeOptions(repository, log_file=log, ready_timeout_s=ready_timeout_s, gpus=gpus)
     with contextlib.ExitStack() as stack:
-        gpu = stack.enter_context(GpuMonitor())
+        gpu = stack.enter_context(GpuMonitor(gpus))
+        cores = stack.enter_context(ProcessorTrace(os.getpid()))
         host = None if gpu.runs else stack.enter_context(MemoryTrace(os.getpid(), with_root=False))
-        yield Served(case, stack.enter_context(Server(options)), gpu, host)
+        yield Served(case, stack.enter_context(Server(options)), gpu, cores, host)
 
 
 def levels(gpus: int) -> tuple[int, ...]:
@@ -134,9 +139,9 @@ def levels(gpus: int) -> tuple[int, ...]:
     return (1, 2 * gpus, 4 * gpus)
 
 
-def level_clips(callers: int, clip_s: float, level_s: float = LEVEL_S) -> int:
+def level_clips(callers: int, clip_s: float) -> int:
     """Clips to count at a level, where one takes so long by itself."""
-    return max(LEVEL_CLIPS[callers], math.ceil(callers * level_s / clip_s))
+    return max(LEVEL_CLIPS[callers], math.ceil(callers * LEVEL_S / clip_s))
 
 
 def request_of(case: Case) -> GenerateOptions:

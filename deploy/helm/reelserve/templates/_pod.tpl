@@ -28,6 +28,13 @@
 {{- if .maxConnectionAgeSeconds }}
 - --max-connection-age={{ .maxConnectionAgeSeconds }}
 {{- end }}
+- --log-format={{ .logFormat }}
+{{- if .logPrompts }}
+- --log-prompts
+{{- end }}
+{{- if .otlpEndpoint }}
+- --otlp-endpoint={{ .otlpEndpoint }}
+{{- end }}
 {{- if .verify }}
 - --verify
 {{- end }}

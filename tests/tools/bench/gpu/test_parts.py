@@ -97,11 +97,11 @@ def test_state_forgets_a_phase_with_its_parts(tmp_path):
 
 
 def test_parse_sample_reads_percent_and_mib():
-    read = parse_sample("37, 1234, 1980, 650.25\n", 5.0)
-    assert read == Sample(5.0, 0.37, 1234 * MIB, 1980, 650.25)
-    read = parse_sample("37, 1234, 1980, [N/A]\n", 5.0)
-    assert read == Sample(5.0, 0.37, 1234 * MIB, 1980, None)
-    assert parse_sample("[N/A], [N/A], 1980, 650.25", 5.0) is None
+    read = parse_sample("1, 37, 1234, 1980, 650.25\n", 5.0)
+    assert read == Sample(5.0, 1, 0.37, 1234 * MIB, 1980, 650.25)
+    read = parse_sample("0, 37, 1234, 1980, [N/A]\n", 5.0)
+    assert read == Sample(5.0, 0, 0.37, 1234 * MIB, 1980, None)
+    assert parse_sample("0, [N/A], [N/A], 1980, 650.25", 5.0) is None
     assert parse_sample("37, 1234", 5.0) is None
     assert parse_sample("", 5.0) is None
 
@@ -110,27 +110,30 @@ def test_gpu_monitor_means_over_the_window_and_counts_memory_from_its_start():
     monitor = GpuMonitor()
     shares = [0.9, 0.2, 0.4, 0.9]
     monitor.samples = [
-        Sample(t, share, (10 + t) * MIB, 1000.0 + t, None) for t, share in enumerate(shares)
+        Sample(t, 0, share, (10 + t) * MIB, 1000.0 + t, None) for t, share in enumerate(shares)
     ]
     assert monitor.utilisation(1.0, 2.0) == pytest.approx(0.3)
     assert monitor.utilisation(1.2, 1.8) is None
     assert monitor.peak_memory_bytes() == 3 * MIB
     monitor.samples[1] = dataclasses.replace(monitor.samples[1], utilisation=0.0)
     assert monitor.speed(0.0, 2.0) == {"clock_mhz": 1001.0, "power_w": None}
+    # A second GPU holds what other programs have put there: only what is added counts.
+    monitor.samples += [Sample(t, 1, 0.5, (500 + 5 * t) * MIB, None, None) for t in range(2)]
+    assert monitor.peak_memory_bytes() == 5 * MIB
     assert GpuMonitor().speed() == {"clock_mhz": None, "power_w": None}
 
 
 def test_gpu_monitor_reads_a_program_that_prints_on_and_on(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nwhile :; do echo '50, 100, 1980, 300'; sleep 0.02; done\n")
+    tool.write_text("#!/bin/sh\nwhile :; do echo 0, 50, 100, 1980, ${1#--id=}; sleep 0.02; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with GpuMonitor() as monitor:
+    with GpuMonitor(("3",)) as monitor:
         assert monitor.runs
         deadline = time.monotonic() + 20
         while not monitor.samples and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert monitor.samples[0].utilisation == 0.5
+    assert (monitor.samples[0].utilisation, monitor.samples[0].power_w) == (0.5, 3)
     assert monitor._process is not None and monitor._process.poll() is not None
 
 
