@@ -13,6 +13,7 @@ DISTRIBUTIONS = {
     "grpc_reflection": "grpcio-reflection",
     "markupsafe": "jinja2",
     "onnx_ir": "onnxscript",
+    "opentelemetry": "opentelemetry-sdk",
     "pytriton": "nvidia-pytriton",
     "tensorrt_rtx_bindings": "tensorrt-rtx-cu13-bindings",
     "yaml": "pyyaml",

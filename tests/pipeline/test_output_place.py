@@ -21,6 +21,7 @@ OWN_FILES = {
     "tools/bench/gpu/checkpoints.py": "checkpoints of a benchmark, in its work folder",
     "tools/bench/gpu/in_process.py": "between two processes",
     "tools/bench/tensorrt/serving.py": "clips of a benchmark, in its work folder",
+    "tools/bench/image/unit.py": "in a temporary folder",
     "tools/faults/damages.py": "damages a copy of a repository",
 }
 """Files that are written as they are, and why nobody names them."""

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 
+from reelserve.client._addresses import Address
 from reelserve.client._exceptions import AccessDeniedError, UnavailableError, error_from_status
 from reelserve.client._link import Link
 from reelserve.server.frontend import doors
@@ -68,7 +69,8 @@ async def test_a_call_without_a_known_key_is_refused_in_the_same_words(tmp_path,
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await caller.stub.ModelInfer(request(), metadata=metadata, timeout=10)
             assert status(caught) == REFUSED
-            stream = Link(caller.channel).stream(request(), metadata=metadata, timeout=10)
+            link = Link(Address("server:1", "server:1"), caller.channel)
+            stream = link.stream(request(), metadata=metadata, timeout=10)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stream.read()
             assert status(caught) == REFUSED

@@ -9,6 +9,7 @@ from reelserve.pipeline.checkpoint import CheckpointSpec, IntRange
 from reelserve.server.launch import serving
 from reelserve.server.launch.repository_check import RepositoryError
 from reelserve.server.launch.running_server import Server
+from reelserve.server.launch.server_log import ServerLog
 from reelserve.server.launch.shared_memory import (
     MIB,
     LargestClip,
@@ -128,5 +129,5 @@ def test_what_a_killed_server_left_is_gone_before_shared_memory_is_measured(
     monkeypatch.setattr(serving, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(serving, "check_shared_memory", measure)
     with pytest.raises(ServerError, match="too small"):
-        asyncio.run(serving.serve(ServeOptions(tiny_repository), lambda running: None))
+        asyncio.run(serving.serve(ServeOptions(tiny_repository), lambda running: None, ServerLog()))
     assert seen == []

@@ -108,7 +108,7 @@ _TINY_LTX: Mapping[str, Any] = {
     "caption_channels": 32,
 }
 DRY_CASES = (
-    Case("ltx-2b", "ltx", _TINY_LTX, 2, 1.0, 9, 8, 32, 64),
+    Case("ltx-2b", "ltx", _TINY_LTX, 2, 1.0, 9, 8, 32, 32),
     Case("bundled-3b", "sized", {"size": "tiny"}, 2, 1.0, 9, 8, 64, 64),
     Case("bundled-10b", "sized", {"size": "tiny-deep"}, 2, 1.0, 9, 8, 64, 64),
     replace(CASES[3], num_frames=16, steps=2),
