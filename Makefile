@@ -28,7 +28,7 @@ EXPORT_SOURCES = $(shell find $(CHECKPOINT) export kernels models pipeline runti
 	! -name '*.pyc' ! -name '*.md')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast test-gpu test-deploy image lint types export bench-cpu bench-gpu bench-tensorrt bench-serving bench-image bench-kernels loadtest faults docs install install-dev clean FORCE
+.PHONY: help demo serve test test-fast test-gpu test-deploy image lint types export bench-cpu bench-gpu bench-scaling bench-tensorrt bench-serving bench-image bench-kernels loadtest faults docs install install-dev clean FORCE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,9 @@ bench-cpu: build/export.stamp ## Measure the server on this machine: docs/result
 # GPU_ARGUMENTS: a part of it, for example GPU_ARGUMENTS="--only bundled --budget-seconds 600".
 bench-gpu: $(VENV)/gpu.stamp ## Measure sized models on an NVIDIA GPU: docs/results/bench_gpu_<gpu>.json
 	$(REELSERVE) bench-gpu $(GPU_ARGUMENTS)
+
+bench-scaling: $(VENV)/gpu.stamp ## Measure one service over all GPUs of the machine: docs/results/scaling_<gpu>.json
+	$(REELSERVE) bench-scaling $(GPU_ARGUMENTS)
 
 bench-tensorrt: $(VENV)/gpu.stamp ## Measure TensorRT plans on an NVIDIA GPU: docs/results/bench_tensorrt_<gpu>.json
 	$(REELSERVE) bench-tensorrt $(GPU_ARGUMENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -17,6 +18,7 @@ from reelserve.tools.faults import fuzz as fuzz_module
 from reelserve.tools.faults import links as links_module
 from reelserve.tools.faults import overload as overload_module
 from reelserve.tools.faults import soak as soak_module
+from reelserve.tools.faults import storms as storms_module
 from reelserve.tools.faults.damages import damages
 from reelserve.tools.faults.deaths import deaths
 from reelserve.tools.faults.drain import drains
@@ -26,7 +28,6 @@ from reelserve.tools.faults.neighbours import neighbours
 from reelserve.tools.faults.overload import overloads
 from reelserve.tools.faults.soak import soak
 from reelserve.tools.faults.storms import storms
-from tests.server.tiny_repository import write_tiny_repository
 
 pytestmark = pytest.mark.server
 TRIALS = {
@@ -38,10 +39,12 @@ TRIALS = {
     for trial in trials
 }
 ALONE = (
-    *("hang", "kill-server", "restart", "sigterm", "sigterm-twice", "raise", "full-disk"),
-    *("corrupt-graph", "deadlines", "cancels", "two-servers"),
+    *("hang", "kill-server", "restart", "sigterm", "sigterm-twice", "full-disk"),
+    *("corrupt-graph", "two-servers"),
 )
 """Trials that end a server, or need it fresh or with other options."""
+COMPARED = {"raise": damages_module, "deadlines": storms_module, "cancels": storms_module}
+"""Trials that first draw a clip on a server that they do no harm, for comparison."""
 TOGETHER = {
     "kill-denoiser": deaths_module,
     "kill-video_encoder": deaths_module,
@@ -60,6 +63,21 @@ one, one after the other."""
 def kept_server(tiny_repository) -> Iterator[Server]:
     with Server(ServeOptions(tiny_repository)) as server:
         yield server
+
+
+@pytest.fixture
+def first_kept(kept_server, monkeypatch):
+    """The first server that a trial starts is the kept one."""
+
+    def keep(module) -> None:
+        servers = itertools.chain([nullcontext(kept_server)], itertools.repeat(None))
+
+        def started(options: ServeOptions):
+            return next(servers) or Server(options)
+
+        monkeypatch.setattr(module, "Server", started)
+
+    return keep
 
 
 @pytest.fixture
@@ -85,6 +103,16 @@ def test_fault_is_seen_as_expected(tiny_repository, name):
 
 
 @pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("name", COMPARED)
+def test_fault_is_seen_beside_a_clip_of_another_server(tiny_repository, first_kept, name):
+    first_kept(COMPARED[name])
+
+    fault = TRIALS[name].run(tiny_repository)
+
+    assert fault.as_expected and fault.lost == 0, fault.seen
+
+
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("name", TOGETHER)
 def test_faults_are_outlived_by_one_server(tiny_repository, kept_server, monkeypatch, name):
     def started(options: ServeOptions) -> nullcontext[Server]:
@@ -98,12 +126,12 @@ def test_faults_are_outlived_by_one_server(tiny_repository, kept_server, monkeyp
     assert fault.as_expected and fault.lost == 0, fault.seen
 
 
-def test_a_fault_that_is_not_there_is_not_as_expected(tmp_path, monkeypatch):
+def test_a_fault_that_is_not_there_is_not_as_expected(tiny_repository, first_kept, monkeypatch):
     """A graph that never raises: the request gets its clip, and the trial says so."""
-    repository = write_tiny_repository(tmp_path / "model_repository")
+    first_kept(damages_module)
     monkeypatch.setattr(damages_module, "raise_at", lambda graph, timestep: None)
 
-    fault = TRIALS["raise"].run(repository)
+    fault = TRIALS["raise"].run(tiny_repository)
 
     assert not fault.as_expected
     assert fault.seen.startswith("that request: 1 × clip")
