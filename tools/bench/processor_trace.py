@@ -62,12 +62,15 @@ class ProcessorTrace:
     def cores(self, opened_s: float, closed_s: float) -> dict[str, float]:
         """Cores that each part kept busy in a window, the busiest first; empty without samples.
 
-        Processes of several Tritons that do the same count together.
+        Between the samples around the window, so that a short one has some. Processes of several
+        Tritons that do the same count together.
         """
-        inside = [sample for sample in self.samples if opened_s <= sample[0] <= closed_s]
-        if len(inside) < 2:
+        samples = list(self.samples)
+        before = [sample for sample in samples if sample[0] <= opened_s][-1:] or samples[:1]
+        after = [sample for sample in samples if sample[0] >= closed_s][:1] or samples[-1:]
+        if not samples or before == after:
             return {}
-        (first_s, first), (last_s, last) = inside[0], inside[-1]
+        ((first_s, first),), ((last_s, last),) = before, after
         busy = {part: (last[part] - first[part]) / (last_s - first_s) for part in last}
         ordered = sorted(busy.items(), key=lambda item: -item[1])
         return {part: round(value, 2) for part, value in ordered}

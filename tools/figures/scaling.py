@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from reelserve.tools.figures.gpu import decimal
+from reelserve.tools.figures.gpu import decimal, measured_by
 from reelserve.tools.figures.tables import Results, percent, short_commit, table
 
 BUSIEST = 2
@@ -24,24 +24,24 @@ def scaling(files: Sequence[Results]) -> str:
         "Cores of the busiest parts",
         "of the front end",
     )
-    parts = []
-    for results in files:
-        rows = [
-            (
-                f"`{row['model']}`",
-                str(row["gpus"]),
-                decimal(row["videos_per_s"], 3),
-                "–" if row["efficiency"] is None else f"{row['efficiency']:.3f}",
-                decimal(row["p95_s"], 2),
-                ", ".join(str(count) for count in row["clips_by_triton"].values()),
-                "–" if row["idle_share"] is None else percent(row["idle_share"]),
-                _busiest(row["cores"]),
-                decimal(row["cores"].get("front end"), 2),
-            )
-            for row in results["rows"]
-        ]
-        parts += [table(titles, rows), _measured(results)]
-    return "\n\n".join(parts)
+    return _tables(titles, files, _scaling_rows)
+
+
+def _scaling_rows(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{row['model']}`",
+            str(row["gpus"]),
+            decimal(row["videos_per_s"], 3),
+            decimal(row["efficiency"], 3),
+            decimal(row["p95_s"], 2),
+            ", ".join(str(count) for count in row["clips_by_triton"].values()),
+            "–" if row["idle_share"] is None else percent(row["idle_share"]),
+            _busiest(row["cores"]),
+            decimal(row["cores"].get("front end"), 2),
+        )
+        for row in results["rows"]
+    ]
 
 
 def scaling_deaths(files: Sequence[Results]) -> str:
@@ -55,21 +55,31 @@ def scaling_deaths(files: Sequence[Results]) -> str:
         "Requests sent later that failed",
         "All Tritons ready again after, s",
     )
-    parts = []
-    for results in files:
-        rows = [
-            (
-                f"`{death['model']}`",
-                str(death["gpus"]),
-                str(death["in_flight"]),
-                str(death["lost_as"].get("UnavailableError", 0)),
-                str(death["lost"] - death["lost_as"].get("UnavailableError", 0)),
-                f"{_failed(death['later'])} of {sum(death['later'].values())}",
-                decimal(death["back_s"], 1),
-            )
-            for death in results["deaths"]
-        ]
-        parts += [table(titles, rows), _measured(results)]
+    return _tables(titles, files, _death_rows)
+
+
+def _death_rows(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{death['model']}`",
+            str(death["gpus"]),
+            str(death["in_flight"]),
+            str(death["lost_as"].get("UnavailableError", 0)),
+            str(death["lost"] - death["lost_as"].get("UnavailableError", 0)),
+            f"{_failed(death['later'])} of {sum(death['later'].values())}",
+            decimal(death["back_s"], 1),
+        )
+        for death in results["deaths"]
+    ]
+
+
+def _tables(
+    titles: Sequence[str],
+    files: Sequence[Results],
+    rows: Callable[[Results], list[tuple[str, ...]]],
+) -> str:
+    """A table of each file, with what was measured below it."""
+    parts = [part for each in files for part in (table(titles, rows(each)), _measured(each))]
     return "\n\n".join(parts)
 
 
@@ -90,12 +100,5 @@ def _failed(later: Mapping[str, int]) -> int:
 
 
 def _measured(results: Results) -> str:
-    versions = results["versions"]
-    libraries = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
     commits = ", ".join(map(short_commit, results["commits"]))
-    return (
-        f"Measured by `reelserve bench-scaling` on {results['gpu']}, driver "
-        f"{results['driver'] or '–'}, {results['cpu']}, {results['cores']} cores: engine "
-        f"{results['engine']}, {results['precision']}; {libraries}; commit {commits}, "
-        f"{results['date']}."
-    )
+    return measured_by("bench-scaling", results, "", commits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,6 +79,29 @@ class Options:
         return levels(max(1, len(self.gpus)))
 
 
+def run_cases(
+    chosen: Iterable[Case], run: Callable[[Case], None], tell: Callable[[str], object]
+) -> list[str]:
+    """Runs each case; one that fails is left, and the next one is begun.
+
+    Args:
+        chosen: Cases.
+        run: Runs one.
+        tell: Takes a line of each that fails.
+
+    Returns:
+        What failed.
+    """
+    failed = []
+    for case in chosen:
+        try:
+            run(case)
+        except FAILURES as error:
+            failed.append(f"{case.name}: {error}")
+            tell(f"FAILED {failed[-1]}")
+    return failed
+
+
 class Runner:
     """Runs the phases that are missing.
 
@@ -112,13 +135,7 @@ class Runner:
         Raises:
             OutOfBudgetError: If a phase does not fit into the time that is left.
         """
-        failed = []
-        for case in chosen:
-            try:
-                self._case(case)
-            except FAILURES as error:
-                failed.append(f"{case.name}: {error}")
-                self._tell(f"FAILED {failed[-1]}")
+        failed = run_cases(chosen, self._case, self._tell)
         if curves:
             try:
                 self._curves(chosen)

@@ -20,7 +20,7 @@ from reelserve.server.launch.stage_processes import child_processes
 from reelserve.tools.bench.gpu.bench_results import newest_origin
 from reelserve.tools.bench.gpu.cases import Case
 from reelserve.tools.bench.gpu.exporting import repository_of
-from reelserve.tools.bench.gpu.phases import FAILURES, Options, Runner
+from reelserve.tools.bench.gpu.phases import Options, Runner, run_cases
 from reelserve.tools.bench.gpu.served_clips import PROMPT, Served, request_of, served_case
 from reelserve.tools.bench.gpu.state import Budget, Result, State
 
@@ -84,17 +84,8 @@ class Scaling:
         Raises:
             OutOfBudgetError: If a phase does not fit into the time that is left.
         """
-        failed = []
-        for case in chosen:
-            try:
-                if export_only:
-                    self._runner.export(case)
-                else:
-                    self._case(case)
-            except FAILURES as error:
-                failed.append(f"{case.name}: {error}")
-                self._tell(f"FAILED {failed[-1]}")
-        return failed
+        run = self._runner.export if export_only else self._case
+        return run_cases(chosen, run, self._tell)
 
     def _case(self, case: Case) -> None:
         phases = missing_phases(case, self._state, len(self._options.gpus))

@@ -75,7 +75,7 @@ def test_efficiency_is_of_as_many_gpus_as_there_are(state):
         "| `ltx-2b` | 2 | 1.200 | 0.750 | 6.00 | 21, 20 | 5.0% | `video_encoder` 2.50, "
         "`denoiser` 0.75 | 0.05 |" in rows
     )
-    assert "by `reelserve bench-scaling` on Some GPU, driver 580" in rows
+    assert "by `make bench-scaling` on Some GPU, driver 580" in rows
     deaths = SCALING_WRITERS["scaling_deaths"]([results])
     assert "| `bundled-3b` | 2 | 8 | 4 | 1 | 1 of 10 | 7.2 |" in deaths
 
@@ -89,12 +89,13 @@ def test_parts_of_a_server_are_known_by_their_arguments():
     assert part_of(["python", "-m", "http.server"]) is part_of([]) is None
 
 
-def test_cores_are_of_the_window_alone():
+def test_cores_are_those_between_the_samples_around_the_window():
     trace = ProcessorTrace(root=0)
     seconds = [0.0, 100.0, 102.0, 104.0, 900.0]
     trace.samples = [(t, Counter(denoiser=busy, upsampler=7)) for t, busy in enumerate(seconds)]
     assert trace.cores(1, 3) == {"denoiser": 2.0, "upsampler": 0.0}
-    assert trace.cores(1, 1.5) == {}
+    assert trace.cores(1.2, 1.5) == {"denoiser": 2.0, "upsampler": 0.0}
+    assert trace.cores(5, 9) == {} == ProcessorTrace(root=0).cores(0, 1)
 
 
 def test_bench_scaling_fails_when_there_is_no_gpu(tmp_path, capsys):
