@@ -27,8 +27,9 @@ from reelserve.training.scene.weather import (
     lit,
     paint_sky,
     particle_table,
-    weather_layers,
-    wrapped,
+    slanted,
+    turns_of,
+    weather_layer,
 )
 
 _WAVE_PERIOD, _BUBBLE_PERIOD = 16, 40
@@ -113,7 +114,7 @@ def render_background(
             out[row] = _gradient(gradient, side, device)[:, None]
             continue
         air = "clear" if name in ALWAYS_CLEAR else WEATHERS[sky]
-        still = _still(name, air, variant, side, device)[1]
+        still, _ = _still(name, air, variant, side, device)
         out[row] = _moving(still, _layers(name, air, variant, place, side, device), frames)
     return out
 
@@ -145,14 +146,14 @@ def _gradient(index: int, side: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=256)
 def _still(
     setting: str, weather: str, variant: int, side: int, device: torch.device
-) -> tuple[Painting, Tensor]:
-    """The painting of a setting, and its picture `[3, S, S]` under a weather."""
+) -> tuple[Tensor, Tensor]:
+    """A setting under a weather: its picture `[3, S, S]`, and the share of sky `[S, S]` in it."""
     canvas = Painting.empty(side, device)
     sky = paint_sky(canvas, weather, HORIZON.get(setting, 1.0), SUN[variant])
     if setting == "sky":
-        sky = paint_clouds(canvas, sky, variant, weather)
+        sky = paint_clouds(sky, variant, weather)
     paint_setting(canvas, setting, variant)
-    return canvas, light_up(canvas, sky, weather)
+    return light_up(canvas, sky, weather), 1 - canvas.cover
 
 
 @lru_cache(maxsize=256)
@@ -160,25 +161,25 @@ def _layers(
     setting: str, weather: str, variant: int, place: int, side: int, device: torch.device
 ) -> tuple[Layer, ...]:
     """All that moves in a background, the farthest first."""
-    canvas = _still(setting, weather, variant, side, device)[0]
     layers = []
-    if setting == "sea":
-        layers.append(Layer(_crests(canvas), lit((0.80, 0.92, 0.94), weather)))
-    elif setting == "beach":
-        layers.append(Layer(_surf(canvas, variant), lit((0.94, 0.97, 0.97), weather)))
-    elif setting == "underwater":
-        layers.append(Layer(_bubbles(canvas, place), (0.84, 0.96, 0.97)))
-    return (*layers, *weather_layers(canvas, weather, place))
-
-
-def _turns(period: int, canvas: Painting) -> Tensor:
-    """Time `[P, 1, 1]` in periods."""
-    return torch.arange(period, device=canvas.x.device)[:, None, None] / period
+    if setting in ("sea", "beach", "underwater"):
+        canvas = Painting.empty(side, device)
+        if setting == "sea":
+            layers.append(Layer(_crests(canvas), lit((0.80, 0.92, 0.94), weather)))
+        elif setting == "beach":
+            layers.append(Layer(_surf(canvas, variant), lit((0.94, 0.97, 0.97), weather)))
+        else:
+            layers.append(Layer(_bubbles(canvas, place), (0.84, 0.96, 0.97)))
+    falling = weather_layer(weather, place, side, device)
+    if falling is not None and weather == "night":
+        sky = _still(setting, weather, variant, side, device)[1]
+        falling = Layer(falling.alpha * sky, falling.colour)
+    return (*layers, falling) if falling is not None else tuple(layers)
 
 
 def _crests(canvas: Painting) -> Tensor:
     """Rows of waves on the sea that roll to the side, broader the nearer they are."""
-    turns = _turns(_WAVE_PERIOD, canvas)
+    turns = turns_of(_WAVE_PERIOD, canvas)
     alpha = torch.zeros(1, device=canvas.x.device)
     for row, (height, waves) in enumerate(((0.48, 6), (0.57, 5), (0.69, 4), (0.85, 3))):
         swing = 2 * math.pi * (waves * canvas.x + 0.3 * row - turns)
@@ -191,7 +192,7 @@ def _crests(canvas: Painting) -> Tensor:
 
 def _surf(canvas: Painting, variant: int) -> Tensor:
     """Foam that runs up the sand and back, and two lines of waves behind it."""
-    turns = _turns(_WAVE_PERIOD, canvas)
+    turns = turns_of(_WAVE_PERIOD, canvas)
     reach = 0.012 * (2 * math.pi * turns).sin()
     edge = beach_edge(canvas, variant)
     foam = (canvas.y - edge - reach - 0.006).abs() - 0.012
@@ -205,13 +206,13 @@ def _surf(canvas: Painting, variant: int) -> Tensor:
 
 def _bubbles(canvas: Painting, place: int) -> Tensor:
     """Bubbles that rise half a frame in a period."""
-    turns = _turns(_BUBBLE_PERIOD, canvas)
+    turns = turns_of(_BUBBLE_PERIOD, canvas)
     alpha = torch.zeros(1, device=canvas.x.device)
     for x, y, phase, size in particle_table(_NUM_BUBBLES):
-        up = wrapped(canvas.y - 0.5 * y - 0.2 * place + 0.5 * turns, 0.5)
+        height = 0.5 * (y - turns) + 0.2 * place
+        across, down = slanted(canvas, 0.3, x + 0.37 * place, height)
         sway = 0.01 * (2 * math.pi * (turns + phase)).sin()
-        across = wrapped(canvas.x - x - 0.37 * place - sway, 1.0)
-        away = across.hypot(up)
+        away = (across + 0.3 * down - sway).hypot(down)
         radius = 0.014 + 0.014 * size
         rim = canvas.inside((away - radius).abs() - 0.004)
         alpha = torch.maximum(alpha, 0.7 * rim + 0.18 * canvas.inside(away - radius))

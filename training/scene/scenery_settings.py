@@ -133,9 +133,7 @@ def _cactus(canvas: Painting, x: float, foot: float, size: float) -> None:
         (0.055, -0.18, 0.085, -0.07),
     )
     for left, top, right, bottom in boxes:
-        box = canvas.box(
-            x + size * left, foot + size * top, x + size * right, foot + size * bottom
-        )
+        box = canvas.box(x + size * left, foot + size * top, x + size * right, foot + size * bottom)
         canvas.fill(box, green)
     canvas.fill(canvas.disc(x, foot - 0.26 * size, 0.022 * size), green)
 
@@ -272,9 +270,8 @@ def _road(canvas: Painting, variant: int) -> None:
     edge = torch.maximum((away - 0.90 * half).abs() - 0.03 * depth, under)
     canvas.fill(edge, (0.88, 0.88, 0.86))
     for top, bottom in ((0.455, 0.475), (0.505, 0.54), (0.59, 0.655), (0.74, 0.87)):
-        dash = torch.maximum(away - 0.045 * depth, (canvas.y - (top + bottom) / 2).abs())
         long = (bottom - top) / 2
-        dash = torch.maximum(away - 0.045 * depth, (canvas.y - top - long).abs() - long)
+        dash = torch.maximum(away - 0.055 * depth, (canvas.y - top - long).abs() - long)
         canvas.fill(dash, (0.92, 0.92, 0.90))
 
 
@@ -302,7 +299,7 @@ def paint_setting(canvas: Painting, setting: str, variant: int) -> None:
         _PAINTERS[setting](canvas, variant)
 
 
-def paint_clouds(canvas: Painting, sky: Tensor, variant: int, weather: str) -> Tensor:
+def paint_clouds(sky: Tensor, variant: int, weather: str) -> Tensor:
     """A sky `[3, S, S]` with the clouds of the setting `sky` in the colour of the weather."""
     over = Painting.empty(sky.shape[-1], sky.device)
     _clouds(over, variant, weather)

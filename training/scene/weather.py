@@ -7,7 +7,9 @@ such weather, and it still looks like weather.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from reelserve.training.scene.painting import RGB, Painting, as_image
 _TABLE_SEED = 7
 _RAIN_PERIOD, _SNOW_PERIOD, _STAR_PERIOD, _FOG_PERIOD = 8, 16, 16, 80
 """Frames after which a movement repeats; divisors of the clip's 80."""
-_NUM_DROPS, _NUM_FLAKES, _NUM_STARS = 17, 18, 44
+_NUM_DROPS, _NUM_FLAKES, _NUM_STARS = 26, 26, 44
 _SHIFTS = ((0.0, 0.0), (0.37, 0.21))
 """The two places of the particles, as shifts in units of the side."""
 
@@ -63,16 +65,16 @@ LIGHTS = {
     "sunset": Light(
         sky=((0.38, 0.24, 0.50), (0.78, 0.38, 0.52), (0.96, 0.58, 0.36), (0.99, 0.76, 0.46)),
         cloud=(0.93, 0.55, 0.50),
-        scale=(0.92, 0.62, 0.50),
-        haze=(0.85, 0.40, 0.25),
-        haze_share=0.22,
+        scale=(0.95, 0.66, 0.58),
+        haze=(0.86, 0.36, 0.30),
+        haze_share=0.32,
         lamps=(1.0, 0.82, 0.40),
     ),
     "night": Light(
         sky=((0.02, 0.03, 0.13), (0.10, 0.13, 0.32)),
         cloud=(0.16, 0.19, 0.36),
         grey=0.35,
-        scale=(0.24, 0.29, 0.46),
+        scale=(0.32, 0.38, 0.60),
         haze=(0.04, 0.06, 0.20),
         haze_share=0.2,
         lamps=(0.98, 0.85, 0.45),
@@ -165,72 +167,94 @@ def particle_table(count: int, seed: int = _TABLE_SEED) -> list[tuple[float, flo
     return [(float(x), float(y), float(phase), float(size)) for x, y, phase, size in rows]
 
 
-def _turns(period: int, canvas: Painting) -> Tensor:
+def turns_of(period: int, canvas: Painting) -> Tensor:
     """Time `[P, 1, 1]` in periods."""
     return torch.arange(period, device=canvas.x.device)[:, None, None] / period
 
 
-def wrapped(offset: Tensor, period: float) -> Tensor:
+def _wrapped(offset: Tensor, period: float) -> Tensor:
     """An offset on a line that repeats, as the nearest one to 0."""
     return torch.remainder(offset + period / 2, period) - period / 2
 
 
+def slanted(canvas: Painting, lean: float, x: float, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets from the nearest copy of a point, of which there are two to a frame's height.
+
+    Copies lie along a leaning line and move along it, so that a movement of half a frame leads
+    each copy to the place of the next, and the pattern repeats.
+
+    Args:
+        canvas: gives the coordinates.
+        lean: how far the line goes to the right for each step down.
+        x: where the line crosses the upper edge, in units of the side.
+        y: `[P, 1, 1]` height of the point in each frame, likewise.
+
+    Returns:
+        `[S, S]` offset across from the line, and `[P, S, S]` offset down from the point.
+    """
+    return _wrapped(canvas.x - lean * canvas.y - x, 1.0), _wrapped(canvas.y - y, 0.5)
+
+
 def _rain(canvas: Painting, shift: tuple[float, float]) -> Tensor:
-    """Streaks that fall half a frame in a period; the lower half repeats the upper one."""
-    fall = 0.5 * _turns(_RAIN_PERIOD, canvas)
+    """Streaks that fall half a frame in a period."""
+    fall = 0.5 * turns_of(_RAIN_PERIOD, canvas)
     alpha = torch.zeros(1, device=canvas.x.device)
     for x, y, _, size in particle_table(_NUM_DROPS):
-        down = wrapped(canvas.y - (shift[1] + 0.5 * y) - fall, 0.5)
-        across = wrapped(canvas.x - (shift[0] + x) + 0.12 * down, 1.0)
-        streak = torch.maximum(across.abs() - 0.0045, down.abs() - 0.034 - 0.012 * size)
-        alpha = torch.maximum(alpha, (0.42 + 0.16 * size) * canvas.inside(streak))
+        across, down = slanted(canvas, 0.2, shift[0] + x, shift[1] + 0.5 * y + fall)
+        streak = torch.maximum(across.abs() - 0.0048, down.abs() - 0.036 - 0.012 * size)
+        alpha = torch.maximum(alpha, (0.46 + 0.16 * size) * canvas.inside(streak))
     return alpha
 
 
 def _snow(canvas: Painting, shift: tuple[float, float]) -> Tensor:
     """Flakes that sink half a frame in a period and sway."""
-    turns = _turns(_SNOW_PERIOD, canvas)
+    turns = turns_of(_SNOW_PERIOD, canvas)
     alpha = torch.zeros(1, device=canvas.x.device)
     for x, y, phase, size in particle_table(_NUM_FLAKES):
-        down = wrapped(canvas.y - (shift[1] + 0.5 * y) - 0.5 * turns, 0.5)
+        across, down = slanted(canvas, 0.3, shift[0] + x, shift[1] + 0.5 * (y + turns))
         sway = 0.014 * (2 * math.pi * (turns + phase)).sin()
-        across = wrapped(canvas.x - (shift[0] + x) - sway, 1.0)
-        flake = across.hypot(down) - 0.010 - 0.007 * size
+        flake = (across + 0.3 * down - sway).hypot(down) - 0.010 - 0.007 * size
         alpha = torch.maximum(alpha, 0.92 * canvas.inside(flake))
     return alpha
 
 
 def _stars(canvas: Painting, shift: tuple[float, float]) -> Tensor:
-    """Stars that twinkle where no ground covers them."""
-    turns = _turns(_STAR_PERIOD, canvas)
+    """Stars that twinkle."""
+    turns = turns_of(_STAR_PERIOD, canvas)
     alpha = torch.zeros(1, device=canvas.x.device)
     for x, y, phase, size in particle_table(_NUM_STARS):
-        down = wrapped(canvas.y - shift[1] - y, 1.0)
-        across = wrapped(canvas.x - shift[0] - x, 1.0)
+        down = _wrapped(canvas.y - shift[1] - y, 1.0)
+        across = _wrapped(canvas.x - shift[0] - x, 1.0)
         star = canvas.inside(across.hypot(down) - 0.0055 - 0.005 * size)
         twinkle = 0.72 + 0.25 * (2 * math.pi * (turns + phase)).cos()
         alpha = torch.maximum(alpha, star * twinkle)
-    return alpha * (1 - canvas.cover)
+    return alpha
 
 
 def _fog(canvas: Painting, shift: tuple[float, float]) -> Tensor:
     """A pale veil in broad bands that drift once across the frame in a period."""
-    turns = _turns(_FOG_PERIOD, canvas)
+    turns = turns_of(_FOG_PERIOD, canvas)
     bend = 0.16 * (2 * math.pi * (1.5 * canvas.y + shift[1])).sin()
     first = (2 * math.pi * (canvas.x + bend + 2.0 * canvas.y - turns + shift[0])).sin()
     second = (2 * math.pi * (canvas.x - bend - 1.0 * canvas.y + turns)).sin()
     return 0.30 + 0.17 * first + 0.10 * second
 
 
-def weather_layers(canvas: Painting, weather: str, place: int) -> list[Layer]:
-    """What falls, drifts or twinkles over a painting, at one of two places (0 or 1)."""
-    shift = _SHIFTS[place]
-    if weather == "rain":
-        return [Layer(_rain(canvas, shift), (0.80, 0.87, 0.95))]
-    if weather == "snow":
-        return [Layer(_snow(canvas, shift), (0.98, 0.99, 1.0))]
-    if weather == "night":
-        return [Layer(_stars(canvas, shift), (1.0, 0.98, 0.86))]
-    if weather == "fog":
-        return [Layer(_fog(canvas, shift), (0.86, 0.87, 0.87))]
-    return []
+_MOVING: dict[str, tuple[Callable[[Painting, tuple[float, float]], Tensor], RGB]] = {
+    "rain": (_rain, (0.82, 0.89, 0.96)),
+    "snow": (_snow, (0.98, 0.99, 1.0)),
+    "night": (_stars, (1.0, 0.98, 0.86)),
+    "fog": (_fog, (0.86, 0.87, 0.87)),
+}
+
+
+@lru_cache(maxsize=64)
+def weather_layer(weather: str, place: int, side: int, device: torch.device) -> Layer | None:
+    """What falls, drifts or twinkles in a weather, at one of two places (0 or 1).
+
+    Stars are everywhere; it is for the caller to hide them where there is no sky.
+    """
+    if weather not in _MOVING:
+        return None
+    draw, colour = _MOVING[weather]
+    return Layer(draw(Painting.empty(side, device), _SHIFTS[place]), colour)
