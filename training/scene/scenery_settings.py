@@ -57,6 +57,10 @@ def _clouds(canvas: Painting, variant: int, weather: str) -> None:
 
 
 def _sea(canvas: Painting, variant: int) -> None:
+    x = (0.20, 0.78)[variant]
+    for across, height, width in ((0.0, 0.055, 0.10), (0.08, 0.03, 0.09)):
+        bump = height * (1 - ((canvas.x - x - across) / width) ** 2)
+        canvas.fill(torch.maximum(_below(canvas, 0.42 - bump), canvas.y - 0.42), (0.46, 0.56, 0.58))
     water = canvas.gradient(0.42, 1.0, (0.34, 0.62, 0.74), (0.08, 0.33, 0.50))
     canvas.fill(_below(canvas, 0.42), water)
 
