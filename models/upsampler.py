@@ -44,7 +44,7 @@ class UpsamplerConfig:
     halves: bool = False
 
 
-BUNDLED = UpsamplerConfig(channels=24, num_hidden=2, drawn_scale=2)
+BUNDLED = UpsamplerConfig(channels=32, num_hidden=2, drawn_scale=2)
 
 
 class Upsampler(nn.Module):

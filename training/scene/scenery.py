@@ -114,9 +114,25 @@ def render_background(
             out[row] = _gradient(gradient, side, device)[:, None]
             continue
         air = "clear" if name in ALWAYS_CLEAR else WEATHERS[sky]
-        still, _ = _still(name, air, variant, side, device)
-        out[row] = _moving(still, _layers(name, air, variant, place, side, device), frames)
+        paint = _whole if device.type == "cuda" else _painted
+        out[row] = paint(name, air, variant, place, side, device, frames)
     return out
+
+
+def _painted(
+    name: str, air: str, variant: int, place: int, side: int, device: torch.device, frames: int
+) -> Tensor:
+    """A setting with all that moves, `[3, F or 1, S, S]`."""
+    still, _ = _still(name, air, variant, side, device)
+    return _moving(still, _layers(name, air, variant, place, side, device), frames)
+
+
+@lru_cache(maxsize=512)
+def _whole(
+    name: str, air: str, variant: int, place: int, side: int, device: torch.device, frames: int
+) -> Tensor:
+    """The same, kept: a GPU has room for all of them, and training draws each again and again."""
+    return _painted(name, air, variant, place, side, device, frames).half()
 
 
 def _moving(still: Tensor, layers: tuple[Layer, ...], frames: int) -> Tensor:
