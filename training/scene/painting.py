@@ -38,10 +38,9 @@ class Painting:
         """A painting of `side` pixels in height and width with nothing on it."""
         line = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side
         y, x = torch.meshgrid(line, line, indexing="ij")
-        blank = torch.zeros(side, side, device=device)
-        return cls(
-            torch.zeros(3, side, side, device=device), *(blank.clone() for _ in range(3)), x, y
-        )
+        rgb, cover = torch.zeros(3, side, side, device=device), torch.zeros_like(x)
+        # A painting replaces its masks and never writes into them, so one may serve three times.
+        return cls(rgb, cover=cover, lamps=cover, gloss=cover, x=x, y=y)
 
     def inside(self, distance: Tensor) -> Tensor:
         """Coverage in [0, 1] of a shape from the signed distance to its edge, negative inside."""
