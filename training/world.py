@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reelserve.training.scene.shapes import signed_distance
 from reelserve.training.scenery import render_background
 from reelserve.training.scenes import MOTIONS, Scenes
-from reelserve.training.scene.shapes import signed_distance
 
 FRAMES = 80
 FPS = 8
