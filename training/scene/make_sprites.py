@@ -23,7 +23,7 @@ from reelserve.training.scene.vocabulary import THINGS_FILE
 
 _DRAWN_SIDE = 4 * SPRITE_SIDE
 _LONGER_SIDE = 124
-_QUALITY = 85
+_QUALITY = 93
 
 
 def main() -> None:
