@@ -76,9 +76,7 @@ def render(
         rows = (arrays["count"] > which).nonzero()[:, 0]
         if not len(rows):
             continue
-        place = {
-            name: getattr(tracks, name)[rows, which] for name in ("x", "y", "radius", "angle")
-        }
+        place = {name: getattr(tracks, name)[rows, which] for name in ("x", "y", "radius", "angle")}
         mirror = _mirrored(arrays["thing"][rows, which], tracks.heading[rows, which])
         layer = _sample(arrays["thing"][rows, which], place, mirror, side)
         layer = layer * tracks.alpha[rows, which][:, None, :, None, None]
