@@ -40,7 +40,7 @@ class ReaderSettings:
     seed: int = 20
     steps: int = 60_000
     max_seconds: float = 600.0
-    batch_size: int = 512
+    batch_size: int = 1024
     width: int = 256
     num_blocks: int = 4
     muon_learning_rate: float = 2.0e-3
