@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from reelserve.models.sentence_tokenizer import NUM_SLOTS
 from torch import Tensor
 
 from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component
+from reelserve.models.sentence_tokenizer import NUM_SLOTS
 from reelserve.models.text_encoder import TextEncoder, encode_texts
 from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.atomic_file import write_file

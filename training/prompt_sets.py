@@ -9,12 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from reelserve.training.words.captions import MEASURED, CaptionSettings, write_caption
-from reelserve.training.words.labels import Plan, draw_plan, label_plans
-
 from reelserve.training.scene.scenes import held_out_name
 from reelserve.training.scene.vocabulary import SCENE_ATTRIBUTES, object_attributes
 from reelserve.training.scoring import Wanted, object_allowed, wanted_of
+from reelserve.training.showable import can_be_shown
+from reelserve.training.words.captions import MEASURED, CaptionSettings, write_caption
+from reelserve.training.words.labels import Plan, draw_plan, label_plans
 
 HAND_WRITTEN_FILE = Path(__file__).parent / "words" / "hand_written.json"
 
@@ -54,7 +54,7 @@ def _drawn(
     plans: list[Plan] = []
     while len(plans) < count:
         plan = draw_plan(rng)
-        if not plan.unrelated and _any(plan) and fits(plan):
+        if not plan.unrelated and _any(plan) and can_be_shown(plan) and fits(plan):
             plans.append(plan)
     texts = [write_caption(rng, plan, settings) for plan in plans]
     return PromptSet(texts, wanted_of(label_plans(plans)))

@@ -125,7 +125,7 @@ class Scenes:
 
 
 def motion_group(motion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Motions that differ in their direction alone, as one number: `left` and `right`, …"""
+    """Motions that differ in their direction alone, as one number; `left` is `right` too."""
     first = {"right": "left", "up": "left", "down": "left", "diagonal down": "diagonal up"}
     first |= {"hop right": "hop left", "enter from right": "enter from left"}
     first |= {"leave to right": "leave to left"}

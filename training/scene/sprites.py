@@ -101,7 +101,7 @@ def _extents(index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def facings(device: torch.device | str = "cpu") -> Tensor:
-    """Where the drawing of each of `thing_names()` looks: −1 left, 1 right, 0 neither, `[N]` fp32."""
+    """Where each of `thing_names()` looks: −1 left, 1 right, 0 neither, `[N]` fp32."""
     senses = {"left": -1.0, "right": 1.0, "": 0.0}
     looks = [0.0] * len(SHAPES) + [senses[thing["faces"]] for thing in things()]
     return torch.tensor(looks, device=device)
