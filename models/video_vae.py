@@ -1,9 +1,9 @@
 """The video autoencoder: ×4 in time and, by its patch, ×8 or more in space, without norms.
 
-Pixels go into channels a `P × P` patch at a time, so a clip becomes `F/4 × H/4P × W/4P` latents. Convolutions pad time by replication, so the first
-and last frames see no black neighbours. Residual branches start at zero, which lets the
-network train without normalisation and keeps every output local: decoding a longer clip
-changes nothing away from its ends.
+Pixels go into channels a `P × P` patch at a time, so a clip becomes `F/4 × H/4P × W/4P` latents.
+Convolutions pad time by replication, so the first and last frames see no black neighbours.
+Residual branches start at zero, which lets the network train without normalisation and keeps
+every output local: decoding a longer clip changes nothing away from its ends.
 
 Source: residual blocks without normalisation as in EDSR (arXiv 1707.02921).
 """
@@ -45,9 +45,9 @@ class VideoVAEConfig:
 
 BUNDLED = VideoVAEConfig(
     latent_channels=32,
-    channels=(96, 160, 256),
+    channels=(96, 128, 192),
     encoder_blocks=(1, 1, 1),
-    decoder_blocks=(2, 2, 2),
+    decoder_blocks=(2, 2, 1),
     end_channels=(32, 64),
     patch=4,
 )
