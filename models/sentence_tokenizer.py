@@ -130,3 +130,14 @@ def load_tokenizer(max_tokens: int) -> Tokenizer:
     pad = tokenizer.token_to_id(PAD_TOKEN)
     tokenizer.enable_padding(length=max_tokens, pad_id=pad, pad_token=PAD_TOKEN)
     return tokenizer
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """Pieces of the packaged model in the order of their ids.
+
+    Raises:
+        FileNotFoundError: If the package is not installed.
+    """
+    model = package_path(PACKAGE, RESOURCES, "sp.model").read_bytes()
+    return tuple(piece for piece, _ in _pieces(model))
