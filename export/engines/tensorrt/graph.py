@@ -79,12 +79,32 @@ def write_graph(stage: ExportStage, path: Path, *, plugin: bool, opset: int = OP
     module = for_any_graph(stage.module)
     if opset < OPSET:
         model = older_onnx_model(stage, module)
+        widen_tables(model)
     else:
         model = onnx_model(stage, module, "node" if plugin else "inlined")
     cast_at_the_ends(model)
     give_masks_their_rows(model)
     save_graph(model, path)
     return sum(node.domain == DOMAIN for node in model.graph)
+
+
+def widen_tables(model: onnx_ir.Model) -> None:
+    """Turns tables of UINT8, such as the text encoder's, into FLOAT, which holds all their levels.
+
+    Newer libraries look up rows of UINT8 and cast them; TensorRT 8.6 has UINT8 at the ends alone.
+
+    Args:
+        model: Changed in place.
+    """
+    for value in model.graph.initializers.values():
+        if value.const_value is None or value.dtype != _UINT8:
+            continue
+        wide = value.const_value.numpy().astype(np.float32)
+        value.const_value, value.dtype = onnx_ir.tensor(wide, name=value.name), _FLOAT
+        for node in value.consumers():
+            if node.op_type in _LAYOUT_OPS:
+                for output in node.outputs:
+                    output.dtype = _FLOAT
 
 
 def data_file(graph: Path) -> Path:
