@@ -40,5 +40,5 @@ def test_nothing_is_stale_where_there_is_no_list(tmp_path):
 @pytest.mark.parametrize("sentences", [("a cat", "a cat"), ("a\ncat",), (" a cat",), ("",)])
 def test_sentences_that_are_no_line_of_their_own_are_refused(tmp_path, sentences):
     write_list(tmp_path, *sentences)
-    with pytest.raises(ValueError, match="hand_written.json: '"):
+    with pytest.raises(ValueError, match=r"hand_written\.json: '"):
         load_test_prompts(tmp_path)
