@@ -59,9 +59,9 @@ class DistilSettings:
     learning_rate_scale: float = 0.35
     weight_decay: float = 0.01
     pairs: int = 12_288
-    pairs_seconds: float = 120.0
-    pair_chunk: int = 128
-    teacher_steps: int = 12
+    pairs_seconds: float = 75.0
+    pair_chunk: int = 48
+    teacher_steps: int = 10
     guidance_scale: float = 2.5
     teacher_shift: float = 5.0
     shift: float = 5.0

@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component
+from reelserve.models.sentence_tokenizer import NUM_SLOTS
 from reelserve.models.text_encoder import TextEncoder, encode_texts
 from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.atomic_file import write_file
 from reelserve.pipeline.output_place import output_file
-from reelserve.pipeline.quality import flicker_energy
 from reelserve.training.device_provenance import device_provenance
 from reelserve.training.prompt_sets import PROMPT_SETS, PromptSet
 from reelserve.training.recogniser import Recogniser, SceneReading, join_readings
@@ -35,8 +35,10 @@ from reelserve.training.sampling import (
     decode_frames,
     sample_latents,
 )
+from reelserve.training.scene.labelling import draw_labels
 from reelserve.training.scene.rendering import render
 from reelserve.training.scene.scenes import Scenes, sample_scenes
+from reelserve.training.scene.vocabulary import MOTIONS
 from reelserve.training.scoring import Score, best_things, score, wanted_of_scenes
 from reelserve.training.train_recogniser import ALWAYS_SEEN
 
@@ -102,13 +104,19 @@ def draw_rows(models: Models, rows: Tensor, sampler: SamplerSettings, seed: int)
         return decode_frames(models.vae, latents.float()).float()
 
 
+def draw_texts(models: Models, texts: Sequence[str], sampler: SamplerSettings, seed: int) -> Tensor:
+    """Frames `[N, 3, 80, 128, 128]` in [0, 1] of a few sentences."""
+    rows, _ = encode_texts(models.text_encoder, texts)
+    return draw_rows(models, rows[:, :NUM_SLOTS], sampler, seed)
+
+
 @torch.no_grad()
 def read_prompts(models: Models, texts: Sequence[str], sampler: SamplerSettings) -> SceneReading:
     """Draws every sentence and reads what is seen."""
     readings = []
     for start in range(0, len(texts), _CHUNK):
-        rows = encode_texts(models.text_encoder, texts[start : start + _CHUNK])
-        frames = draw_rows(models, rows, sampler, _SEED + start)
+        part = texts[start : start + _CHUNK]
+        frames = draw_texts(models, part, sampler, _SEED + start)
         readings.append(models.recogniser(frames))
     return join_readings(readings)
 
@@ -134,7 +142,7 @@ def score_renders(models: Models, scenes: Scenes) -> dict[str, Any]:
     """How well held-out renders, and their reconstructions, are read and reconstructed."""
     real, decoded, errors = [], [], []
     for start in range(0, len(scenes), _CHUNK):
-        frames, _ = render(scenes.rows(start, start + _CHUNK), models.device)
+        frames, _ = render(scenes.rows(slice(start, start + _CHUNK)), models.device)
         output = decode_frames(models.vae, models.vae.encode(2 * frames - 1))
         real.append(models.recogniser(frames))
         decoded.append(models.recogniser(output))
@@ -174,23 +182,44 @@ def score_frames(models: Models, scenes: Scenes, sampler: SamplerSettings) -> di
     the recogniser, given the first, the middle and the last frame alone, sees the same things.
     """
     same, drawn_flicker, real_flicker = [], [], []
+    rng = np.random.default_rng(_SEED)
     for start in range(0, len(scenes), _CHUNK):
-        part = scenes.rows(start, start + _CHUNK)
-        rows = _rows_of(part, models.device)
+        part = scenes.rows(slice(start, start + _CHUNK))
+        # Labels that leave some things unsaid, as a user's sentence would.
+        rows = draw_labels(part, rng).rows().to(models.device)
         drawn, (real, _) = draw_rows(models, rows, sampler, start), render(part, models.device)
         seen = [
             best_things(models.recogniser(drawn[:, :, which : which + 1]))
             for which in (0, drawn.shape[2] // 2, drawn.shape[2] - 1)
         ]
         same += [a == b == c for a, b, c in zip(*seen, strict=True)]
-        drawn_flicker += [_flicker(clip) for clip in drawn]
-        real_flicker += [_flicker(clip) for clip in real]
+        drawn_flicker.append(flicker(drawn).cpu())
+        real_flicker.append(flicker(real).cpu())
     return {
         "same_things": float(np.mean(same)),
-        "flicker": float(np.mean(drawn_flicker)),
-        "flicker_of_renders": float(np.mean(real_flicker)),
+        "flicker": float(torch.cat(drawn_flicker).mean()),
+        "flicker_of_renders": float(torch.cat(real_flicker).mean()),
         "num_clips": len(scenes),
     }
+
+
+def flicker(clips: Tensor) -> Tensor:
+    """Mean squared second difference in time, which steady motion hardly has: `[N]`.
+
+    Args:
+        clips: `[N, 3, F, H, W]` in [0, 1].
+    """
+    return clips.diff(n=2, dim=2).square().mean(dim=(1, 2, 3, 4))
+
+
+def still_scenes(count: int) -> Scenes:
+    """Scenes whose objects are whole in every frame."""
+    rng = np.random.default_rng((_SEED, 10))
+    scenes = sample_scenes(20 * count, rng, held_out_only=None)
+    motions = [MOTIONS.index(name) for name in ALWAYS_SEEN]
+    drawn = np.arange(scenes.thing.shape[1])[None] < scenes.count[:, None]
+    whole = (np.isin(scenes.motion, motions) | ~drawn).all(1) & (scenes.count > 0)
+    return scenes.rows(np.flatnonzero(whole)[:count])
 
 
 def main() -> None:
@@ -206,3 +235,33 @@ def main() -> None:
     parser.add_argument("--guidance-scale", type=float)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    transformer = args.transformer or args.checkpoint / "transformer"
+    models = load_models(args.checkpoint, transformer, args.device)
+    sampler = default_sampler(args.checkpoint)
+    for name in ("num_inference_steps", "guidance_scale"):
+        if (value := getattr(args, name)) is not None:
+            sampler = replace(sampler, **{name: value})
+    rng = np.random.default_rng((_SEED, 9))
+    scenes = sample_scenes(args.num_prompts, rng, held_out_only=None)
+    results = score_renders(models, scenes)
+    results["frames"] = score_frames(models, still_scenes(args.num_prompts // 4), sampler)
+    _write(args.out, results, args.device)
+    for name in args.sets:
+        prompts = PROMPT_SETS[name](args.num_prompts)
+        results[name] = score_set(models, prompts, sampler)
+        _write(args.out, results, args.device)
+    first = PROMPT_SETS["hand_written"](SHEET_PROMPTS).texts[:SHEET_PROMPTS]
+    save_sample_sheet(args.sheet, first, draw_texts(models, first, sampler, _SEED))
+
+
+def _write(path: Path, results: dict[str, Any], device: str) -> None:
+    log.info("%s", json.dumps(results))
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    kept = {name: entry for name, entry in kept.items() if name == "frame_consistency"}
+    content = {**kept, **results, **device_provenance(device)}
+    write_file(path, json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

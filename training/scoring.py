@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from reelserve.training.recogniser import ASSIGNMENTS, SCENE_SECTIONS, SceneReading, object_sections
 from reelserve.training.scene.labels import Labels
+from reelserve.training.scene.scenes import FREE, NATURAL, WITH_SPEED, Scenes
 from reelserve.training.scene.vocabulary import (
     MOTIONS,
     SCENE_ATTRIBUTES,
+    SETTINGS,
     SOME_OBJECT,
     UNSAID,
     motions_meant,
@@ -113,6 +115,38 @@ def object_allowed(values: Mapping[str, int]) -> Allowed:
         else:
             allowed[name] = frozenset({value})
     return allowed
+
+
+def wanted_of_scenes(scenes: Scenes) -> list[Wanted]:
+    """Everything that scenes show, as if a caption named it all."""
+    return [_wanted_of_scene(scenes, scene) for scene in range(len(scenes))]
+
+
+def _wanted_of_scene(scenes: Scenes, scene: int) -> Wanted:
+    objects = []
+    for which in range(int(scenes.count[scene])):
+        values = {name: getattr(scenes, name)[scene, which] for name in object_sections()}
+        allowed = {
+            "thing": values["thing"] + 1,
+            "colour": values["colour"] - NATURAL,
+            "size": values["size"],
+            "motion": values["motion"],
+        }
+        if MOTIONS[values["motion"]] in WITH_SPEED:
+            allowed["speed"] = values["speed"]
+        if values["place"] != FREE:
+            allowed["place"] = values["place"]
+        objects.append({name: frozenset({int(value)}) for name, value in allowed.items()})
+    ground = {name: frozenset({int(getattr(scenes, name)[scene])}) for name in SCENE_SECTIONS}
+    if SETTINGS[scenes.setting[scene]] != "plain":
+        del ground["ground_colour"]
+    return Wanted(tuple(objects), ground)
+
+
+def best_things(reading: SceneReading) -> list[tuple[int, ...]]:
+    """The things seen in each clip, in order of their numbers."""
+    seen = reading.objects["thing"].argmax(-1).cpu().tolist()
+    return [tuple(sorted(thing for thing in things if thing)) for things in seen]
 
 
 def score(reading: SceneReading, wanted: Sequence[Wanted]) -> Score:

@@ -26,17 +26,21 @@ part() {
 
 all=$(seq -s, 0 $((gpus - 1)))
 if [ "$gpus" -ge 4 ]; then
-    # What does not wait for another part trains beside it.
-    part autoencoder "$(seq -s, 2 $((gpus - 1)))" train_autoencoder & first=$!
-    part recogniser 0 train_recogniser & second=$!
-    part text_encoder 1 words.train_text_encoder & third=$!
-    wait "$first" && wait "$second" && wait "$third"
+    # The first GPU trains what reads clips, which takes as long as all the rest.
+    rest=$(seq -s, 1 $((gpus - 1)))
+    part recogniser 0 train_recogniser --max-seconds 850 & reading=$!
+    part text_encoder 1 words.train_text_encoder --max-seconds 250 & words=$!
+    part autoencoder "$(seq -s, 2 $((gpus - 1)))" train_autoencoder --max-seconds 270
+    wait "$words"
 else
-    part autoencoder "$all" train_autoencoder
-    part recogniser "$all" train_recogniser
+    rest=$all
+    part recogniser "$all" train_recogniser & reading=$!
+    wait "$reading"
     part text_encoder 0 words.train_text_encoder
+    part autoencoder "$all" train_autoencoder
 fi
-part denoiser "$all" train_denoiser --out "$logs/teacher"
-part distilled "$all" distil_denoiser --teacher "$logs/teacher"
-part upsampler 0 train_upsampler
+part denoiser "$rest" train_denoiser --max-seconds 580 --out "$logs/teacher"
+part distilled "$rest" distil_denoiser --max-seconds 200 --teacher "$logs/teacher"
+wait "$reading"
+part upsampler 0 train_upsampler --max-seconds 40
 part evaluation 0 evaluate "$@"

@@ -51,7 +51,7 @@ class AutoencoderSettings:
     anchor_weight: float = 0.05
     latent_noise: float = 0.05
     latent_penalty: float = 1e-5
-    statistics_clips: int = 1024
+    statistics_clips: int = 512
 
 
 def reconstruct(module: VideoVAE, frames: Tensor, noise: float) -> tuple[Tensor, Tensor]:

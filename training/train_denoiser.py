@@ -42,8 +42,8 @@ class DenoiserSettings:
     adamw_learning_rate: float = 1.0e-3
     learning_rate_scale: float = 1.0
     weight_decay: float = 0.01
-    pool_clips: int = 24_576
-    pool_chunk: int = 64
+    pool_clips: int = 16_384
+    pool_chunk: int = 128
     label_dropout: float = 0.08
     label_blend: float = 0.1
     sigma_shift: float = 4.0

@@ -133,7 +133,9 @@ def disturb(frames: Tensor) -> Tensor:
     return (frames * (0.94 + 0.12 * chance[3])).clamp(0, 1)
 
 
-def train_recogniser(run: Run, module: Recogniser, settings: RecogniserSettings, device: str) -> None:
+def train_recogniser(
+    run: Run, module: Recogniser, settings: RecogniserSettings, device: str
+) -> None:
     """Takes every step that is left of the run."""
     prepare = torch.compile(disturb, dynamic=False) if device == "cuda" else disturb
     if device == "cuda":

@@ -47,9 +47,7 @@ class UpsamplerSettings:
 
 
 @torch.no_grad()
-def make_frames(
-    vae: VideoVAE, settings: UpsamplerSettings, device: str
-) -> tuple[Tensor, Tensor]:
+def make_frames(vae: VideoVAE, settings: UpsamplerSettings, device: str) -> tuple[Tensor, Tensor]:
     """Decoded frames `[N, 3, 128, 128]` and the same rendered at twice the size, uint8."""
     small, large = [], []
     rng = np.random.default_rng(settings.seed)
@@ -83,9 +81,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=UpsamplerSettings.clips)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
-    settings = UpsamplerSettings(
-        steps=args.steps, max_seconds=args.max_seconds, clips=args.clips
-    )
+    settings = UpsamplerSettings(steps=args.steps, max_seconds=args.max_seconds, clips=args.clips)
     torch.manual_seed(settings.seed)
     vae = load_component(args.vae, VideoVAE).to(args.device)
     small, large = make_frames(vae, settings, args.device)

@@ -23,7 +23,7 @@ from reelserve.training.scene.vocabulary import THINGS_FILE
 
 _DRAWN_SIDE = 4 * SPRITE_SIDE
 _LONGER_SIDE = 124
-_QUALITY = 85
+_QUALITY = 93
 
 
 def main() -> None:
@@ -83,14 +83,15 @@ def fit_sprite(drawing: Image.Image) -> Image.Image:
 
 def _bleed(sprite: Image.Image) -> Image.Image:
     """Undoes the multiplication by alpha and fills what is transparent with colours from nearby."""
-    filled = np.zeros((SPRITE_SIDE, SPRITE_SIDE, 3), np.float32)
-    known = np.zeros((SPRITE_SIDE, SPRITE_SIDE), bool)
     alpha = np.asarray(sprite)[..., 3]
-    for radius in (0, 1, 2, 4, 8, 16, 32, 64):
+    known = np.zeros(alpha.shape, bool)
+    multiplied = np.asarray(sprite, np.float32).reshape(-1, 4).sum(axis=0)
+    filled = np.full((*alpha.shape, 3), 255 * multiplied[:3] / multiplied[3], np.float32)
+    for radius in (0, 1, 2, 4, 8, 16):
         blurred = np.asarray(sprite.filter(ImageFilter.BoxBlur(radius)), np.float32)
-        weight = blurred[..., 3]
-        new = ~known & (weight >= (32 if radius == 0 else 1))
-        filled[new] = 255 * blurred[new][:, :3] / weight[new][:, None]
+        # Eight bits multiplied by less leave too few levels to tell the colour by.
+        new = ~known & (blurred[..., 3] >= 32)
+        filled[new] = 255 * blurred[new][:, :3] / blurred[new][:, 3:]
         known |= new
     colour = filled.clip(0, 255).round().astype(np.uint8)
     return Image.fromarray(np.dstack([colour, alpha]), "RGBA")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reelserve.training.scene.scenes import ALONE, CORNERS, FAST, LANE, SLOW
+from reelserve.training.scene.scenes import ALONE, CORNERS, FAST, FILE, LANE, SLOW
 from reelserve.training.scene.vocabulary import MOTIONS, PLACES
 
 CLIP_FRAMES = 80
@@ -35,6 +35,9 @@ _ANCHORS = {
     "behind": (0.6, 0.42),
 }
 _JITTER = 0.04
+_FILE_GAP = 0.38
+"""Between two that go the same way."""
+_FILE_HEIGHT = 0.62
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ class Tracks:
 
 @dataclass(frozen=True)
 class _Objects:
-    """What a motion is made from, `[B, N, 1]` each, and the time `[1, 1, F]` in [0, 1]."""
+    """What a motion is made from, `[B, N, 1]` each, and the time `[1, 1, F]` in [0, 1].
+
+    `in_file` is −0.5 and 0.5 of two on the same way, 0 of all others.
+    """
 
     x: Tensor
     y: Tensor
@@ -71,6 +77,7 @@ class _Objects:
     direction: Tensor
     phase: Tensor
     crowded: Tensor
+    in_file: Tensor
     time: Tensor
 
 
@@ -115,6 +122,9 @@ def _objects(arrays: dict[str, Tensor], frames: int) -> _Objects:
     centre = torch.where(free, 0.25 + 0.5 * chance[..., :2], near)
     margin = (radius + 0.01)[..., None]
     centre = torch.minimum(torch.maximum(centre, margin), 1 - margin)
+    in_file = (arrays["layout"] == FILE)[:, None]
+    ahead = torch.where(arrays["cell"] == PLACES.index("left"), -0.5, 0.5)
+    centre[..., 1] = torch.where(in_file, _FILE_HEIGHT, centre[..., 1])
     speed = arrays["speed"]
     rate = torch.ones_like(radius)
     rate = torch.where(speed == FAST, 2.25, torch.where(speed == SLOW, 0.5, rate))
@@ -128,6 +138,7 @@ def _objects(arrays: dict[str, Tensor], frames: int) -> _Objects:
         direction=torch.where(chance[..., 2:3] < 0.5, -1.0, 1.0),
         phase=2 * math.pi * chance[..., 3:4],
         crowded=((count > 1) & (arrays["layout"] != LANE))[:, None, None],
+        in_file=torch.where(in_file, ahead, 0.0)[..., None],
         time=torch.arange(frames, device=device, dtype=torch.float32)[None, None] / CLIP_FRAMES,
     )
 
@@ -170,7 +181,9 @@ def _way(o: _Objects, low: Tensor, high: Tensor) -> Tensor:
     part = low + (high - low) * (0.25 + 0.5 * t)
     outside = o.radius + 0.02
     span = 1 + 2 * outside
-    forward = -outside + span * ((2.25 * t + 0.2) % 1.0)
+    sense = torch.where(high > low, 1.0, -1.0)
+    lead = sense * o.in_file * _FILE_GAP / span
+    forward = -outside + span * ((2.25 * t + 0.3 + lead) % 1.0)
     again = torch.where(high > low, forward, 1 - forward)
     return torch.where(o.fast, again, torch.where(o.slow, part, once))
 
@@ -178,7 +191,10 @@ def _way(o: _Objects, low: Tensor, high: Tensor) -> Tensor:
 def _travelling(o: _Objects) -> dict[str, dict[str, Tensor]]:
     t = o.time
     low, high = o.radius + 0.02, 0.98 - o.radius
-    rightward, leftward = _way(o, low, high), _way(o, high, low)
+    # Of two on the same way, each leaves room for the other.
+    first = low + _FILE_GAP * (o.in_file > 0)
+    last = high - _FILE_GAP * (o.in_file < 0)
+    rightward, leftward = _way(o, first, last), _way(o, last, first)
     aside = torch.where(o.direction > 0, rightward, leftward)
     hop = 0.13 * (math.pi * 5 * torch.where(o.fast, 1.6, torch.where(o.slow, 0.6, 1.0)) * t).sin()
     hop = torch.minimum(o.y + 0.05, 1 - o.radius) - hop.abs()

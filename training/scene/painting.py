@@ -22,12 +22,14 @@ class Painting:
         rgb: `[3, S, S]` fp32, colour times coverage.
         cover: `[S, S]` fp32 in [0, 1]; the sky shows where it is 0.
         lamps: `[S, S]` fp32 in [0, 1]; where a light is on in the dark.
+        gloss: `[S, S]` fp32 in [0, 1]; how much of the sky's colour is mirrored.
         x, y: `[S, S]` fp32, coordinates of the pixels' centres.
     """
 
     rgb: Tensor
     cover: Tensor
     lamps: Tensor
+    gloss: Tensor
     x: Tensor
     y: Tensor
 
@@ -36,8 +38,9 @@ class Painting:
         """A painting of `side` pixels in height and width with nothing on it."""
         line = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side
         y, x = torch.meshgrid(line, line, indexing="ij")
-        blank = torch.zeros(side, side, device=device)
-        return cls(torch.zeros(3, side, side, device=device), blank, blank.clone(), x, y)
+        rgb, cover = torch.zeros(3, side, side, device=device), torch.zeros_like(x)
+        # A painting replaces its masks and never writes into them, so one may serve three times.
+        return cls(rgb, cover=cover, lamps=cover, gloss=cover, x=x, y=y)
 
     def inside(self, distance: Tensor) -> Tensor:
         """Coverage in [0, 1] of a shape from the signed distance to its edge, negative inside."""
@@ -54,10 +57,15 @@ class Painting:
         self.rgb = self.rgb * (1 - alpha) + colour * alpha
         self.cover = self.cover + (1 - self.cover) * alpha
         self.lamps = self.lamps * (1 - alpha)
+        self.gloss = self.gloss * (1 - alpha)
 
     def shine(self, distance: Tensor) -> None:
         """Marks a shape as a lamp, which is lit where the weather is dark."""
         self.lamps = torch.maximum(self.lamps, self.inside(distance))
+
+    def polish(self, distance: Tensor, share: float) -> None:
+        """Lets a shape mirror a share of the sky's colour."""
+        self.gloss = torch.maximum(self.gloss, share * self.inside(distance))
 
     def disc(self, x: float, y: float, radius: float) -> Tensor:
         """Distance to a disc."""

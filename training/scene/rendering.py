@@ -14,7 +14,7 @@ from reelserve.training.scene.motion import CLIP_FRAMES, object_tracks
 from reelserve.training.scene.scenery import OBJECT_RGB, render_background
 from reelserve.training.scene.scenes import NATURAL, Scenes
 from reelserve.training.scene.sprites import all_sprites, facings
-from reelserve.training.scene.vocabulary import MAX_OBJECTS, PLACES, SHAPES
+from reelserve.training.scene.vocabulary import COLOURS, MAX_OBJECTS, PLACES, SHAPES
 
 SIDE = 128
 FPS = 8
@@ -76,9 +76,7 @@ def render(
         rows = (arrays["count"] > which).nonzero()[:, 0]
         if not len(rows):
             continue
-        place = {
-            name: getattr(tracks, name)[rows, which] for name in ("x", "y", "radius", "angle")
-        }
+        place = {name: getattr(tracks, name)[rows, which] for name in ("x", "y", "radius", "angle")}
         mirror = _mirrored(arrays["thing"][rows, which], tracks.heading[rows, which])
         layer = _sample(arrays["thing"][rows, which], place, mirror, side)
         layer = layer * tracks.alpha[rows, which][:, None, :, None, None]
@@ -117,7 +115,8 @@ def _sample(thing: Tensor, place: dict[str, Tensor], mirror: Tensor, side: int) 
 def _tinted(layer: Tensor, colour: Tensor, thing: Tensor) -> tuple[Tensor, Tensor]:
     """Colour and opacity of a layer; shapes are painted, things tinted where a colour is given."""
     rgb, alpha = layer[:, :3], layer[:, 3:]
-    paint = torch.tensor(OBJECT_RGB, device=layer.device)[colour.clamp(min=0)]
+    table = torch.tensor([OBJECT_RGB[name] for name in COLOURS], device=layer.device)
+    paint = table[colour.clamp(min=0)]
     paint = paint[:, :, None, None, None]
     light = rgb.mean(1, keepdim=True)
     tinted = (1 - _TINT) * rgb * paint.mean(1, keepdim=True).clamp(min=0.25) + _TINT * paint * (

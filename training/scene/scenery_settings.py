@@ -61,8 +61,9 @@ def _sea(canvas: Painting, variant: int) -> None:
     for across, height, width in ((0.0, 0.055, 0.10), (0.08, 0.03, 0.09)):
         bump = height * (1 - ((canvas.x - x - across) / width) ** 2)
         canvas.fill(torch.maximum(_below(canvas, 0.42 - bump), canvas.y - 0.42), (0.46, 0.56, 0.58))
-    water = canvas.gradient(0.42, 1.0, (0.34, 0.62, 0.74), (0.08, 0.33, 0.50))
+    water = canvas.gradient(0.42, 1.0, (0.28, 0.58, 0.70), (0.02, 0.26, 0.42))
     canvas.fill(_below(canvas, 0.42), water)
+    canvas.polish(_below(canvas, 0.42), 0.35)
 
 
 def _city(canvas: Painting, variant: int) -> None:
@@ -150,6 +151,7 @@ def beach_edge(canvas: Painting, variant: int) -> Tensor:
 def _beach(canvas: Painting, variant: int) -> None:
     water = canvas.gradient(0.36, 0.66, (0.25, 0.56, 0.70), (0.42, 0.74, 0.74))
     canvas.fill(_below(canvas, 0.36), water)
+    canvas.polish(_below(canvas, 0.36), 0.3)
     edge = beach_edge(canvas, variant)
     canvas.fill(_below(canvas, edge), (0.66, 0.56, 0.41))
     sand = canvas.gradient(0.68, 1.0, (0.89, 0.80, 0.60), (0.82, 0.71, 0.51))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from reelserve.training.scene.vocabulary import (
     SHAPES,
     SIZES,
     WEATHERS,
+    motions_meant,
     thing_names,
 )
 
@@ -60,16 +62,19 @@ WITH_SPEED = (
 )
 """Motions that can be slow or fast."""
 _SIDEWAYS = ("left", "right", "hop left", "hop right", "zigzag")
+_FILED = ("left", "right", "hop left", "hop right")
+_UPRIGHT = ("up", "down")
 _PAIRED = ("leap", "chase", "flee")
 
-COLUMNS, ROWS, CORNERS, ALONE, OVERLAP, LANE = range(6)
+COLUMNS, ROWS, CORNERS, ALONE, OVERLAP, LANE, FILE = range(7)
 """How the frame is shared: side by side, one above the other, quarters, one object, one that
-covers a part of another, and one behind another on the same way."""
+covers a part of another, a pair of which one acts upon the other, and two on the same way."""
 _CELLS = {
     (COLUMNS, 2): ("left", "right"),
     (COLUMNS, 3): ("left", "centre", "right"),
     (ROWS, 2): ("top", "bottom"),
     (ROWS, 3): ("top", "centre", "bottom"),
+    (FILE, 2): ("left", "right"),
     (CORNERS, 2): ("top left", "bottom right", "top right", "bottom left"),
     (CORNERS, 3): ("top left", "bottom right", "top right", "bottom left"),
 }
@@ -114,18 +119,25 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.count)
 
-    def rows(self, start: int, stop: int) -> Scenes:
-        """Scenes `start` to `stop`."""
-        return Scenes(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+    def rows(self, which: slice | NDArray[np.int64]) -> Scenes:
+        """Some of the scenes."""
+        return Scenes(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
 
 def motion_group(motion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Motions that differ in their direction alone, as one number: `left` and `right`, …"""
+    """Motions that differ in their direction alone, as one number; `left` is `right` too."""
     first = {"right": "left", "up": "left", "down": "left", "diagonal down": "diagonal up"}
     first |= {"hop right": "hop left", "enter from right": "enter from left"}
     first |= {"leave to right": "leave to left"}
     table = np.array([MOTIONS.index(first.get(name, name)) for name in MOTIONS])
     return table[motion]
+
+
+@cache
+def _held_out_table() -> NDArray[np.float32]:
+    """A number in [0, 1) for every thing, colour and motion; colour 0 is that of all things."""
+    shape = (len(thing_names()), len(COLOURS) + 1, len(MOTIONS))
+    return np.random.default_rng(_HELD_OUT_SEED).random(shape, dtype=np.float32)
 
 
 def held_out(
@@ -138,11 +150,25 @@ def held_out(
     """
     shape = thing < len(SHAPES)
     colour = np.where(shape, colour + 1, 0)
-    table = np.random.default_rng(_HELD_OUT_SEED).random(
-        (len(thing_names()), len(COLOURS) + 1, len(MOTIONS)), dtype=np.float32
-    )
     paired = np.isin(motion, [MOTIONS.index(name) for name in _PAIRED])
-    return (table[thing, colour, motion_group(motion)] < HELD_OUT_SHARE) & ~paired
+    return (_held_out_table()[thing, colour, motion_group(motion)] < HELD_OUT_SHARE) & ~paired
+
+
+def held_out_name(thing: str, colour: str, motion: str) -> bool:
+    """Whether what a caption names is such a combination, whatever it leaves open.
+
+    Args:
+        thing: Of `thing_names()`.
+        colour: Of `COLOURS`; empty where it is not named.
+        motion: Of `NAMED_MOTIONS`; empty where it is not named.
+    """
+    shape = thing in SHAPES
+    if not motion or (shape and not colour):
+        return False
+    meant = [MOTIONS.index(name) for name in motions_meant(motion)]
+    colours = np.array([COLOURS.index(colour) if shape else NATURAL])
+    things = np.array([thing_names().index(thing)])
+    return all(held_out(things, colours, np.array([name]))[0] for name in meant)
 
 
 def sample_scenes(
@@ -232,31 +258,43 @@ def _share_frame(
     """Gives every object a part of the frame, and the place that a caption may name."""
     count, motion, size = drawn["count"], drawn["motion"], drawn["size"]
     b = len(count)
-    names = np.array(PLACES)
-    sideways = np.isin(motion, [MOTIONS.index(name) for name in _SIDEWAYS])
-    in_place = np.isin(motion, [MOTIONS.index(name) for name in IN_PLACE])
+    sideways, in_place, filed, upright = (
+        np.isin(motion, [MOTIONS.index(name) for name in names])
+        for names in (_SIDEWAYS, IN_PLACE, _FILED, _UPRIGHT)
+    )
     layout = np.full(b, ALONE)
     cell = np.full((b, MAX_OBJECTS), PLACES.index("centre"))
-    pair = rng.random(b)
+    pair, together = rng.random(b), rng.random(b) < 0.6
     for scene in np.flatnonzero(count >= 2):
         n = int(count[scene])
         chosen = ROWS if sideways[scene, :n].any() else COLUMNS
         if in_place[scene, :n].all():
             chosen = int(rng.choice([COLUMNS, COLUMNS, ROWS, CORNERS]))
+        if n == 2 and filed[scene, 0] and motion[scene, 0] == motion[scene, 1] and together[scene]:
+            chosen = FILE
+            size[scene, :2] = np.minimum(size[scene, :2], 1)
         if n == 2 and paired and pair[scene] < 0.24:
             chosen = OVERLAP if pair[scene] < 0.08 else LANE
         layout[scene] = chosen
         if chosen in (OVERLAP, LANE):
             _make_pair(scene, chosen, motion, cell, size, leap=pair[scene] < 0.16)
-            in_place[scene] = chosen == OVERLAP
             continue
         cells = _CELLS[chosen, n]
         order = rng.permutation(len(cells))[:n]
         cell[scene, :n] = [PLACES.index(cells[index]) for index in order]
     alone = (count == 1) & (rng.random(b) < 0.75)
-    cell[alone, 0] = rng.integers(0, PLACES.index("in front"), int(alone.sum()))
-    named = in_place & ((count >= 2) | alone)[:, None]
-    assert len(names) == len(PLACES)
+    anywhere = rng.integers(0, PLACES.index("in front"), b)
+    # What travels keeps only its height, or only its column.
+    heights = np.array([PLACES.index(name) for name in ("top", "bottom", "centre")])
+    columns = np.array([PLACES.index(name) for name in ("left", "right", "centre")])
+    first = np.where(sideways[:, 0], heights[anywhere % 3], anywhere)
+    first = np.where(upright[:, 0], columns[anywhere % 3], first)
+    cell[alone, 0] = first[alone]
+    shared = layout[:, None]
+    travelling = (sideways & np.isin(shared, (ROWS, FILE))) | (upright & (shared == COLUMNS))
+    travelling |= alone[:, None] & (sideways | upright)
+    named = (in_place & (((shared != ALONE) & (shared != LANE)) | alone[:, None])) | travelling
+    named |= shared == OVERLAP
     return {"layout": layout, "cell": cell, "place": np.where(named, cell + 1, FREE)}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def cache_sprites(to: Path = CACHE_FILE) -> None:
     np.save(to, _read_sheet())
 
 
-def _read_sheet() -> np.ndarray:
+def _read_sheet() -> npt.NDArray[np.uint8]:
     """The things' sprites, uint8 `[N, 4, 128, 128]`."""
     from PIL import Image
 
@@ -78,9 +79,8 @@ def render_shapes(side: int = SPRITE_SIDE, device: torch.device | str = "cpu") -
     # Half of the longer side is 62 of 64 pixels.
     across = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
     across = across * 64 / 62
-    u = (left + right) / 2 + across[None, None, :] * half
-    v = (top + bottom) / 2 + across[None, :, None] * half
-    u, v = torch.broadcast_tensors(u, v)
+    u = (left + right) / 2 + across[None, None, :] * half.expand(-1, side, 1)
+    v = (top + bottom) / 2 + across[None, :, None] * half.expand(-1, 1, side)
     pixels = side / 2 * 62 / 64 / half
     coverage = (0.5 - signed_distance(u, v, index) * pixels).clamp(0, 1)
     shade = _SHADE + (1 - _SHADE) * (0.5 + across / _SHADE_EDGE).clamp(0, 1)
@@ -101,7 +101,7 @@ def _extents(index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def facings(device: torch.device | str = "cpu") -> Tensor:
-    """Where the drawing of each of `thing_names()` looks: −1 left, 1 right, 0 neither, `[N]` fp32."""
+    """Where each of `thing_names()` looks: −1 left, 1 right, 0 neither, `[N]` fp32."""
     senses = {"left": -1.0, "right": 1.0, "": 0.0}
     looks = [0.0] * len(SHAPES) + [senses[thing["faces"]] for thing in things()]
     return torch.tensor(looks, device=device)

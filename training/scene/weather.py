@@ -95,7 +95,7 @@ LIGHTS = {
     ),
     "fog": Light(
         sky=((0.74, 0.76, 0.77), (0.80, 0.81, 0.81)),
-        cloud=(0.80, 0.81, 0.82),
+        cloud=(0.66, 0.68, 0.70),
         grey=0.3,
         haze=(0.77, 0.78, 0.78),
         haze_share=0.36,
@@ -138,6 +138,8 @@ def light_up(canvas: Painting, sky: Tensor, weather: str) -> Tensor:
     rgb = rgb * as_image(light.scale, rgb) * (1 - light.haze_share)
     rgb = rgb + light.haze_share * canvas.cover * as_image(light.haze, rgb)
     image = sky * (1 - canvas.cover) + rgb
+    mirrored = torch.tensor(light.sky, device=rgb.device).mean(0)[:, None, None]
+    image = image + canvas.gloss * (mirrored - image)
     if light.lamps is not None:
         image = image + canvas.lamps * (as_image(light.lamps, image) - image)
     return image.clamp(0, 1)

@@ -228,7 +228,9 @@ def sentence(writer: Writer) -> str:
 
 
 def _and(writer: Writer) -> str:
-    return {"en": "while", "de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e"}[writer.language]
+    return {"en": "while", "de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e"}[
+        writer.language
+    ]
 
 
 def participle(writer: Writer) -> str:
@@ -316,9 +318,13 @@ def scene_first(writer: Writer) -> str:
         words = phrases.scene_words(writer.plan)
         text = writer.joined(writer.units(rng.choice(("gerund", "finite", "bare"))))
         opening = phrases.pick("background_opening") + " " if rng.random() < 0.4 else ""
-        return f"{opening}{' '.join(words)}{rng.choice((', ', ': ', '. '))}{text}" if words else text
+        return (
+            f"{opening}{' '.join(words)}{rng.choice((', ', ': ', '. '))}{text}" if words else text
+        )
     if writer.plan.weather and kind < 0.35:
-        return f"{writer.weather_told()}. {writer.with_scene(writer.joined(writer.units('finite')))}"
+        return (
+            f"{writer.weather_told()}. {writer.with_scene(writer.joined(writer.units('finite')))}"
+        )
     if kind < 0.65:
         opening = phrases.pick("opening", "there")
         units = writer.joined(writer.units(rng.choice(("gerund", "that", "bare"))))
@@ -410,9 +416,7 @@ class CaptionSettings:
 
 TRAINING = CaptionSettings()
 MEASURED = {
-    "held_out": CaptionSettings(
-        languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0), dirt=0.0
-    ),
+    "held_out": CaptionSettings(languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0), dirt=0.0),
     "held_out_styles": CaptionSettings(
         HELD_OUT_STYLES, (1, 0, 0, 0, 0, 0), Noise(0.05, 0, 0), dirt=0.0
     ),

@@ -92,9 +92,7 @@ class Phrases:
     def _count(self, group: Group) -> str:
         return self.pick("counts", str(group.count)) if group.count > 1 else ""
 
-    def _article(
-        self, group: Group, noun: str, gender: str, case: str, before: list[str]
-    ) -> str:
+    def _article(self, group: Group, noun: str, gender: str, case: str, before: list[str]) -> str:
         if group.count > 1:
             return self._count(group)
         if self.language == "en":

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.sentence_tokenizer import NUM_SLOTS
-from reelserve.models.text_encoder import MAX_TOKENS, TextEncoder, TextEncoderConfig, tokenize
+from reelserve.models.text_encoder import TextEncoder, TextEncoderConfig, tokenize
 from reelserve.training.muon import StackedMuon
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.labels import Labels
@@ -189,7 +189,7 @@ def main() -> None:
     for name in ("max_seconds", "muon_learning_rate", "adamw_learning_rate"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(defaults, name))
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
+    parser.add_argument("--workers", type=int, default=min(24, max(1, (os.cpu_count() or 2) - 2)))
     parser.add_argument("--measure", type=int, default=2000, metavar="CAPTIONS")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -205,9 +205,7 @@ def main() -> None:
         args.run_folder,
         encoder.reader,
         make_reader_optimizers(encoder.reader, settings),
-        Schedule(
-            settings.steps, settings.warmup_steps, settings.decay_share, settings.max_seconds
-        ),
+        Schedule(settings.steps, settings.warmup_steps, settings.decay_share, settings.max_seconds),
         ema_decay=0.999,
         seed=settings.seed,
     )
