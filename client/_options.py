@@ -96,7 +96,7 @@ def clip_request(
         prompt: Sentence that the clip shows; bundled checkpoint: up to 500 characters, and
             `capabilities().vocabulary` lists what it knows by name.
         negative_prompt: What the clip should not show, as long as the prompt may be; nothing if
-            left out.
+            left out. It is read where `guidance_scale` is above 1.
         seed: Seed of the noise, 0 to 2⁶³ − 1; the same seed gives the same clip. The server draws
             one if left out, and tells it in `Video.info`.
         num_inference_steps: Denoising steps; bundled checkpoint: 1 to 50, 4 if left out.

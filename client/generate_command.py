@@ -86,7 +86,11 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "its limits",
     )
     add = group.add_argument
-    add("--negative-prompt", metavar="TEXT", help="what the clip should not show")
+    add(
+        "--negative-prompt",
+        metavar="TEXT",
+        help="what the clip should not show; read with a guidance scale above 1",
+    )
     add(
         "--seed",
         type=int,
