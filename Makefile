@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS := -n $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4))) \
 	--dist loadgroup --no-loadscope-reorder
 
-PROMPT := a large yellow star spins on a starry night
+PROMPT := two rabbits hop through a meadow at sunset
 CHECKPOINT := checkpoints/bundled
 REPOSITORY := model_repository
 GRPC_PORT := 8001
