@@ -6,7 +6,7 @@ The encoder is trained on `TRAINED_STYLES`; `HELD_OUT_STYLES` are for measuring 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from reelserve.training.scene.labels import Labels
@@ -52,7 +52,7 @@ class Writer:
         return found + [self._group(group, mode) for group in groups]
 
     def _together(self, groups: Sequence[Group], mode: str) -> str:
-        """ "a cat and a dog run"."""
+        """Words as "a cat and a dog run"."""
         nouns = [self.phrases.noun_phrase(group) for group in groups]
         subject = f" {self.phrases.pick('and')} ".join(nouns)
         shared = replace(groups[0], count=2)
@@ -88,7 +88,25 @@ class Writer:
                 link = self._be(group.count)
             return _join(subject, link, place)
         verb, adverb = found
+        plain = not verb.rest and not verb.particle and verb.gerund not in ("being", "not")
+        if mode != "finite" and plain and self.rng.random() < 0.3:
+            if attributed := self._attributed(subject, verb, adverb):
+                return _join(attributed, place)
         return _join(self._predicate(subject, verb, adverb, group.count, mode), place)
+
+    def _attributed(self, subject: str, verb: Verb, adverb: str) -> str:
+        """Words as "a slowly spinning red star"; empty in languages that have no such order."""
+        words = subject.split(" ")
+        at = self.rng.choice((1, 1, len(words) - 1)) if len(words) > 1 else 0
+        if self.language == "en":
+            told = f"{adverb} {verb.gerund}" if " " not in adverb else verb.gerund
+        elif self.language == "de":
+            ending = "e" if words[0].endswith("e") else self.rng.choice(("er", "es", "en", "e"))
+            told = f"{adverb} {verb.infinitive}d{ending}"
+        else:
+            return ""
+        late = adverb if adverb and adverb not in told else ""
+        return _join(*words[:at], told.strip(), *words[at:], late)
 
     def _be(self, count: int) -> str:
         forms = {
@@ -218,27 +236,30 @@ def _contracted(language: str, text: str) -> str:
 
 
 def sentence(writer: Writer) -> str:
-    """ "A red fox runs through the forest at night"."""
+    """Words as "A red fox runs through the forest at night"."""
     text = writer.with_scene(writer.joined(writer.units("finite")))
     if writer.plan.weather and writer.rng.random() < 0.12:
         told = writer.weather_told()
         text = writer.with_scene(writer.joined(writer.units("finite")))
-        text = f"{told}. {text}" if writer.rng.random() < 0.5 else f"{text} {_and(writer)} {told}"
+        text = (
+            f"{told}. {text}" if writer.rng.random() < 0.5 else f"{text} {_and_word(writer)} {told}"
+        )
     return text
 
 
-def _and(writer: Writer) -> str:
-    return {"en": "while", "de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e"}[writer.language]
+def _and_word(writer: Writer) -> str:
+    words = {"en": "and", "de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e"}
+    return words[writer.language]
 
 
 def participle(writer: Writer) -> str:
-    """ "A red fox running through the forest at night"."""
+    """Words as "A red fox running through the forest at night"."""
     mode = "gerund" if writer.rng.random() < 0.75 else "that"
     return writer.with_scene(writer.joined(writer.units(mode)))
 
 
 def video_of(writer: Writer) -> str:
-    """ "A video of a red fox running"."""
+    """Words as "A video of a red fox running"."""
     mode = writer.rng.choice(("gerund", "gerund", "bare", "that"))
     opening = writer.phrases.pick("opening", "video")
     text = writer.with_scene(writer.joined(writer.units(mode)))
@@ -248,7 +269,7 @@ def video_of(writer: Writer) -> str:
 
 
 def imperative(writer: Writer) -> str:
-    """ "Show me a red fox running"."""
+    """Words as "Show me a red fox running"."""
     mode = writer.rng.choice(("gerund", "that", "infinitive", "gerund", "infinitive"))
     text = writer.with_scene(writer.joined(writer.units(mode)))
     if mode == "infinitive" and writer.rng.random() < 0.4:
@@ -265,7 +286,7 @@ def imperative(writer: Writer) -> str:
 
 
 def keywords(writer: Writer) -> str:
-    """ "fox, red, running, forest, night"."""
+    """Words as "fox, red, running, forest, night"."""
     rng, phrases = writer.rng, writer.phrases
     parts = []
     for group in writer.plan.groups:
@@ -309,16 +330,20 @@ def _key_verb(writer: Writer, group: Group) -> list[str]:
 
 
 def scene_first(writer: Writer) -> str:
-    """ "At night in the forest, a red fox runs"."""
+    """Words as "At night in the forest, a red fox runs"."""
     rng, phrases = writer.rng, writer.phrases
     kind = rng.random()
     if kind < 0.2:
         words = phrases.scene_words(writer.plan)
         text = writer.joined(writer.units(rng.choice(("gerund", "finite", "bare"))))
         opening = phrases.pick("background_opening") + " " if rng.random() < 0.4 else ""
-        return f"{opening}{' '.join(words)}{rng.choice((', ', ': ', '. '))}{text}" if words else text
+        return (
+            f"{opening}{' '.join(words)}{rng.choice((', ', ': ', '. '))}{text}" if words else text
+        )
     if writer.plan.weather and kind < 0.35:
-        return f"{writer.weather_told()}. {writer.with_scene(writer.joined(writer.units('finite')))}"
+        return (
+            f"{writer.weather_told()}. {writer.with_scene(writer.joined(writer.units('finite')))}"
+        )
     if kind < 0.65:
         opening = phrases.pick("opening", "there")
         units = writer.joined(writer.units(rng.choice(("gerund", "that", "bare"))))
@@ -327,20 +352,55 @@ def scene_first(writer: Writer) -> str:
 
 
 def there_is(writer: Writer) -> str:
-    """ "There is a red fox that runs through the forest"."""
+    """Words as "There is a red fox that runs through the forest"."""
     mode = writer.rng.choice(("gerund", "that", "bare"))
     opening = writer.phrases.pick("opening", "there")
     return writer.with_scene(f"{opening} {writer.joined(writer.units(mode))}")
 
 
+_IT = {"en": ("it", "he", "she"), "de": ("er", "sie", "es"), "fr": ("il", "elle")}
+_THEY = {"en": "they", "de": "sie", "fr": "ils"}
+_IS = {"en": "is", "de": "ist", "fr": "est", "es": "es", "it": "è", "pt": "é"}
+
+
+def told_later(writer: Writer) -> str:
+    """Words as "A fox in the forest. It is red and it runs"."""
+    rng, phrases, plan = writer.rng, writer.phrases, writer.plan
+    if len(plan.groups) > 1:
+        return sentence(writer)
+    group = plan.groups[0]
+    later = {name: "" for name in ("colour", "size", "motion") if rng.random() < 0.7}
+    if "motion" in later or not group.motion:
+        later["speed"] = ""
+    first = replace(group, **later)
+    opening = phrases.pick("opening", "there") if rng.random() < 0.4 else ""
+    text = _join(opening, writer._group(first, "bare"))
+    early = rng.random() < 0.6
+    text = writer.with_scene(text) if early else text
+    several = group.count > 1
+    pronoun = _THEY if several else _IT
+    subject = rng.choice(pronoun.get(writer.language, ("",))) if not several else ""
+    subject = pronoun.get(writer.language, "") if several else subject
+    told = []
+    for name, kind in (("size", "sizes"), ("colour", "colours")):
+        if name in later and getattr(group, name):
+            be = writer._be(2) if several else _IS[writer.language]
+            told.append(_join(subject, be, phrases.pick(kind, getattr(group, name))))
+    if "motion" in later and (found := phrases.verb(replace(group, place=""))):
+        told.append(writer._predicate(str(subject), *found, group.count, "finite"))
+    link = rng.choice((". ", ", ", f" {_and_word(writer)} "))
+    text = link.join((text, *told))
+    return text if early else writer.with_scene(text)
+
+
 def question(writer: Writer) -> str:
-    """ "Can you draw a red fox running through the forest?"."""
+    """Words as "Can you draw a red fox running through the forest?"."""
     text = writer.with_scene(writer.joined(writer.units("gerund")))
     return writer.phrases.pick("questions").replace("%", text)
 
 
 def headline(writer: Writer) -> str:
-    """ "RED FOX RUNS THROUGH FOREST AT NIGHT"."""
+    """Words as "RED FOX RUNS THROUGH FOREST AT NIGHT"."""
     text = writer.with_scene(writer.joined(writer.units("finite")))
     words = text.split(" ")
     text = " ".join(word for word in words if word.lower() not in ("a", "an", "the", "is", "are"))
@@ -348,7 +408,7 @@ def headline(writer: Writer) -> str:
 
 
 def telegram(writer: Writer) -> str:
-    """ "Fox. Red. Forest. Runs fast."."""
+    """Words as "Fox. Red. Forest. Runs fast."."""
     rng, phrases = writer.rng, writer.phrases
     items: list[str] = []
     if writer.plan.relation:
@@ -385,6 +445,7 @@ TRAINED_STYLES: tuple[Style, ...] = (
     keywords,
     scene_first,
     there_is,
+    told_later,
 )
 HELD_OUT_STYLES: tuple[Style, ...] = (question, headline, telegram)
 
@@ -403,16 +464,14 @@ class CaptionSettings:
 
     styles: tuple[Style, ...] = TRAINED_STYLES
     languages: tuple[float, ...] = LANGUAGE_WEIGHTS
-    noise: Noise = Noise()
+    noise: Noise = field(default_factory=Noise)
     dirt: float = 1.0
     unknown_word: bool = False
 
 
 TRAINING = CaptionSettings()
 MEASURED = {
-    "held_out": CaptionSettings(
-        languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0), dirt=0.0
-    ),
+    "held_out": CaptionSettings(languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0), dirt=0.0),
     "held_out_styles": CaptionSettings(
         HELD_OUT_STYLES, (1, 0, 0, 0, 0, 0), Noise(0.05, 0, 0), dirt=0.0
     ),
@@ -441,7 +500,7 @@ def write_caption(rng: Random, plan: Plan, settings: CaptionSettings = TRAINING)
 
 
 def _empty_scene(phrases: Phrases, plan: Plan) -> str:
-    """ "A quiet meadow at night"."""
+    """Words as "A quiet meadow at night"."""
     rng = phrases.rng
     words = phrases.scene_words(plan)
     if not words:

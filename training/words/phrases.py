@@ -17,6 +17,9 @@ _GERMAN_ENDINGS = {
     "dative": {"m": "en", "f": "en", "n": "en", "p": "en"},
 }
 _UNBENDING = ("rosa", "lila", "pink", "orange", "türkis", "mini", "beige", "cyan")
+_SAME_FOR_BOTH = (
+    "rosa viola violeta cinza lila laranja naranja turquesa púrpura porpora fucsia celeste indigo"
+).split()
 _ACCUSATIVE = ("über", "um", "jagen", "verfolgen", "umkreisen", "umrunden", "hetzen")
 
 
@@ -66,7 +69,7 @@ class Phrases:
         return (name, gender) if group.count == 1 else (plural_of(self.language, name), "p")
 
     def noun_phrase(self, group: Group, *, case: str = "nominative", article: bool = True) -> str:
-        """ "two little red foxes"."""
+        """Words as "two little red foxes"."""
         if group.thing == SOMETHING:
             return self._something(group)
         noun, gender = self.noun(group)
@@ -90,11 +93,9 @@ class Phrases:
         return _join(noun, *after)
 
     def _count(self, group: Group) -> str:
-        return self.pick("counts", str(group.count)) if group.count > 1 else ""
+        return self.pick("counts", str(group.count)).strip("_") if group.count > 1 else ""
 
-    def _article(
-        self, group: Group, noun: str, gender: str, case: str, before: list[str]
-    ) -> str:
+    def _article(self, group: Group, noun: str, gender: str, case: str, before: list[str]) -> str:
         if group.count > 1:
             return self._count(group)
         if self.language == "en":
@@ -197,6 +198,10 @@ class Phrases:
             found.append(self._ground(self.pick("ground_nouns"), colour))
         elif plan.setting:
             found.append(self.pick("setting_nouns", plan.setting))
+        if plan.weather and found and self.rng.random() < 0.15:
+            adjective = self.pick("weather_adjectives", plan.weather)
+            after = self.language in ("fr", "es", "it", "pt")
+            return [f"{found[0]} {adjective}" if after else f"{adjective} {found[0]}"]
         if plan.weather:
             found.append(self.pick("weather_nouns", plan.weather))
         return found
@@ -232,8 +237,8 @@ def _agreeing(language: str, word: str, feminine: bool, several: bool) -> str:
         return word
     if feminine and word.endswith("o"):
         word = word[:-1] + "a"
-    elif not feminine and word.endswith("a") and word not in ("rosa", "viola", "violeta", "cinza"):
-        word = word[:-1] + "o" if language != "fr" and len(word) > 4 else word
+    elif not feminine and word.endswith("a") and language != "fr" and word not in _SAME_FOR_BOTH:
+        word = word[:-1] + "o"
     return plural_of(language, word) if several else word
 
 

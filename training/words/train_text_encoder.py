@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.sentence_tokenizer import NUM_SLOTS
-from reelserve.models.text_encoder import MAX_TOKENS, TextEncoder, TextEncoderConfig, tokenize
+from reelserve.models.text_encoder import TextEncoder, TextEncoderConfig, tokenize
 from reelserve.training.muon import StackedMuon
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.labels import Labels
@@ -205,9 +205,7 @@ def main() -> None:
         args.run_folder,
         encoder.reader,
         make_reader_optimizers(encoder.reader, settings),
-        Schedule(
-            settings.steps, settings.warmup_steps, settings.decay_share, settings.max_seconds
-        ),
+        Schedule(settings.steps, settings.warmup_steps, settings.decay_share, settings.max_seconds),
         ema_decay=0.999,
         seed=settings.seed,
     )

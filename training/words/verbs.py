@@ -167,6 +167,8 @@ def _plural_word(language: str, word: str) -> str:
         return word[:-2] + "aux" if word.endswith("al") else word + ("x" if last == "u" else "s")
     if language == "it":
         return word[:-1] + {"o": "i", "a": "e", "e": "i"}[last] if last in "oae" else word
+    if language == "es" and last == "z":
+        return word[:-1] + "ces"
     if language == "pt" and word.endswith("ão"):
         return word[:-2] + "ões"
     if language == "pt" and last in "lm":
