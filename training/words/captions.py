@@ -14,7 +14,7 @@ from reelserve.training.words.labels import (
     RELATION_PLACES,
     SOMETHING,
     Group,
-    Plan,
+    CaptionPlan,
     draw_plan,
     label_plans,
 )
@@ -34,7 +34,7 @@ class Writer:
         phrases: Draws the wordings.
     """
 
-    def __init__(self, plan: Plan, phrases: Phrases) -> None:
+    def __init__(self, plan: CaptionPlan, phrases: Phrases) -> None:
         self.plan, self.phrases, self.rng = plan, phrases, phrases.rng
         self.language = phrases.language
 
@@ -369,25 +369,28 @@ def told_later(writer: Writer) -> str:
     if len(plan.groups) > 1:
         return sentence(writer)
     group = plan.groups[0]
-    later = {name: "" for name in ("colour", "size", "motion") if rng.random() < 0.7}
-    if "motion" in later or not group.motion:
-        later["speed"] = ""
-    first = replace(group, **later)
+    later = [name for name in ("colour", "size", "motion") if rng.random() < 0.7]
+    first = replace(
+        group,
+        colour="" if "colour" in later else group.colour,
+        size="" if "size" in later else group.size,
+        motion="" if "motion" in later else group.motion,
+        speed="" if "motion" in later or not group.motion else group.speed,
+    )
     opening = phrases.pick("opening", "there") if rng.random() < 0.4 else ""
     text = _join(opening, writer._group(first, "bare"))
     early = rng.random() < 0.6
     text = writer.with_scene(text) if early else text
     several = group.count > 1
-    pronoun = _THEY if several else _IT
-    subject = rng.choice(pronoun.get(writer.language, ("",))) if not several else ""
-    subject = pronoun.get(writer.language, "") if several else subject
+    one, they = rng.choice(_IT.get(writer.language, ("",))), _THEY.get(writer.language, "")
+    subject = they if several else one
     told = []
     for name, kind in (("size", "sizes"), ("colour", "colours")):
         if name in later and getattr(group, name):
             be = writer._be(2) if several else _IS[writer.language]
             told.append(_join(subject, be, phrases.pick(kind, getattr(group, name))))
     if "motion" in later and (found := phrases.verb(replace(group, place=""))):
-        told.append(writer._predicate(str(subject), *found, group.count, "finite"))
+        told.append(writer._predicate(subject, *found, group.count, "finite"))
     link = rng.choice((". ", ", ", f" {_and_word(writer)} "))
     text = link.join((text, *told))
     return text if early else writer.with_scene(text)
@@ -483,7 +486,7 @@ MEASURED = {
 """Settings of the sets that are measured."""
 
 
-def write_caption(rng: Random, plan: Plan, settings: CaptionSettings = TRAINING) -> str:
+def write_caption(rng: Random, plan: CaptionPlan, settings: CaptionSettings = TRAINING) -> str:
     """Words a plan."""
     language = rng.choices(LANGUAGES, settings.languages)[0]
     phrases = Phrases(language, rng, settings.noise)
@@ -499,7 +502,7 @@ def write_caption(rng: Random, plan: Plan, settings: CaptionSettings = TRAINING)
     return dirty(rng, text) if rng.random() < settings.dirt else text
 
 
-def _empty_scene(phrases: Phrases, plan: Plan) -> str:
+def _empty_scene(phrases: Phrases, plan: CaptionPlan) -> str:
     """Words as "A quiet meadow at night"."""
     rng = phrases.rng
     words = phrases.scene_words(plan)
@@ -544,7 +547,7 @@ def _with_unknown_word(rng: Random, text: str) -> str:
     return " ".join((*words[:at], made_up_word(rng, rng.choice(("", "", "ly", "y"))), *words[at:]))
 
 
-def draw_captions(
+def draw_captioned(
     rng: Random, count: int, settings: CaptionSettings = TRAINING
 ) -> tuple[list[str], Labels]:
     """Captions and what they say.
@@ -562,5 +565,5 @@ def draw_captions(
     return texts, label_plans(plans)
 
 
-def _says_something(plan: Plan) -> bool:
+def _says_something(plan: CaptionPlan) -> bool:
     return any(group.thing == SOMETHING for group in plan.groups)

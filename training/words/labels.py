@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 import torch
 
@@ -88,7 +89,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaptionPlan:
     """What a caption shall say.
 
     Args:
@@ -140,7 +141,7 @@ def _draw_place(rng: Random) -> str:
     return rng.choice(places[:-2]) if rng.random() < 0.93 else rng.choice(places[-2:])
 
 
-def _draw_scene(rng: Random, share: float) -> dict[str, str]:
+def _draw_scene(rng: Random, share: float) -> dict[str, Any]:
     """Setting, weather and colour of the ground, each said or not."""
     scene = {"setting": "", "weather": "", "ground_colour": ""}
     if rng.random() < share:
@@ -153,13 +154,13 @@ def _draw_scene(rng: Random, share: float) -> dict[str, str]:
     return scene
 
 
-def draw_plan(rng: Random) -> Plan:
+def draw_plan(rng: Random) -> CaptionPlan:
     """Draws a plan by the priors of what people ask for."""
     kind = rng.random()
     if kind < 0.025:
-        return Plan(unrelated=True)
+        return CaptionPlan(unrelated=True)
     if kind < 0.055:
-        return Plan(**_draw_scene(rng, 1.0))
+        return CaptionPlan(**_draw_scene(rng, 1.0))
     scene = _draw_scene(rng, 0.52)
     mentions = rng.choices((1, 2, 3), (58, 34, 8))[0]
     groups: list[Group] = []
@@ -174,12 +175,12 @@ def draw_plan(rng: Random) -> Plan:
         groups[:2] = _related(relation, groups[0], groups[1])
     elif len(groups) > 1 and rng.random() < 0.2:
         # "a cat and a dog run": what is said holds for both.
-        shared = {"motion": groups[0].motion, "speed": groups[0].speed, "place": ""}
-        groups = [replace(group, **shared) for group in groups]
+        motion, speed = groups[0].motion, groups[0].speed
+        groups = [replace(group, motion=motion, speed=speed, place="") for group in groups]
         relation = "together"
     if relation == "" and rng.random() < 0.1:
         groups[0] = replace(groups[0], place=groups[0].place or _draw_place(rng))
-    return Plan(tuple(groups), relation, **scene)
+    return CaptionPlan(tuple(groups), relation, **scene)
 
 
 def _related(relation: str, first: Group, second: Group) -> tuple[Group, Group]:
@@ -198,7 +199,7 @@ def _related(relation: str, first: Group, second: Group) -> tuple[Group, Group]:
     )
 
 
-def label_plans(plans: Sequence[Plan]) -> Labels:
+def label_plans(plans: Sequence[CaptionPlan]) -> Labels:
     """The labels of plans, which say what the plans say."""
     attributes = object_attributes()
     positions = {

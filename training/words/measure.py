@@ -22,7 +22,7 @@ from reelserve.training.scene.vocabulary import (
     object_attributes,
     thing_names,
 )
-from reelserve.training.words.captions import MEASURED, TRAINING, draw_captions
+from reelserve.training.words.captions import MEASURED, TRAINING, draw_captioned
 
 HAND_WRITTEN_FILE = Path(__file__).parent / "hand_written.json"
 MEASURE_SEED = 20
@@ -138,7 +138,7 @@ def measured_sets(count: int) -> dict[str, tuple[list[str], Labels]]:
     """Captions and labels of each kind that is measured; always the same."""
     kinds = {"trained": TRAINING, **MEASURED}
     return {
-        name: draw_captions(Random(f"{MEASURE_SEED} {name}"), count, settings)
+        name: draw_captioned(Random(f"{MEASURE_SEED} {name}"), count, settings)
         for name, settings in kinds.items()
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from reelserve.training.words.labels import PAIR_MOTIONS, SOMETHING, Group, Plan
+from reelserve.training.words.labels import PAIR_MOTIONS, SOMETHING, Group, CaptionPlan
 from reelserve.training.words.lexicon import lexicon, thing_words
 from reelserve.training.words.noise import unknown_word
 from reelserve.training.words.verbs import Verb, gender_of, plural_of, read_verb
@@ -168,7 +168,7 @@ class Phrases:
 
     # Where and when
 
-    def scene(self, plan: Plan) -> list[str]:
+    def scene(self, plan: CaptionPlan) -> list[str]:
         """Phrases of setting, ground and weather, in any order."""
         found = []
         rng = self.rng
@@ -190,7 +190,7 @@ class Phrases:
             found.reverse()
         return found
 
-    def scene_words(self, plan: Plan) -> list[str]:
+    def scene_words(self, plan: CaptionPlan) -> list[str]:
         """Keywords of setting, ground and weather."""
         found = []
         if plan.ground_colour:

@@ -139,7 +139,7 @@ def _romance(language: str, head: str, rest: str) -> Verb:
     for (of, ending), endings in _ENDINGS.items():
         if of == language and head.endswith(ending):
             stem = head.removesuffix(ending)
-            return Verb(*(stem + form for form in endings), infinitive=head, rest=rest)
+            return Verb(stem + endings[0], stem + endings[1], stem + endings[2], head, rest)
     return Verb(head, head, head, head, rest)
 
 

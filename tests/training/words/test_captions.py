@@ -10,12 +10,12 @@ from reelserve.training.words.captions import (
     TRAINED_STYLES,
     CaptionSettings,
     Writer,
-    draw_captions,
+    draw_captioned,
     participle,
     sentence,
     write_caption,
 )
-from reelserve.training.words.labels import Group, Plan
+from reelserve.training.words.labels import Group, CaptionPlan
 from reelserve.training.words.lexicon import LANGUAGES
 from reelserve.training.words.phrases import Noise, Phrases
 
@@ -34,7 +34,7 @@ def captions_of(plan, settings, count=60):
 
 @pytest.mark.parametrize("style", [*dict.fromkeys(TRAINED_STYLES), *HELD_OUT_STYLES])
 def test_every_style_names_the_thing_and_its_colour(style):
-    plan = Plan((Group("penguin", colour="white", motion="spin"),), setting="forest")
+    plan = CaptionPlan((Group("penguin", colour="white", motion="spin"),), setting="forest")
     for text in captions_of(plan, clean("en", style)):
         assert "penguin" in text.lower()
         assert any(word in text.lower() for word in ("whit", "ivory"))
@@ -42,28 +42,28 @@ def test_every_style_names_the_thing_and_its_colour(style):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_write_caption_says_the_same_in_every_language(language):
-    plan = Plan((Group("tiger", count=2, motion="down"),), weather="night")
+    plan = CaptionPlan((Group("tiger", count=2, motion="down"),), weather="night")
     words = {"en": "tig", "de": "tiger", "fr": "tigre", "es": "tigre", "it": "tigr", "pt": "tigre"}
     for text in captions_of(plan, clean(language)):
         assert words[language] in text.lower()
 
 
 def test_sentence_words_a_pair_with_its_relation():
-    plan = Plan((Group("cat", motion="leap"), Group("moon")), "leap")
+    plan = CaptionPlan((Group("cat", motion="leap"), Group("moon")), "leap")
     rng = Random(1)
     texts = [sentence(Writer(plan, Phrases("en", rng, QUIET))) for _ in range(20)]
     assert any(" over " in text or " across " in text for text in texts)
 
 
 def test_participle_agrees_with_the_number():
-    plan = Plan((Group("goat", count=2, motion="stay"),))
+    plan = CaptionPlan((Group("goat", count=2, motion="stay"),))
     texts = captions_of(plan, clean("en", participle))
     assert all(re.search(r"goats|ibex(es)?", text) for text in texts)
 
 
-def test_draw_captions_is_repeatable_and_labels_what_it_says():
-    one, labels = draw_captions(Random(5), 50)
-    other, _ = draw_captions(Random(5), 50)
+def test_draw_captioned_is_repeatable_and_labels_what_it_says():
+    one, labels = draw_captioned(Random(5), 50)
+    other, _ = draw_captioned(Random(5), 50)
     assert one == other
     assert labels.objects.shape == (50, 3, len(object_attributes()))
     assert len(labels) == len(one) == 50
@@ -71,13 +71,13 @@ def test_draw_captions_is_repeatable_and_labels_what_it_says():
 
 def test_measured_captions_always_have_an_object():
     for settings in MEASURED.values():
-        texts, labels = draw_captions(Random(2), 40, settings)
+        texts, labels = draw_captioned(Random(2), 40, settings)
         assert (labels.objects[:, 0, 0] > 1).all()
         assert all(text.strip() for text in texts)
 
 
 def test_unknown_word_adds_one_word():
-    plan = Plan((Group("apple"),))
+    plan = CaptionPlan((Group("apple"),))
     known = clean("en", participle)
     unknown = CaptionSettings(known.styles, known.languages, QUIET, 0.0, unknown_word=True)
     for text in captions_of(plan, unknown, 20):

@@ -2,7 +2,7 @@ from collections import Counter
 from random import Random
 
 from reelserve.training.scene.vocabulary import MAX_OBJECTS, SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.labels import Group, Plan, draw_labels, draw_plan, label_plans
+from reelserve.training.words.labels import Group, CaptionPlan, draw_labels, draw_plan, label_plans
 
 
 def values(labels, row, number):
@@ -12,7 +12,7 @@ def values(labels, row, number):
 
 
 def test_label_plans_gives_a_row_to_each_object():
-    plan = Plan((Group("rabbit", 2, motion="hop"), Group("sun")), setting="meadow")
+    plan = CaptionPlan((Group("rabbit", 2, motion="hop"), Group("sun")), setting="meadow")
     labels = label_plans([plan])
     for number in (0, 1):
         row = values(labels, 0, number)

@@ -2,7 +2,7 @@ import torch
 
 from reelserve.training.scene.labels import Labels
 from reelserve.training.scene.vocabulary import SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.labels import Group, Plan, label_plans
+from reelserve.training.words.labels import Group, CaptionPlan, label_plans
 from reelserve.training.words.measure import (
     agrees,
     all_right,
@@ -32,12 +32,12 @@ def test_hand_written_names_what_the_vocabulary_has():
 
 
 def test_all_right_asks_for_what_is_said_alone():
-    wanted = label_plans([Plan((Group("cat", colour="red"),))] * 3)
+    wanted = label_plans([CaptionPlan((Group("cat", colour="red"),))] * 3)
     found = label_plans(
         [
-            Plan((Group("cat", colour="red", size="large"),), weather="rain"),
-            Plan((Group("cat", colour="blue"),)),
-            Plan((Group("cat", colour="red"), Group("dog"))),
+            CaptionPlan((Group("cat", colour="red", size="large"),), weather="rain"),
+            CaptionPlan((Group("cat", colour="blue"),)),
+            CaptionPlan((Group("cat", colour="red"), Group("dog"))),
         ]
     )
     assert all_right(found, wanted).tolist() == [True, False, False]
@@ -45,7 +45,7 @@ def test_all_right_asks_for_what_is_said_alone():
 
 
 def test_agrees_takes_objects_in_any_order_and_any_accepted_value():
-    plan = Plan((Group("dog", motion="hop left"), Group("moon")), weather="night")
+    plan = CaptionPlan((Group("dog", motion="hop left"), Group("moon")), weather="night")
     found = readable(label_plans([plan]), 0)
     wanted = {
         "objects": [{"thing": ["star", "moon"]}, {"thing": "dog", "motion": "hop"}],
@@ -57,7 +57,9 @@ def test_agrees_takes_objects_in_any_order_and_any_accepted_value():
 
 
 def test_most_likely_is_what_one_hot_rows_say():
-    labels = label_plans([Plan((Group("owl", motion="sway"),), setting="forest"), Plan()])
+    labels = label_plans(
+        [CaptionPlan((Group("owl", motion="sway"),), setting="forest"), CaptionPlan()]
+    )
     rows = labels.rows()
     sizes = sum(len(values) for values in object_attributes().values())
     found = most_likely(rows[:, :3, :sizes], rows[:, 3, sizes:])
@@ -68,7 +70,7 @@ def test_most_likely_is_what_one_hot_rows_say():
 
 def test_measure_reading_gives_nothing_to_a_reader_that_sees_nothing():
     def read(texts) -> Labels:
-        return label_plans([Plan()] * len(texts))
+        return label_plans([CaptionPlan()] * len(texts))
 
     scores, wrong = measure_reading(read, 20)
     assert scores["held_out"] == 0

@@ -14,7 +14,7 @@ from reelserve.training.words.train_text_encoder import (
     make_reader_optimizers,
     new_encoder,
     read_texts,
-    reading_loss,
+    label_loss,
     train_reader,
 )
 
@@ -49,12 +49,12 @@ def test_train_reader_learns_and_is_saved(tmp_path: Path):
     assert len(read_texts(loaded, ["a red fox", "snow"])) == 2
 
 
-def test_reading_loss_is_small_when_labels_are_met():
+def test_label_loss_is_small_when_labels_are_met():
     _, _, objects, scene = next(iter(CaptionBatches(4, 1)))
     labels = Labels(objects.long(), scene.long())
     rows = 30 * labels.rows()
     config = new_encoder(TINY).config
     split = sum(config.object_sizes)
-    met = reading_loss(rows[:, :3, :split], rows[:, 3, split:], labels)
-    missed = reading_loss(-rows[:, :3, :split], -rows[:, 3, split:], labels)
+    met = label_loss(rows[:, :3, :split], rows[:, 3, split:], labels)
+    missed = label_loss(-rows[:, :3, :split], -rows[:, 3, split:], labels)
     assert met < 0.01 < 10 < missed
