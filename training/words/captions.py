@@ -13,8 +13,8 @@ from reelserve.training.scene.labels import Labels
 from reelserve.training.words.labels import (
     RELATION_PLACES,
     SOMETHING,
-    Group,
     CaptionPlan,
+    Group,
     draw_plan,
     label_plans,
 )
@@ -297,7 +297,7 @@ def keywords(writer: Writer) -> str:
             own.append(phrases.pick("colours", group.colour))
         if apart and group.size:
             own.append(phrases.pick("sizes", group.size))
-        if group.motion and not (is_pair(writer.plan.relation) or writer.plan.relation):
+        if group.motion and not writer.plan.relation:
             own.extend(_key_verb(writer, group))
         elif group.speed and not writer.plan.relation:
             own.append(phrases.pick("speed_adjectives", group.speed))
@@ -474,13 +474,13 @@ class CaptionSettings:
 
 TRAINING = CaptionSettings()
 MEASURED = {
-    "held_out": CaptionSettings(languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0), dirt=0.0),
+    "held_out": CaptionSettings(languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0, 0), dirt=0.0),
     "held_out_styles": CaptionSettings(
-        HELD_OUT_STYLES, (1, 0, 0, 0, 0, 0), Noise(0.05, 0, 0), dirt=0.0
+        HELD_OUT_STYLES, (1, 0, 0, 0, 0, 0), Noise(0.05, 0, 0, 0), dirt=0.0
     ),
-    "languages": CaptionSettings(languages=(0, 1, 1, 1, 1, 1), noise=Noise(0.05, 0, 0), dirt=0.0),
+    "languages": CaptionSettings(languages=(0, 1, 1, 1, 1, 1), noise=Noise(0.05, 0, 0, 0), dirt=0.0),
     "unknown_word": CaptionSettings(
-        languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0), dirt=0.0, unknown_word=True
+        languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0, 0), dirt=0.0, unknown_word=True
     ),
 }
 """Settings of the sets that are measured."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from reelserve.training.words.labels import PAIR_MOTIONS, SOMETHING, Group, CaptionPlan
+from reelserve.training.words.labels import PAIR_MOTIONS, SOMETHING, CaptionPlan, Group
 from reelserve.training.words.lexicon import lexicon, thing_words
 from reelserve.training.words.noise import unknown_word
 from reelserve.training.words.verbs import Verb, gender_of, plural_of, read_verb
@@ -29,11 +29,13 @@ class Noise:
 
     Args:
         fillers: Adjectives, adverbs and tails like "cute" and "while eating lunch".
+        idle: Verbs of objects whose motion is not said, like "sings".
         unknown: Words that no lexicon has.
         names: "called Bella".
     """
 
     fillers: float = 0.12
+    idle: float = 0.1
     unknown: float = 0.04
     names: float = 0.03
 
@@ -139,7 +141,9 @@ class Phrases:
         """The verb of a group's own motion and an adverb of its speed, each where it is said."""
         motion, speed, rng = group.motion, group.speed, self.rng
         if not motion:
-            return None
+            # People also say what cannot be seen in a drawing.
+            idle = not speed and rng.random() < self.noise.idle
+            return (read_verb(self.language, self.pick("idle")), "") if idle else None
         adverb = self.pick("speeds", speed) if speed else ""
         if motion == "across":
             quick = speed and rng.random() < 0.25

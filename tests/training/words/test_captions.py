@@ -15,11 +15,11 @@ from reelserve.training.words.captions import (
     sentence,
     write_caption,
 )
-from reelserve.training.words.labels import Group, CaptionPlan
+from reelserve.training.words.labels import CaptionPlan, Group
 from reelserve.training.words.lexicon import LANGUAGES
 from reelserve.training.words.phrases import Noise, Phrases
 
-QUIET = Noise(0, 0, 0)
+QUIET = Noise(0, 0, 0, 0)
 
 
 def clean(language, *styles):

@@ -2,7 +2,7 @@ from collections import Counter
 from random import Random
 
 from reelserve.training.scene.vocabulary import MAX_OBJECTS, SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.labels import Group, CaptionPlan, draw_labels, draw_plan, label_plans
+from reelserve.training.words.labels import CaptionPlan, Group, draw_labels, draw_plan, label_plans
 
 
 def values(labels, row, number):

@@ -2,7 +2,7 @@ import torch
 
 from reelserve.training.scene.labels import Labels
 from reelserve.training.scene.vocabulary import SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.labels import Group, CaptionPlan, label_plans
+from reelserve.training.words.labels import CaptionPlan, Group, label_plans
 from reelserve.training.words.measure import (
     agrees,
     all_right,

@@ -11,10 +11,10 @@ from reelserve.training.words.train_text_encoder import (
     CaptionBatches,
     ReaderSettings,
     endless_batches,
+    label_loss,
     make_reader_optimizers,
     new_encoder,
     read_texts,
-    label_loss,
     train_reader,
 )
 
