@@ -45,6 +45,8 @@ class Writer:
         groups, relation = list(self.plan.groups), self.plan.relation
         if relation == "together":
             return [self._together(groups, mode)]
+        if relation == "alike":
+            return [self._alike(groups[0], groups[1], mode)]
         found = []
         if relation:
             found.append(self._pair(groups[0], groups[1], relation, mode))
@@ -57,6 +59,39 @@ class Writer:
         subject = f" {self.phrases.pick('and')} ".join(nouns)
         shared = replace(groups[0], count=2)
         return self._told(subject, shared, mode)
+
+    def _alike(self, first: Group, second: Group, mode: str) -> str:
+        """Words as "two stars, one red and one blue", or "a red star and a blue one"."""
+        phrases, rng = self.phrases, self.rng
+        ones = _ONES[self.language]
+        link = phrases.pick("and") if rng.random() < 0.2 else _and_word(self)
+        if first.thing == SOMETHING or rng.random() < 0.4 or first.size or second.size:
+            subject = f"{phrases.noun_phrase(first)} {link} {self._one(second)}"
+            if first.thing == SOMETHING:
+                subject = f"{phrases.noun_phrase(first)} {link} {phrases.noun_phrase(second)}"
+        else:
+            both = phrases.noun_phrase(replace(first, count=2, colour=""))
+            one, other = (phrases.pick("colours", group.colour) for group in (first, second))
+            mark, one_word = rng.choice((",", ",", ":", "")), rng.choice(ones)
+            subject = f"{both}{mark} {one_word} {one} {link} {rng.choice(ones)} {other}"
+        return self._told(subject, replace(first, count=2, place=""), mode)
+
+    def _one(self, group: Group) -> str:
+        """Words as "a little blue one"."""
+        phrases = self.phrases
+        colour = phrases.pick("colours", group.colour)
+        size = phrases.pick("sizes", group.size) if group.size else ""
+        article = {
+            "en": ("a", "another", "the"),
+            "de": ("ein", "eine", "noch ein"),
+            "fr": ("un", "une", "un autre"),
+            "es": ("uno", "otro", "una"),
+            "it": ("uno", "un altro", "una"),
+            "pt": ("um", "outro", "uma"),
+        }[self.language]
+        if self.language == "de":
+            colour += self.rng.choice(("er", "e", "es"))
+        return _join(self.rng.choice(article), size, colour, "one" if self.language == "en" else "")
 
     def _group(self, group: Group, mode: str) -> str:
         """A group as `bare`, `finite`, `gerund`, `that` or `infinitive`."""
@@ -221,6 +256,14 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+_ONES = {
+    "en": ("one", "one", "the other"),
+    "de": ("einer", "eine", "eins", "der andere"),
+    "fr": ("un", "une", "l'autre"),
+    "es": ("uno", "una", "otro"),
+    "it": ("uno", "una", "l'altro"),
+    "pt": ("um", "uma", "outro"),
+}
 _CONTRACTIONS = {
     "fr": (("de le ", "du "), ("de un", "d'un"), ("à le ", "au ")),
     "it": (("di il ", "del "), ("a il ", "al "), ("di la ", "della "), ("a la ", "alla ")),
@@ -478,7 +521,9 @@ MEASURED = {
     "held_out_styles": CaptionSettings(
         HELD_OUT_STYLES, (1, 0, 0, 0, 0, 0), Noise(0.05, 0, 0, 0), dirt=0.0
     ),
-    "languages": CaptionSettings(languages=(0, 1, 1, 1, 1, 1), noise=Noise(0.05, 0, 0, 0), dirt=0.0),
+    "languages": CaptionSettings(
+        languages=(0, 1, 1, 1, 1, 1), noise=Noise(0.05, 0, 0, 0), dirt=0.0
+    ),
     "unknown_word": CaptionSettings(
         languages=(1, 0, 0, 0, 0, 0), noise=Noise(0, 0, 0, 0), dirt=0.0, unknown_word=True
     ),

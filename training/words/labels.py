@@ -95,7 +95,8 @@ class CaptionPlan:
     Args:
         groups: At most `MAX_OBJECTS` objects in all.
         relation: A key of `RELATION_PLACES`, or one of `PAIR_MOTIONS`, from the first group to
-            the second; empty where they are apart.
+            the second; `together` where all do the same, `alike` where two are of one kind but
+            for their colour; empty where they are apart.
         unrelated: The caption shall speak of nothing that can be drawn.
     """
 
@@ -162,14 +163,20 @@ def draw_plan(rng: Random) -> CaptionPlan:
     if kind < 0.055:
         return CaptionPlan(**_draw_scene(rng, 1.0))
     scene = _draw_scene(rng, 0.52)
-    mentions = rng.choices((1, 2, 3), (58, 34, 8))[0]
+    mentions = rng.choices((1, 2, 3), (55, 33, 12))[0]
     groups: list[Group] = []
     room = MAX_OBJECTS
     for left in range(mentions, 0, -1):
         groups.append(_draw_group(rng, room - left + 1))
         room -= groups[-1].count
     relation = ""
-    if len(groups) > 1 and rng.random() < 0.5:
+    if len(groups) == 2 and rng.random() < 0.08:
+        # "two stars, one red and one blue".
+        first, second = rng.sample(COLOURS, 2)
+        groups[0] = replace(groups[0], count=1, colour=first)
+        groups[1] = replace(groups[0], colour=second, size=groups[1].size, place="")
+        relation = "alike"
+    elif len(groups) > 1 and rng.random() < 0.5:
         names = PAIR_MOTIONS if rng.random() < 0.5 else tuple(RELATION_PLACES)
         relation = rng.choice(names)
         groups[:2] = _related(relation, groups[0], groups[1])

@@ -76,6 +76,10 @@ class Phrases:
             return self._something(group)
         noun, gender = self.noun(group)
         before, after = self._adjectives(group, gender, case)
+        if group.count > 1 and self.language == "en" and self.rng.random() < 0.06:
+            number = {2: "two", 3: "three"}[group.count]
+            after = [*after, self.rng.choice((f", {number} of them", f"x{group.count}"))]
+            return _join(*before, noun, *after).replace(" ,", ",")
         lead = self._article(group, noun, gender, case, before) if article else self._count(group)
         called = ""
         if self.rng.random() < self.noise.names and group.count == 1:
