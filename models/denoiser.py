@@ -37,6 +37,8 @@ class DenoiserConfig:
         num_blocks: Transformer blocks.
         num_refiner_blocks: Self-attention blocks over the text alone.
         mlp_ratio: Hidden width of an MLP over `width`.
+        text_tokens: Leading tokens of the text that are read; 0 reads them all. Our text encoder
+            puts all that it has understood into its first few.
     """
 
     in_channels: int
@@ -46,6 +48,7 @@ class DenoiserConfig:
     num_blocks: int
     num_refiner_blocks: int
     mlp_ratio: int = 4
+    text_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.num_heads) or self.width % 4:
@@ -56,7 +59,13 @@ class DenoiserConfig:
 
 
 BUNDLED = DenoiserConfig(
-    in_channels=16, text_dim=384, width=256, num_heads=4, num_blocks=8, num_refiner_blocks=2
+    in_channels=32,
+    text_dim=430,
+    width=448,
+    num_heads=7,
+    num_blocks=10,
+    num_refiner_blocks=1,
+    text_tokens=4,
 )
 SIZE_3B = DenoiserConfig(
     in_channels=128, text_dim=4096, width=2560, num_heads=20, num_blocks=23, num_refiner_blocks=1
@@ -305,6 +314,9 @@ class SpaceTimeDenoiser(nn.Module):
         return velocity.reshape(b, f, h, w, c).permute(0, 4, 1, 2, 3).float()
 
     def _refine_text(self, prompt_embeds: Tensor, prompt_mask: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.text_tokens:
+            prompt_embeds = prompt_embeds[:, : self.config.text_tokens]
+            prompt_mask = prompt_mask[:, : self.config.text_tokens]
         mask = (prompt_mask != 0)[:, None, None, :]
         text = self.embed_text(prompt_embeds)
         for block in self.refiner:

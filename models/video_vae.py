@@ -1,9 +1,9 @@
-"""The video autoencoder: ×8 in space, ×4 in time, without normalisation layers.
+"""The video autoencoder: ×4 in time and, by its patch, ×8 or more in space, without norms.
 
-A clip becomes `F/4 × H/8 × W/8` latents. Convolutions pad time by replication, so the first
-and last frames see no black neighbours. Residual branches start at zero, which lets the
-network train without normalisation and keeps every output local: decoding a longer clip
-changes nothing away from its ends.
+Pixels go into channels a `P × P` patch at a time, so a clip becomes `F/4 × H/4P × W/4P` latents.
+Convolutions pad time by replication, so the first and last frames see no black neighbours.
+Residual branches start at zero, which lets the network train without normalisation and keeps
+every output local: decoding a longer clip changes nothing away from its ends.
 
 Source: residual blocks without normalisation as in EDSR (arXiv 1707.02921).
 """
@@ -23,10 +23,11 @@ class VideoVAEConfig:
 
     Args:
         latent_channels: `C` of the latents.
-        channels: Widths at 1/2, 1/4 and 1/8 of the clip's height.
+        channels: Widths at 1/P, 1/2P and 1/4P of the clip's height.
         encoder_blocks: Residual blocks at each of them.
         decoder_blocks: Residual blocks at each of them.
-        end_channels: Hidden widths of what the first and last frame get at 1/2 and at 1/8.
+        end_channels: Hidden widths of what the first and last frame get at 1/P and at 1/4P.
+        patch: `P`, rows and columns of pixels that one location at full width holds.
     """
 
     latent_channels: int
@@ -34,14 +35,21 @@ class VideoVAEConfig:
     encoder_blocks: tuple[int, int, int]
     decoder_blocks: tuple[int, int, int]
     end_channels: tuple[int, int]
+    patch: int = 2
+
+    @property
+    def spatial_compression(self) -> int:
+        """Rows or columns of pixels for each row or column of latents."""
+        return 4 * self.patch
 
 
 BUNDLED = VideoVAEConfig(
-    latent_channels=16,
+    latent_channels=32,
     channels=(96, 128, 192),
     encoder_blocks=(1, 1, 1),
     decoder_blocks=(2, 2, 1),
     end_channels=(32, 64),
+    patch=4,
 )
 
 
@@ -129,13 +137,14 @@ def _residual_blocks(channels: int, count: int, *, factorised: bool) -> list[nn.
 
 
 class Encoder(nn.Module):
-    """Frames `[B, 3, F, H, W]` to latents `[B, C, F/4, H/8, W/8]`, not yet normalised."""
+    """Frames `[B, 3, F, H, W]` to latents `[B, C, F/4, H/4P, W/4P]`, not yet normalised."""
 
     def __init__(self, config: VideoVAEConfig) -> None:
         super().__init__()
         high, middle, low = config.channels
         blocks = config.encoder_blocks
-        self.embed = SpaceTimeConv(12, high, (1, 3, 3))
+        self.patch = config.patch
+        self.embed = SpaceTimeConv(3 * config.patch**2, high, (1, 3, 3))
         self.high_ends = ClipEnds(high, config.end_channels[0])
         self.high = nn.Sequential(*_residual_blocks(high, blocks[0], factorised=True))
         self.to_middle = nn.Conv3d(8 * high, middle, 1)
@@ -146,19 +155,20 @@ class Encoder(nn.Module):
         self.to_latents = SpaceTimeConv(low, config.latent_channels, (3, 3, 3))
 
     def forward(self, frames: Tensor) -> Tensor:
-        x = self.high(self.high_ends(self.embed(fold(frames, 1, 2))))
+        x = self.high(self.high_ends(self.embed(fold(frames, 1, self.patch))))
         x = self.middle(self.to_middle(fold(x, 2, 2)))
         x = self.low(self.to_low(fold(x, 2, 2)))
         return self.to_latents(self.low_ends(x))
 
 
 class Decoder(nn.Module):
-    """Latents `[B, C, F, H, W]`, not normalised, to frames `[B, 3, 4F, 8H, 8W]`."""
+    """Latents `[B, C, F, H, W]`, not normalised, to frames `[B, 3, 4F, 4PH, 4PW]`."""
 
     def __init__(self, config: VideoVAEConfig) -> None:
         super().__init__()
         high, middle, low = config.channels
         blocks = config.decoder_blocks
+        self.patch = config.patch
         self.embed = SpaceTimeConv(config.latent_channels, low, (3, 3, 3))
         self.low_ends = ClipEnds(low, config.end_channels[1])
         self.low = nn.Sequential(*_residual_blocks(low, blocks[2], factorised=False))
@@ -167,13 +177,13 @@ class Decoder(nn.Module):
         self.to_high = nn.Conv3d(middle, 8 * high, 1)
         self.high = nn.Sequential(*_residual_blocks(high, blocks[0], factorised=True))
         self.high_ends = ClipEnds(high, config.end_channels[0])
-        self.to_frames = SpaceTimeConv(high, 12, (1, 3, 3))
+        self.to_frames = SpaceTimeConv(high, 3 * config.patch**2, (1, 3, 3))
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.low(self.low_ends(self.embed(latents)))
         x = self.middle(unfold(self.to_middle(x), 2, 2))
         x = self.high(unfold(self.to_high(x), 2, 2))
-        return unfold(self.to_frames(self.high_ends(x)), 1, 2)
+        return unfold(self.to_frames(self.high_ends(x)), 1, self.patch)
 
 
 class VideoVAE(nn.Module):
@@ -196,14 +206,14 @@ class VideoVAE(nn.Module):
         """Encodes a clip.
 
         Args:
-            frames: `[B, 3, F, H, W]` in [-1, 1]; `F` a multiple of 4, `H` and `W` of 8.
+            frames: `[B, 3, F, H, W]` in [-1, 1]; `F` a multiple of 4, `H` and `W` of `4P`.
 
         Returns:
-            `[B, C, F/4, H/8, W/8]`, unit variance per channel over the training clips.
+            `[B, C, F/4, H/4P, W/4P]`, unit variance per channel over the training clips.
         """
         return (self.encoder(frames) - self.latents_mean) / self.latents_std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decodes `[B, C, F, H, W]` latents of unit variance to `[B, 3, 4F, 8H, 8W]` frames."""
+        """Decodes `[B, C, F, H, W]` latents of unit variance to `[B, 3, 4F, 4PH, 4PW]`."""
         latents = latents * self.latents_std + self.latents_mean
         return self.decoder(latents.to(self.decoder.to_middle.weight.dtype))

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from reelserve.training.scenes import sample_scenes
+from reelserve.training.world import render
 from torch import Tensor
 
 from reelserve.models.frame_consistency import FrameConsistency
@@ -26,8 +28,6 @@ from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.quality import flicker_energy, psnr
 from reelserve.training.device_provenance import device_provenance
 from reelserve.training.sampling import decode_frames
-from reelserve.training.scenes import sample_scenes
-from reelserve.training.world import render
 
 BRIGHTNESS_JITTER = 0.03
 NOISE_DEVIATION = 0.02

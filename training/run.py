@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from reelserve.pipeline.atomic_file import replaced_file, write_file
 from reelserve.training.ranks import Ranks
 
-SAVE_EVERY_S = 60.0
+SAVE_EVERY_S = 180.0
 CURVE_EVERY = 50
 CLOCK_EVERY = 10
 """Steps between two looks at the clock, which all ranks must agree on."""

@@ -18,8 +18,8 @@ from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import BUNDLED, VideoVAE
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
-from reelserve.training.scenes import sample_scenes
-from reelserve.training.world import render
+from reelserve.training.scene.rendering import render
+from reelserve.training.scene.scenes import sample_scenes
 
 ANCHOR_MARGIN = 2
 """Latent frames at each end of a clip that are free to move."""
@@ -43,7 +43,6 @@ class AutoencoderSettings:
     max_seconds: float = 360.0
     batch_size: int = 8
     learning_rate: float = 1e-3
-    two_object_share: float = 0.6
     object_weight: float = 3.0
     edge_weights: tuple[float, ...] = (16.0, 4.0, 3.0, 2.0)
     clip_frames: int = 40
@@ -52,7 +51,7 @@ class AutoencoderSettings:
     anchor_weight: float = 0.05
     latent_noise: float = 0.05
     latent_penalty: float = 1e-5
-    statistics_clips: int = 1024
+    statistics_clips: int = 512
 
 
 def reconstruct(module: VideoVAE, frames: Tensor, noise: float) -> tuple[Tensor, Tensor]:
@@ -104,9 +103,7 @@ def measure_latents(module: VideoVAE, settings: AutoencoderSettings, device: str
     rng = np.random.default_rng((settings.seed, 1 << 30))
     latents = []
     for _ in range(max(1, settings.statistics_clips // settings.batch_size)):
-        scenes = sample_scenes(
-            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
-        )
+        scenes = sample_scenes(settings.batch_size, rng)
         frames, _ = render(scenes, device)
         latents.append(module.encoder(2 * frames - 1).float())
     stacked = torch.cat(latents)
@@ -155,9 +152,7 @@ def train_autoencoder(
     anchor = copy.deepcopy(module.encoder).eval() if settings.keep_latents else None
     for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
-        scenes = sample_scenes(
-            settings.batch_size, rng, held_out=False, two_object_share=settings.two_object_share
-        )
+        scenes = sample_scenes(settings.batch_size, rng)
         frames, covered = (cut(clip, settings.clip_frames) for clip in render(scenes, device))
         frames = (2 * frames - 1).to(memory_format=torch.channels_last_3d)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):

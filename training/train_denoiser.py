@@ -8,7 +8,7 @@ those of each GPU.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,25 +21,32 @@ from reelserve.training.muon import StackedMuon
 from reelserve.training.pool import Pool, build_pool
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
+from reelserve.training.scene.labels import empty_labels
 
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    """Settings of the run."""
+    """Settings of the run.
+
+    Args:
+        label_dropout: Share of the labels replaced by nothing, which guidance needs.
+        label_blend: Largest share of another label that is mixed into one, since a text encoder
+            is not always sure.
+    """
 
     seed: int = 3
-    steps: int = 20_000
-    max_seconds: float = 1200.0
+    steps: int = 40_000
+    max_seconds: float = 720.0
     batch_size: int = 96
     muon_learning_rate: float = 1.5e-3
     adamw_learning_rate: float = 1.0e-3
     learning_rate_scale: float = 1.0
     weight_decay: float = 0.01
-    two_object_share: float = 0.6
-    pool_clips: int = 28_672
-    pool_chunk: int = 64
-    caption_dropout: float = 0.1
-    sigma_shift: float = 3.0
+    pool_clips: int = 16_384
+    pool_chunk: int = 128
+    label_dropout: float = 0.08
+    label_blend: float = 0.1
+    sigma_shift: float = 4.0
     short_every: int = 20
     short_frames: tuple[int, ...] = (4, 8, 12, 16)
 
@@ -59,32 +66,44 @@ def make_optimizers(module: nn.Module, settings: DenoiserSettings) -> list[torch
     ]
 
 
-def velocity_loss(
-    module: nn.Module, latents: Tensor, embeds: Tensor, mask: Tensor, sigma_shift: float
-) -> Tensor:
-    """Flow matching: the mean squared error of `noise − data` at a random noise level.
+def shifted_levels(count: int, shift: float, device: torch.device | str) -> Tensor:
+    """Noise levels `[B]` in [0, 1], even and then shifted towards noise as a sampler's are."""
+    even = torch.rand(count, device=device)
+    return shift * even / (1 + (shift - 1) * even)
 
-    Latent frames repeat each other, so it takes much noise to hide where things are. Levels are
-    drawn evenly, then shifted towards noise as a sampler's are: most of the training goes to
-    where that is decided, and some to the very first step.
+
+def velocity_loss(
+    module: nn.Module, latents: Tensor, noise: Tensor, sigma: Tensor, rows: Tensor
+) -> Tensor:
+    """Flow matching: the mean squared error of `noise − data` between the two.
+
+    Latent frames repeat each other, so it takes much noise to hide where things are: most of the
+    training goes to where that is decided, and some to the very first step.
+
+    Args:
+        module: The denoiser.
+        latents: `[B, C, F, H, W]`, data.
+        noise: Same shape.
+        sigma: `[B]`, share of the noise.
+        rows: `[B, 4, E]`, labels.
     """
-    b, device = len(latents), latents.device.type
-    even = torch.rand(b, device=device)
-    sigma = sigma_shift * even / (1 + (sigma_shift - 1) * even)
-    noise = torch.randn_like(latents)
+    device = latents.device.type
     level = sigma[:, None, None, None, None]
     noisy = (1 - level) * latents + level * noise
+    mask = torch.ones(rows.shape[:2], device=rows.device)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        velocity = module(noisy, 1000 * sigma, embeds, mask)
+        velocity = module(noisy, 1000 * sigma, rows, mask)
     return (velocity - (noise - latents)).square().mean()
 
 
-def draw_batch(pool: Pool, settings: DenoiserSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch in which a share of the captions is replaced by the empty text."""
-    latents, embeds, mask = pool.batch(settings.batch_size)
-    dropped = torch.rand(len(latents), device=latents.device) < settings.caption_dropout
-    embeds = torch.where(dropped[:, None, None], pool.null_embeds, embeds)
-    return latents, embeds.float(), torch.where(dropped[:, None], pool.null_mask, mask)
+def draw_batch(pool: Pool, settings: DenoiserSettings) -> tuple[Tensor, Tensor]:
+    """A batch of latents and label rows, some of which say nothing or a little of another's."""
+    latents, rows = pool.batch(settings.batch_size)
+    b = len(rows)
+    share = settings.label_blend * torch.rand(b, 1, 1, device=rows.device).square()
+    rows = rows + share * (rows.roll(1, 0) - rows)
+    dropped = torch.rand(b, 1, 1, device=rows.device) < settings.label_dropout
+    return latents, rows * ~dropped
 
 
 def train_denoiser(
@@ -95,18 +114,22 @@ def train_denoiser(
         # Equal blocks share one compiled graph: seconds to compile instead of minutes.
         for block in module.blocks:
             block.compile(dynamic=False)
-    shift = settings.sigma_shift
     for step in run.steps():
         torch.manual_seed(run.batch_seed())
-        latents, embeds, mask = draw_batch(pool, settings)
+        latents, rows = draw_batch(pool, settings)
+        sigma = shifted_levels(len(latents), settings.sigma_shift, latents.device)
+        noise = torch.randn_like(latents)
         if step % settings.short_every == settings.short_every - 1:
             # Clips shorter than the window; not compiled, since every length would be anew.
             turn = (step // settings.short_every) % len(settings.short_frames)
-            short = latents[:, :, : settings.short_frames[turn]]
+            frames = settings.short_frames[turn]
             with torch.compiler.set_stance("force_eager"):
-                run.update(velocity_loss(module, short, embeds, mask, shift))
+                loss = velocity_loss(
+                    module, latents[:, :, :frames], noise[:, :, :frames], sigma, rows
+                )
+                run.update(loss)
         else:
-            loss = velocity_loss(module, latents, embeds, mask, shift)
+            loss = velocity_loss(module, latents, noise, sigma, rows)
             run.update(loss, full_length_loss=loss)
 
 
@@ -148,14 +171,14 @@ def main() -> None:
         vae,
         settings.pool_clips,
         (settings.seed, ranks.rank),
-        settings.two_object_share,
         args.device,
         chunk=settings.pool_chunk,
     )
     if args.init:
         module = load_component(args.init, SpaceTimeDenoiser).to(args.device).train()
     else:
-        module = SpaceTimeDenoiser(BUNDLED).to(args.device)
+        width = empty_labels(1).rows().shape[-1]
+        module = SpaceTimeDenoiser(replace(BUNDLED, text_dim=width)).to(args.device)
     run = Run(
         args.run_folder,
         module,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 MAX_OBJECTS = 3
 UNSAID = 0
@@ -116,9 +117,15 @@ THINGS_FILE = Path(__file__).parent / "things.json"
 
 
 @cache
+def things() -> tuple[dict[str, Any], ...]:
+    """The things beside the shapes: name, emoji, group, where it looks, words by language."""
+    return tuple(json.loads(THINGS_FILE.read_text()))
+
+
+@cache
 def thing_names() -> tuple[str, ...]:
     """English names of all that can be drawn: the shapes, then the things of `things.json`."""
-    return SHAPES + tuple(thing["name"] for thing in json.loads(THINGS_FILE.read_text()))
+    return SHAPES + tuple(thing["name"] for thing in things())
 
 
 @cache

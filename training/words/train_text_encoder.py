@@ -26,8 +26,10 @@ from reelserve.training.muon import StackedMuon
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.labels import Labels
 from reelserve.training.scene.vocabulary import SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.captions import draw_captioned
+from reelserve.training.words.captions import draw_captioned, write_caption
+from reelserve.training.words.labels import draw_plan
 from reelserve.training.words.measure import measure_reading, most_likely
+from reelserve.training.words.noise import other_words
 
 CHUNK = 4096
 """Captions that a worker draws at once, then sorts by length into batches."""
@@ -86,6 +88,9 @@ def endless_batches(settings: ReaderSettings, seed: int, workers: int) -> Iterat
     """Batches from worker processes."""
     # A worker has one core, and forks after the tokenizer was used.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # What is loaded now is not loaded once by each of them.
+    tokenize([write_caption(Random(0), draw_plan(Random(0)))])
+    other_words()
     loader = DataLoader(
         CaptionBatches(settings.batch_size, seed),
         batch_size=None,
@@ -188,7 +193,7 @@ def main() -> None:
     for name in ("max_seconds", "muon_learning_rate", "adamw_learning_rate"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(defaults, name))
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
+    parser.add_argument("--workers", type=int, default=min(24, max(1, (os.cpu_count() or 2) - 2)))
     parser.add_argument("--measure", type=int, default=2000, metavar="CAPTIONS")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

@@ -17,7 +17,7 @@ def signed_distance(u: Tensor, v: Tensor, shape: Tensor) -> Tensor:
     Args:
         u: Coordinate to the right, in radii.
         v: Coordinate downwards, in radii; same shape as `u`.
-        shape: Index into `scenes.SHAPES`, broadcastable to `u`.
+        shape: Index into `vocabulary.SHAPES`, broadcastable to `u`.
     """
     distance = _circle(u, v)
     others = (_square, _triangle, _star, _heart, _cross, _ring, _moon)
