@@ -223,8 +223,3 @@ def label_plans(plans: Sequence[CaptionPlan]) -> Labels:
         values = [positions[name][getattr(plan, name)] for name in SCENE_ATTRIBUTES]
         scene[row] = torch.tensor(values)
     return Labels(objects, scene)
-
-
-def draw_labels(rng: Random, count: int) -> Labels:
-    """Labels of `count` captions as people write them, without the captions."""
-    return label_plans([draw_plan(rng) for _ in range(count)])

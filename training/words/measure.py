@@ -65,7 +65,7 @@ def invented(found: Labels, wanted: Labels) -> Tensor:
     return objects.any(-1).any(-1) | scene.any(-1)
 
 
-def hand_written() -> list[dict[str, Any]]:
+def hand_written_sentences() -> list[dict[str, Any]]:
     """The sentences that people wrote, each with what it names."""
     found: list[dict[str, Any]] = json.loads(HAND_WRITTEN_FILE.read_text("utf-8"))
     return found
@@ -159,7 +159,7 @@ def measure_reading(read: Read, count: int) -> tuple[dict[str, float], list[dict
         found = read(texts)
         scores[name] = all_right(found, wanted).float().mean().item()
         scores[f"{name}_invented"] = invented(found, wanted).float().mean().item()
-    sentences = hand_written()
+    sentences = hand_written_sentences()
     found = read([sentence["text"] for sentence in sentences])
     wrong = []
     for row, sentence in enumerate(sentences):

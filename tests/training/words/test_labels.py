@@ -2,7 +2,7 @@ from collections import Counter
 from random import Random
 
 from reelserve.training.scene.vocabulary import MAX_OBJECTS, SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.labels import CaptionPlan, Group, draw_labels, draw_plan, label_plans
+from reelserve.training.words.labels import CaptionPlan, Group, draw_plan, label_plans
 
 
 def values(labels, row, number):
@@ -36,8 +36,9 @@ def test_draw_plan_gives_roles_to_both_of_a_chase():
         assert [group.motion for group in plan.groups[:2]] == ["chase", "flee"]
 
 
-def test_draw_labels_leaves_most_unsaid():
-    labels = draw_labels(Random(2), 2000)
+def test_draw_plan_leaves_most_unsaid():
+    rng = Random(2)
+    labels = label_plans([draw_plan(rng) for _ in range(2000)])
     first = labels.objects[:, 0]
     said = (first[:, 1:] != 0).float().mean(0)
     assert (said < 0.75).all()

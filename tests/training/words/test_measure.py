@@ -7,7 +7,7 @@ from reelserve.training.words.measure import (
     agrees,
     all_right,
     check_hand_written,
-    hand_written,
+    hand_written_sentences,
     invented,
     measure_reading,
     most_likely,
@@ -25,7 +25,7 @@ SPECIMENS = (
 
 
 def test_hand_written_names_what_the_vocabulary_has():
-    sentences = hand_written()
+    sentences = hand_written_sentences()
     assert len(sentences) == len({sentence["text"] for sentence in sentences}) == 200
     assert check_hand_written(sentences) == []
     assert set(SPECIMENS) <= {sentence["text"] for sentence in sentences}
