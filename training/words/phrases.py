@@ -79,14 +79,14 @@ class Phrases:
         if group.count > 1 and self.language == "en" and self.rng.random() < 0.06:
             number = {2: "two", 3: "three"}[group.count]
             after = [*after, self.rng.choice((f", {number} of them", f"x{group.count}"))]
-            return _join(*before, noun, *after).replace(" ,", ",")
+            return join_words(*before, noun, *after).replace(" ,", ",")
         lead = self._article(group, noun, gender, case, before) if article else self._count(group)
         called = ""
         if self.rng.random() < self.noise.names and group.count == 1:
             called = self.pick("called").replace("%", self.pick("names"))
             if called.endswith((" the", " der")):
                 called = ""
-        return _join(lead, *before, noun, *after, called)
+        return join_words(lead, *before, noun, *after, called)
 
     def _something(self, group: Group) -> str:
         noun = self.pick("something")
@@ -95,8 +95,8 @@ class Phrases:
             after, _ = self._adjectives(group, "m", "nominative")
         count = self._count(group) if group.count > 1 else ""
         if count:
-            return _join(count, *after, plural_of(self.language, noun.split()[-1]))
-        return _join(noun, *after)
+            return join_words(count, *after, plural_of(self.language, noun.split()[-1]))
+        return join_words(noun, *after)
 
     def _count(self, group: Group) -> str:
         return self.pick("counts", str(group.count)).strip("_") if group.count > 1 else ""
@@ -250,5 +250,6 @@ def _agreeing(language: str, word: str, feminine: bool, several: bool) -> str:
     return plural_of(language, word) if several else word
 
 
-def _join(*parts: str) -> str:
+def join_words(*parts: str) -> str:
+    """The parts that are not empty, with spaces between."""
     return " ".join(part for part in parts if part)

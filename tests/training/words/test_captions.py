@@ -5,19 +5,21 @@ import pytest
 
 from reelserve.training.scene.vocabulary import object_attributes
 from reelserve.training.words.captions import (
-    HELD_OUT_STYLES,
     MEASURED,
-    TRAINED_STYLES,
     CaptionSettings,
-    Writer,
     draw_captioned,
-    participle,
-    sentence,
     write_caption,
 )
+from reelserve.training.words.clauses import Writer
 from reelserve.training.words.labels import CaptionPlan, Group
 from reelserve.training.words.lexicon import LANGUAGES
 from reelserve.training.words.phrases import Noise, Phrases
+from reelserve.training.words.styles import (
+    HELD_OUT_STYLES,
+    TRAINED_STYLES,
+    participle,
+    sentence,
+)
 
 QUIET = Noise(0, 0, 0, 0)
 
