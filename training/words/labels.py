@@ -27,6 +27,8 @@ from reelserve.training.scene.vocabulary import (
 )
 
 SOMETHING = "something"
+IDLE = "idle"
+"""Relation of a pair of which one does something to the other that cannot be drawn."""
 PAIR_MOTIONS = ("leap", "orbit", "chase", "flee")
 RELATION_PLACES = {
     "above": ("top", "bottom"),
@@ -94,8 +96,8 @@ class CaptionPlan:
 
     Args:
         groups: At most `MAX_OBJECTS` objects in all.
-        relation: A key of `RELATION_PLACES`, or one of `PAIR_MOTIONS`, from the first group to
-            the second; `together` where all do the same, `alike` where two are of one kind but
+        relation: A key of `RELATION_PLACES`, one of `PAIR_MOTIONS` or `IDLE`, from the first group
+            to the second; `together` where all do the same, `alike` where two are of one kind but
             for their colour; empty where they are apart.
         unrelated: The caption shall speak of nothing that can be drawn.
     """
@@ -177,7 +179,7 @@ def draw_plan(rng: Random) -> CaptionPlan:
         groups[1] = replace(groups[0], colour=second, size=groups[1].size, place="")
         relation = "alike"
     elif len(groups) > 1 and rng.random() < 0.5:
-        names = PAIR_MOTIONS if rng.random() < 0.5 else tuple(RELATION_PLACES)
+        names = PAIR_MOTIONS if rng.random() < 0.5 else (*RELATION_PLACES, IDLE)
         relation = rng.choice(names)
         groups[:2] = _related(relation, groups[0], groups[1])
     elif len(groups) > 1 and rng.random() < 0.2:
@@ -192,6 +194,9 @@ def draw_plan(rng: Random) -> CaptionPlan:
 
 def _related(relation: str, first: Group, second: Group) -> tuple[Group, Group]:
     """The groups of a pair, with what their relation says."""
+    if relation == IDLE:
+        first, second = (replace(one, motion="", speed="", place="") for one in (first, second))
+        return first, second
     if relation in PAIR_MOTIONS:
         speed = first.speed
         return (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from reelserve.training.words.labels import PAIR_MOTIONS, SOMETHING, CaptionPlan, Group
+from reelserve.training.words.labels import IDLE, PAIR_MOTIONS, SOMETHING, CaptionPlan, Group
 from reelserve.training.words.lexicon import lexicon, thing_words
 from reelserve.training.words.noise import unknown_word
 from reelserve.training.words.verbs import Verb, gender_of, plural_of, read_verb
@@ -164,7 +164,7 @@ class Phrases:
 
     def pair_verb(self, relation: str) -> tuple[Verb, str, str]:
         """Verb of a pair's motion, the case of the second, and what follows that."""
-        phrase = self.pick("pair_motions", relation)
+        phrase = self.pick("pair_idle") if relation == IDLE else self.pick("pair_motions", relation)
         verb = read_verb(self.language, phrase)
         if self.language == "de" and "~" in verb.rest:
             first, _, last = verb.rest.partition("~")
@@ -227,7 +227,7 @@ class Phrases:
 
 def is_pair(relation: str) -> bool:
     """Whether the first group does something to the second."""
-    return relation in PAIR_MOTIONS
+    return relation in (*PAIR_MOTIONS, IDLE)
 
 
 def _bent(word: str, ending: str) -> str:

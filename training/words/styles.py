@@ -110,7 +110,16 @@ def scene_first(writer: Writer) -> str:
         return (
             f"{opening}{' '.join(words)}{rng.choice((', ', ': ', '. '))}{text}" if words else text
         )
-    if writer.plan.weather and kind < 0.35:
+    if kind < 0.3 and (words := phrases.scene_words(writer.plan)):
+        # "a foggy forest with an owl".
+        units = writer.joined(writer.units(rng.choice(("gerund", "that", "bare"))))
+        link = {"en": "with", "de": "mit", "fr": "avec", "es": "con", "it": "con", "pt": "com"}
+        if rng.random() < 0.4 and len(words) == 2:
+            later = phrases.scene(replace(writer.plan, setting="", ground_colour=""))
+            words = [words[0], *later]
+        article = rng.choice(("a ", "the ", "")) if writer.language == "en" else ""
+        return f"{article}{' '.join(words)} {link[writer.language]} {units}"
+    if writer.plan.weather and kind < 0.4:
         return (
             f"{writer.weather_told()}. {writer.with_scene(writer.joined(writer.units('finite')))}"
         )

@@ -90,6 +90,8 @@ def read_verb(language: str, phrase: str) -> Verb:
 def _english(head: str, rest: str) -> Verb:
     if head == "be":
         return Verb("is", "are", "being", "be", rest)
+    if head == "have":
+        return Verb("has", "have", "having", "have", rest)
     if head == "do" and rest.startswith("not "):
         inner = rest.removeprefix("not ")
         return Verb("does not", "do not", "not", "not", inner)
