@@ -101,13 +101,18 @@ class ReaderBlock(nn.Module):
 
 
 class Reader(nn.Module):
-    """Features of pieces to logits of every attribute of three objects and the scene."""
+    """Features of pieces to logits of every attribute of three objects and the scene.
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    Args:
+        config: Sizes and vocabulary.
+        feature_dim: Channels of the features.
+    """
+
+    def __init__(self, config: TextEncoderConfig, feature_dim: int = FEATURE_DIM) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        self.embed = nn.Linear(FEATURE_DIM, width)
+        self.embed = nn.Linear(feature_dim, width)
         self.slots = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.5)
         self.positions = nn.Parameter(torch.randn(MAX_TOKENS - NUM_SLOTS, width) * 0.02)
         self.blocks = nn.ModuleList(
@@ -120,7 +125,7 @@ class Reader(nn.Module):
         # the way from features to points has no nonlinearity that could bend them away.
         self.look = nn.Linear(width, width)
         self.seen = nn.Linear(width, width)
-        self.to_points = nn.Linear(FEATURE_DIM, POINT_DIM)
+        self.to_points = nn.Linear(feature_dim, POINT_DIM)
         self.points = nn.Parameter(torch.randn(config.object_sizes[0], POINT_DIM))
         self.nearness = nn.Parameter(torch.tensor([8.0]))
 
@@ -128,7 +133,7 @@ class Reader(nn.Module):
         """Reads.
 
         Args:
-            features: `[B, P, 1280]`, of marks and pieces.
+            features: `[B, P, feature_dim]`, of marks and pieces.
             mask: `[B, P]`, bool; true for marks and pieces.
 
         Returns:
