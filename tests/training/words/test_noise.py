@@ -6,6 +6,7 @@ from reelserve.training.words.noise import (
     made_up_word,
     misspelt,
     other_words,
+    punctuated,
     without_accents,
     without_articles,
 )
@@ -41,3 +42,10 @@ def test_dirty_leaves_many_texts_nearly_as_they_are():
 def test_made_up_word_is_pronounceable():
     rng = Random(2)
     assert all(made_up_word(rng).isalpha() for _ in range(100))
+
+
+def test_punctuated_keeps_every_word():
+    rng = Random(3)
+    texts = {punctuated(rng, "a fox, red, runs") for _ in range(50)}
+    assert {"".join(c for c in text if c.isalpha()) for text in texts} == {"afoxredruns"}
+    assert len(texts) > 5
