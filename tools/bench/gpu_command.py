@@ -59,11 +59,13 @@ def run(argv: list[str]) -> int:
         state,
         Budget(arguments.budget_seconds),
         console.print,
-        lambda: _write(collect(table, state, how), output, plot),
+        lambda: write_json(output, collect(table, state, how)),
     )
     try:
         failed = runner.run(cases, curves=curves)
     except OutOfBudgetError as error:
+        if (results := collect(table, state, how))["models"]:
+            _write(results, output, plot)
         console.print(f"reelserve bench-gpu: {error}")
         for phase in missing(cases, state, curves=curves):
             console.print(f"not measured yet: {phase}")
