@@ -93,15 +93,15 @@ def clip_request(
     only fit its tensor.
 
     Args:
-        prompt: Sentence that the clip shows; bundled checkpoint: up to 500 characters, and
-            `capabilities().vocabulary` lists what it knows by name.
+        prompt: Sentence that the clip shows; bundled checkpoint: up to 500 characters. Where a
+            checkpoint says what it knows by name, `capabilities().vocabulary` lists it.
         negative_prompt: What the clip should not show, as long as the prompt may be; nothing if
             left out. It is read where `guidance_scale` is above 1.
         seed: Seed of the noise, 0 to 2⁶³ − 1; the same seed gives the same clip. The server draws
             one if left out, and tells it in `Video.info`.
-        num_inference_steps: Denoising steps; bundled checkpoint: 1 to 50, 4 if left out.
+        num_inference_steps: Denoising steps; bundled checkpoint: 1 to 50, 8 if left out.
         guidance_scale: How closely the prompt is followed; 1 disables it. Bundled checkpoint: 1 to
-            20, 1 if left out, which it was trained for.
+            20, 2.5 if left out.
         num_frames: Frames of the clip; bundled checkpoint: 16 to 240 in multiples of 4, 80 if
             left out.
         fps: Frames per second; bundled checkpoint: 1 to 60, 8 if left out.

@@ -36,11 +36,8 @@ from reelserve.pipeline.request import MAX_SEED, PRIORITIES, check_seed
 STANDARD_OUTPUT = Path("-")
 STDOUT = 1
 """Its descriptor."""
-WHAT_TO_ASK = """The bundled checkpoint draws one to three things (animals, people, vehicles, food,
-plants, buildings, tools, symbols, plain shapes), their size and place, how they move and how fast,
-where and in what weather, and the colour of shapes and plain backgrounds: "two rabbits hop through
-a meadow at sunset". What a sentence leaves open is chosen by the seed. `reelserve capabilities`
-lists all that a server knows by name."""
+WHAT_TO_ASK = """What a sentence leaves open is chosen by the seed. `reelserve capabilities` tells
+what a server's checkpoint knows by name, where the checkpoint says so."""
 MIN_DIGITS = 3
 """Digits of the number in the name of a clip, so that names sort."""
 

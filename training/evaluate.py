@@ -225,7 +225,7 @@ def still_scenes(count: int) -> Scenes:
 def main() -> None:
     """Writes the results file and the contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/bundled"))
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/world"))
     parser.add_argument("--transformer", type=Path, help="another denoiser than the checkpoint's")
     parser.add_argument("--out", type=output_file, default="docs/results/evaluation.json")
     parser.add_argument("--sheet", type=output_file, default="docs/images/hand_written.png")

@@ -55,6 +55,7 @@ from reelserve.models.loading import (
     component_without_weights,
     load_component,
 )
+from reelserve.models.minilm import load_minilm
 from reelserve.models.packages import package_path
 from reelserve.models.sentence_features import PACKAGE, RESOURCES
 from reelserve.models.sentence_tokenizer import NUM_SLOTS, NUM_SPECIAL
@@ -121,6 +122,8 @@ class BundledFamily:
         """Content of the `tokenizer.json`: the T5 checkpoint's, or that of our text encoder."""
         if self._has("text_encoder", T5):
             return tokenizer_json(self._checkpoint)
+        if self._packaged("text_encoder"):
+            return self._checkpoint.packaged_file("text_encoder", "tokenizer.json").read_bytes()
         return sentence_tokenizer_json()
 
     def source(self, stage: str) -> StageSource:
@@ -135,6 +138,9 @@ class BundledFamily:
             return t5_source(checkpoint, spec.limits.max_prompt_tokens, masked=True)
         if stage == "vae_decoder" and self._has("vae", LTX_DECODER):
             return ltx_decoder_source(checkpoint, latent_ranges(spec))
+        if stage == "text_encoder" and self._packaged(stage):
+            names = ("config.json", "model.safetensors")
+            return StageSource(tuple(checkpoint.packaged_file(stage, n) for n in names), limits)
         if stage == "text_encoder":
             features = package_path(PACKAGE, RESOURCES, "weights.npz")
             files = checkpoint.component_files(stage, DIFFUSERS_STEM)
@@ -143,7 +149,7 @@ class BundledFamily:
             return StageSource(checkpoint.component_files("transformer", DIFFUSERS_STEM), limits)
         if stage == "vae_decoder":
             return StageSource(checkpoint.component_files("vae", DIFFUSERS_STEM), limits)
-        if stage == "upsampler" and not self._packaged_upsampler():
+        if stage == "upsampler" and not self._packaged("upsampler"):
             return StageSource(checkpoint.component_files(stage, DIFFUSERS_STEM), limits)
         if stage == "upsampler":
             suffixes = (".param", ".bin")
@@ -161,7 +167,7 @@ class BundledFamily:
         """
         if stage == "text_encoder" and self._has("text_encoder", T5):
             check_t5(self._checkpoint, self.tokenizer())
-        elif stage == "text_encoder":
+        elif stage == "text_encoder" and not self._packaged(stage):
             self._unloaded("text_encoder", TextEncoder)
             self._require_tokens()
         if stage == "denoiser":
@@ -172,7 +178,7 @@ class BundledFamily:
         elif stage == "vae_decoder":
             vae = self._unloaded("vae", VideoVAE)
             self._require_enlargement(vae.config)
-        if stage == "upsampler" and not self._packaged_upsampler():
+        if stage == "upsampler" and not self._packaged("upsampler"):
             self._unloaded("upsampler", Upsampler)
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
@@ -201,6 +207,13 @@ class BundledFamily:
         tokens = self.spec().limits.max_prompt_tokens
         if self._has("text_encoder", T5):
             return t5_stage(self._checkpoint, tokens, target, masked=True)
+        if self._packaged("text_encoder"):
+            minilm = load_minilm(*self._checkpoint.packaged("text_encoder"))
+            mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
+            mask[:, 1, 2:] = 0
+            return ExportStage(
+                "text_encoder", TextEncoderStage(target.place(minilm)), (mask * 101, mask)
+            )
         # Always in fp32: it is small, and what a sentence names must not hang on a rounding.
         target = replace(target, precision="fp32")
         encoder = self._load("text_encoder", TextEncoder, target)
@@ -251,7 +264,7 @@ class BundledFamily:
         )
 
     def _upsampler(self, target: Target) -> ExportStage:
-        if self._packaged_upsampler():
+        if self._packaged("upsampler"):
             upsampler = target.place(load_upsampler(*self._checkpoint.packaged("upsampler")))
         else:
             upsampler = self._load("upsampler", Upsampler, target)
@@ -266,7 +279,7 @@ class BundledFamily:
 
     def _vocabulary(self) -> dict[str, tuple[str, ...]]:
         """What may be asked for in words; nothing where the text encoder is a public one."""
-        if self._has("text_encoder", T5):
+        if self._has("text_encoder", T5) or self._packaged("text_encoder"):
             return {}
         return vocabulary_of(self._text_config())
 
@@ -275,13 +288,14 @@ class BundledFamily:
         assert isinstance(config, TextEncoderConfig)
         return config
 
-    def _packaged_upsampler(self) -> bool:
-        library, _ = self._checkpoint.component("upsampler")
+    def _packaged(self, component: str) -> bool:
+        """Whether a component's weights come with a package."""
+        library, _ = self._checkpoint.component(component)
         return library.startswith(PACKAGE_PREFIX)
 
     def _scale(self) -> int:
         """How much the upsampler enlarges frames."""
-        if self._packaged_upsampler():
+        if self._packaged("upsampler"):
             return load_upsampler(*self._checkpoint.packaged("upsampler")).scale
         config = component_config(self._folder("upsampler", Upsampler), Upsampler)
         assert isinstance(config, UpsamplerConfig)
@@ -316,7 +330,7 @@ class BundledFamily:
         settings.only("in_channels", self.spec().latents.channels)
         if self._has("text_encoder", T5):
             settings.only("text_dim", t5_width(self._checkpoint))
-        else:
+        elif not self._packaged("text_encoder"):
             settings.only("text_dim", self._text_config().embed_dim)
             settings.only("text_tokens", NUM_SLOTS)
 
