@@ -78,7 +78,7 @@ def _replacements(model: bytes) -> bytes:
 
 
 @cache
-def tokenizer_json() -> bytes:
+def sentence_tokenizer_json() -> bytes:
     """Content of the text encoder's `tokenizer.json`.
 
     A text becomes `NUM_SLOTS` slots, the mark of its beginning, its pieces and the mark of its
@@ -125,7 +125,7 @@ def load_tokenizer(max_tokens: int) -> Tokenizer:
     """
     if max_tokens <= NUM_SPECIAL:
         raise ValueError(f"max_tokens must be at least {NUM_SPECIAL + 1}, got {max_tokens}")
-    tokenizer = Tokenizer.from_buffer(tokenizer_json())
+    tokenizer = Tokenizer.from_buffer(sentence_tokenizer_json())
     tokenizer.enable_truncation(max_length=max_tokens)
     pad = tokenizer.token_to_id(PAD_TOKEN)
     tokenizer.enable_padding(length=max_tokens, pad_id=pad, pad_token=PAD_TOKEN)

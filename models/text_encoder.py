@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from reelserve.models.sentence_features import FEATURE_DIM, SentenceFeatures
@@ -99,13 +101,18 @@ class ReaderBlock(nn.Module):
 
 
 class Reader(nn.Module):
-    """Features of pieces to logits of every attribute of three objects and the scene."""
+    """Features of pieces to logits of every attribute of three objects and the scene.
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    Args:
+        config: Sizes and vocabulary.
+        feature_dim: Channels of the features.
+    """
+
+    def __init__(self, config: TextEncoderConfig, feature_dim: int = FEATURE_DIM) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        self.embed = nn.Linear(FEATURE_DIM, width)
+        self.embed = nn.Linear(feature_dim, width)
         self.slots = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.5)
         self.positions = nn.Parameter(torch.randn(MAX_TOKENS - NUM_SLOTS, width) * 0.02)
         self.blocks = nn.ModuleList(
@@ -118,7 +125,7 @@ class Reader(nn.Module):
         # the way from features to points has no nonlinearity that could bend them away.
         self.look = nn.Linear(width, width)
         self.seen = nn.Linear(width, width)
-        self.to_points = nn.Linear(FEATURE_DIM, POINT_DIM)
+        self.to_points = nn.Linear(feature_dim, POINT_DIM)
         self.points = nn.Parameter(torch.randn(config.object_sizes[0], POINT_DIM))
         self.nearness = nn.Parameter(torch.tensor([8.0]))
 
@@ -126,7 +133,7 @@ class Reader(nn.Module):
         """Reads.
 
         Args:
-            features: `[B, P, 1280]`, of marks and pieces.
+            features: `[B, P, feature_dim]`, of marks and pieces.
             mask: `[B, P]`, bool; true for marks and pieces.
 
         Returns:
@@ -218,9 +225,15 @@ def _probabilities(logits: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.cat([part.softmax(-1) for part in parts], -1)
 
 
+@cache
+def _tokenizer(max_tokens: int) -> Tokenizer:
+    """The tokenizer, which takes a second to make."""
+    return load_tokenizer(max_tokens)
+
+
 def tokenize(texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> tuple[Tensor, Tensor]:
     """Token ids and mask of many texts, both `[N, L]`, int64."""
-    encodings = load_tokenizer(max_tokens).encode_batch(list(texts))
+    encodings = _tokenizer(max_tokens).encode_batch(list(texts))
     ids = torch.tensor([e.ids for e in encodings], dtype=torch.int64).view(-1, max_tokens)
     mask = torch.tensor([e.attention_mask for e in encodings], dtype=torch.int64)
     return ids, mask.view_as(ids)

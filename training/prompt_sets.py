@@ -14,7 +14,7 @@ from reelserve.training.scene.vocabulary import SCENE_ATTRIBUTES, object_attribu
 from reelserve.training.scoring import Wanted, object_allowed, wanted_of
 from reelserve.training.showable import can_be_shown
 from reelserve.training.words.captions import MEASURED, CaptionSettings, write_caption
-from reelserve.training.words.labels import Plan, draw_plan, label_plans
+from reelserve.training.words.labels import CaptionPlan, draw_plan, label_plans
 
 HAND_WRITTEN_FILE = Path(__file__).parent / "words" / "hand_written.json"
 
@@ -27,14 +27,14 @@ class PromptSet:
     wanted: list[Wanted]
 
 
-def _objects(plan: Plan) -> int:
+def _objects(plan: CaptionPlan) -> int:
     return sum(group.count for group in plan.groups)
 
 
-def _has_objects(count: int | None) -> Callable[[Plan], bool]:
+def _has_objects(count: int | None) -> Callable[[CaptionPlan], bool]:
     """Plans of so many objects, each named, all of combinations that were never trained on."""
 
-    def fits(plan: Plan) -> bool:
+    def fits(plan: CaptionPlan) -> bool:
         return _objects(plan) == count and all(
             held_out_name(group.thing, group.colour, group.motion) for group in plan.groups
         )
@@ -42,16 +42,16 @@ def _has_objects(count: int | None) -> Callable[[Plan], bool]:
     return fits
 
 
-def _any(plan: Plan) -> bool:
+def _any(plan: CaptionPlan) -> bool:
     """Plans that speak of things by their names."""
     return bool(plan.groups) and all(group.thing != "something" for group in plan.groups)
 
 
 def _drawn(
-    count: int, seed: int, settings: CaptionSettings, fits: Callable[[Plan], bool]
+    count: int, seed: int, settings: CaptionSettings, fits: Callable[[CaptionPlan], bool]
 ) -> PromptSet:
     rng = Random(seed)
-    plans: list[Plan] = []
+    plans: list[CaptionPlan] = []
     while len(plans) < count:
         plan = draw_plan(rng)
         if not plan.unrelated and _any(plan) and can_be_shown(plan) and fits(plan):

@@ -118,7 +118,12 @@ class Run:
                 group["lr"] = rate * factor
         loss.backward()
         self.ranks.average([p.grad for p in self.module.parameters() if p.grad is not None])
-        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            # One bad batch must not end a run; gradients are the same on all ranks by now.
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            return
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

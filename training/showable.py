@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reelserve.training.scene.scenes import IN_PLACE, WITH_SPEED
 from reelserve.training.scene.vocabulary import ALWAYS_CLEAR, motions_meant
-from reelserve.training.words.labels import Group, Plan
+from reelserve.training.words.labels import CaptionPlan, Group
 
 _TOGETHER = (
     {"left", "right"},
@@ -17,7 +17,7 @@ _SIDEWAYS = ("left", "right", "hop left", "hop right", "zigzag")
 _FILED = ("left", "right", "hop left", "hop right")
 
 
-def can_be_shown(plan: Plan) -> bool:
+def can_be_shown(plan: CaptionPlan) -> bool:
     """Whether a scene of the drawn world has all that the plan says."""
     if plan.setting in ALWAYS_CLEAR and plan.weather not in ("", "clear"):
         return False

@@ -46,7 +46,7 @@ class RecogniserSettings:
     steps: int = 20_000
     max_seconds: float = 420.0
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     weight_decay: float = 0.02
     frame_share: float = 0.15
 
@@ -185,7 +185,7 @@ def main() -> None:
         args.run_folder,
         module,
         [optimizer],
-        Schedule(settings.steps, 200, 0.6, settings.max_seconds),
+        Schedule(settings.steps, 500, 0.6, settings.max_seconds),
         ema_decay=0.998,
         seed=settings.seed,
         ranks=ranks,

@@ -143,8 +143,10 @@ def exported(
 
 @pytest.fixture(scope="session")
 def compiled_family(tiny_checkpoint: Path) -> BundledFamily:
-    """The tiny checkpoint, for clips of 16 to 24 frames."""
-    limits = {"num_frames": {"low": 16, "high": 24, "default": 16}}
+    """The tiny checkpoint, for clips of 16 to 24 frames of a quarter of the size."""
+    side = {"low": 128, "high": 128, "default": 128}
+    frames = {"low": 16, "high": 24, "default": 16}
+    limits = {"num_frames": frames, "height": side, "width": side}
     return BundledFamily(Checkpoint.open(tiny_checkpoint), limits)
 
 

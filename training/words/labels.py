@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 import torch
 
@@ -26,6 +27,8 @@ from reelserve.training.scene.vocabulary import (
 )
 
 SOMETHING = "something"
+IDLE = "idle"
+"""Relation of a pair of which one does something to the other that cannot be drawn."""
 PAIR_MOTIONS = ("leap", "orbit", "chase", "flee")
 RELATION_PLACES = {
     "above": ("top", "bottom"),
@@ -88,13 +91,14 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaptionPlan:
     """What a caption shall say.
 
     Args:
         groups: At most `MAX_OBJECTS` objects in all.
-        relation: A key of `RELATION_PLACES`, or one of `PAIR_MOTIONS`, from the first group to
-            the second; empty where they are apart.
+        relation: A key of `RELATION_PLACES`, one of `PAIR_MOTIONS` or `IDLE`, from the first group
+            to the second; `together` where all do the same, `alike` where two are of one kind but
+            for their colour; empty where they are apart.
         unrelated: The caption shall speak of nothing that can be drawn.
     """
 
@@ -140,7 +144,7 @@ def _draw_place(rng: Random) -> str:
     return rng.choice(places[:-2]) if rng.random() < 0.93 else rng.choice(places[-2:])
 
 
-def _draw_scene(rng: Random, share: float) -> dict[str, str]:
+def _draw_scene(rng: Random, share: float) -> dict[str, Any]:
     """Setting, weather and colour of the ground, each said or not."""
     scene = {"setting": "", "weather": "", "ground_colour": ""}
     if rng.random() < share:
@@ -153,37 +157,46 @@ def _draw_scene(rng: Random, share: float) -> dict[str, str]:
     return scene
 
 
-def draw_plan(rng: Random) -> Plan:
+def draw_plan(rng: Random) -> CaptionPlan:
     """Draws a plan by the priors of what people ask for."""
     kind = rng.random()
     if kind < 0.025:
-        return Plan(unrelated=True)
+        return CaptionPlan(unrelated=True)
     if kind < 0.055:
-        return Plan(**_draw_scene(rng, 1.0))
+        return CaptionPlan(**_draw_scene(rng, 1.0))
     scene = _draw_scene(rng, 0.52)
-    mentions = rng.choices((1, 2, 3), (58, 34, 8))[0]
+    mentions = rng.choices((1, 2, 3), (55, 33, 12))[0]
     groups: list[Group] = []
     room = MAX_OBJECTS
     for left in range(mentions, 0, -1):
         groups.append(_draw_group(rng, room - left + 1))
         room -= groups[-1].count
     relation = ""
-    if len(groups) > 1 and rng.random() < 0.5:
-        names = PAIR_MOTIONS if rng.random() < 0.5 else tuple(RELATION_PLACES)
+    if len(groups) == 2 and rng.random() < 0.08:
+        # "two stars, one red and one blue".
+        first, second = rng.sample(COLOURS, 2)
+        groups[0] = replace(groups[0], count=1, colour=first)
+        groups[1] = replace(groups[0], colour=second, size=groups[1].size, place="")
+        relation = "alike"
+    elif len(groups) > 1 and rng.random() < 0.5:
+        names = PAIR_MOTIONS if rng.random() < 0.5 else (*RELATION_PLACES, IDLE)
         relation = rng.choice(names)
         groups[:2] = _related(relation, groups[0], groups[1])
     elif len(groups) > 1 and rng.random() < 0.2:
         # "a cat and a dog run": what is said holds for both.
-        shared = {"motion": groups[0].motion, "speed": groups[0].speed, "place": ""}
-        groups = [replace(group, **shared) for group in groups]
+        motion, speed = groups[0].motion, groups[0].speed
+        groups = [replace(group, motion=motion, speed=speed, place="") for group in groups]
         relation = "together"
     if relation == "" and rng.random() < 0.1:
         groups[0] = replace(groups[0], place=groups[0].place or _draw_place(rng))
-    return Plan(tuple(groups), relation, **scene)
+    return CaptionPlan(tuple(groups), relation, **scene)
 
 
 def _related(relation: str, first: Group, second: Group) -> tuple[Group, Group]:
     """The groups of a pair, with what their relation says."""
+    if relation == IDLE:
+        first, second = (replace(one, motion="", speed="", place="") for one in (first, second))
+        return first, second
     if relation in PAIR_MOTIONS:
         speed = first.speed
         return (
@@ -198,7 +211,7 @@ def _related(relation: str, first: Group, second: Group) -> tuple[Group, Group]:
     )
 
 
-def label_plans(plans: Sequence[Plan]) -> Labels:
+def label_plans(plans: Sequence[CaptionPlan]) -> Labels:
     """The labels of plans, which say what the plans say."""
     attributes = object_attributes()
     positions = {
@@ -215,8 +228,3 @@ def label_plans(plans: Sequence[Plan]) -> Labels:
         values = [positions[name][getattr(plan, name)] for name in SCENE_ATTRIBUTES]
         scene[row] = torch.tensor(values)
     return Labels(objects, scene)
-
-
-def draw_labels(rng: Random, count: int) -> Labels:
-    """Labels of `count` captions as people write them, without the captions."""
-    return label_plans([draw_plan(rng) for _ in range(count)])

@@ -22,7 +22,7 @@ from reelserve.training.scene.vocabulary import (
     object_attributes,
     thing_names,
 )
-from reelserve.training.words.captions import MEASURED, TRAINING, draw_captions
+from reelserve.training.words.captions import MEASURED, TRAINING, draw_captioned
 
 HAND_WRITTEN_FILE = Path(__file__).parent / "hand_written.json"
 MEASURE_SEED = 20
@@ -65,7 +65,7 @@ def invented(found: Labels, wanted: Labels) -> Tensor:
     return objects.any(-1).any(-1) | scene.any(-1)
 
 
-def hand_written() -> list[dict[str, Any]]:
+def hand_written_sentences() -> list[dict[str, Any]]:
     """The sentences that people wrote, each with what it names."""
     found: list[dict[str, Any]] = json.loads(HAND_WRITTEN_FILE.read_text("utf-8"))
     return found
@@ -138,7 +138,7 @@ def measured_sets(count: int) -> dict[str, tuple[list[str], Labels]]:
     """Captions and labels of each kind that is measured; always the same."""
     kinds = {"trained": TRAINING, **MEASURED}
     return {
-        name: draw_captions(Random(f"{MEASURE_SEED} {name}"), count, settings)
+        name: draw_captioned(Random(f"{MEASURE_SEED} {name}"), count, settings)
         for name, settings in kinds.items()
     }
 
@@ -159,7 +159,7 @@ def measure_reading(read: Read, count: int) -> tuple[dict[str, float], list[dict
         found = read(texts)
         scores[name] = all_right(found, wanted).float().mean().item()
         scores[f"{name}_invented"] = invented(found, wanted).float().mean().item()
-    sentences = hand_written()
+    sentences = hand_written_sentences()
     found = read([sentence["text"] for sentence in sentences])
     wrong = []
     for row, sentence in enumerate(sentences):

@@ -84,9 +84,19 @@ def without_accents(text: str) -> str:
     return text.translate(str.maketrans("áàâãäéèêëíìîïóòôõöúùûüçñ", "aaaaaeeeeiiiiooooouuuucn"))
 
 
+def punctuated(rng: Random, text: str) -> str:
+    """The text with marks where no rule puts them, and without those that it had."""
+    words = text.translate(str.maketrans("", "", ",.;:!")).split(" ")
+    marks = (",", ".", ".", ";", "!", "...", " -", ":")
+    share = rng.choice((0.0, 0.1, 0.3))
+    return " ".join(word + rng.choice(marks) if rng.random() < share else word for word in words)
+
+
 def dirty(rng: Random, text: str) -> str:
     """The text as some would type it; most texts stay as they are."""
-    if rng.random() < 0.1:
+    if rng.random() < 0.08:
+        text = punctuated(rng, text)
+    if rng.random() < 0.15:
         text = without_articles(rng, text, 1.0 if rng.random() < 0.6 else 0.5)
     if rng.random() < 0.06:
         text = without_accents(text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from reelserve.training.words.labels import PAIR_MOTIONS, SOMETHING, Group, Plan
+from reelserve.training.words.labels import IDLE, PAIR_MOTIONS, SOMETHING, CaptionPlan, Group
 from reelserve.training.words.lexicon import lexicon, thing_words
 from reelserve.training.words.noise import unknown_word
 from reelserve.training.words.verbs import Verb, gender_of, plural_of, read_verb
@@ -17,6 +17,9 @@ _GERMAN_ENDINGS = {
     "dative": {"m": "en", "f": "en", "n": "en", "p": "en"},
 }
 _UNBENDING = ("rosa", "lila", "pink", "orange", "türkis", "mini", "beige", "cyan")
+_SAME_FOR_BOTH = (
+    "rosa viola violeta cinza lila laranja naranja turquesa púrpura porpora fucsia celeste indigo"
+).split()
 _ACCUSATIVE = ("über", "um", "jagen", "verfolgen", "umkreisen", "umrunden", "hetzen")
 
 
@@ -26,11 +29,13 @@ class Noise:
 
     Args:
         fillers: Adjectives, adverbs and tails like "cute" and "while eating lunch".
+        idle: Verbs of objects whose motion is not said, like "sings".
         unknown: Words that no lexicon has.
         names: "called Bella".
     """
 
     fillers: float = 0.12
+    idle: float = 0.1
     unknown: float = 0.04
     names: float = 0.03
 
@@ -66,18 +71,22 @@ class Phrases:
         return (name, gender) if group.count == 1 else (plural_of(self.language, name), "p")
 
     def noun_phrase(self, group: Group, *, case: str = "nominative", article: bool = True) -> str:
-        """ "two little red foxes"."""
+        """Words as "two little red foxes"."""
         if group.thing == SOMETHING:
             return self._something(group)
         noun, gender = self.noun(group)
         before, after = self._adjectives(group, gender, case)
+        if group.count > 1 and self.language == "en" and self.rng.random() < 0.06:
+            number = {2: "two", 3: "three"}[group.count]
+            after = [*after, self.rng.choice((f", {number} of them", f"x{group.count}"))]
+            return join_words(*before, noun, *after).replace(" ,", ",")
         lead = self._article(group, noun, gender, case, before) if article else self._count(group)
         called = ""
         if self.rng.random() < self.noise.names and group.count == 1:
             called = self.pick("called").replace("%", self.pick("names"))
             if called.endswith((" the", " der")):
                 called = ""
-        return _join(lead, *before, noun, *after, called)
+        return join_words(lead, *before, noun, *after, called)
 
     def _something(self, group: Group) -> str:
         noun = self.pick("something")
@@ -86,11 +95,11 @@ class Phrases:
             after, _ = self._adjectives(group, "m", "nominative")
         count = self._count(group) if group.count > 1 else ""
         if count:
-            return _join(count, *after, plural_of(self.language, noun.split()[-1]))
-        return _join(noun, *after)
+            return join_words(count, *after, plural_of(self.language, noun.split()[-1]))
+        return join_words(noun, *after)
 
     def _count(self, group: Group) -> str:
-        return self.pick("counts", str(group.count)) if group.count > 1 else ""
+        return self.pick("counts", str(group.count)).strip("_") if group.count > 1 else ""
 
     def _article(self, group: Group, noun: str, gender: str, case: str, before: list[str]) -> str:
         if group.count > 1:
@@ -136,7 +145,9 @@ class Phrases:
         """The verb of a group's own motion and an adverb of its speed, each where it is said."""
         motion, speed, rng = group.motion, group.speed, self.rng
         if not motion:
-            return None
+            # People also say what cannot be seen in a drawing.
+            idle = not speed and rng.random() < self.noise.idle
+            return (read_verb(self.language, self.pick("idle")), "") if idle else None
         adverb = self.pick("speeds", speed) if speed else ""
         if motion == "across":
             quick = speed and rng.random() < 0.25
@@ -153,7 +164,7 @@ class Phrases:
 
     def pair_verb(self, relation: str) -> tuple[Verb, str, str]:
         """Verb of a pair's motion, the case of the second, and what follows that."""
-        phrase = self.pick("pair_motions", relation)
+        phrase = self.pick("pair_idle") if relation == IDLE else self.pick("pair_motions", relation)
         verb = read_verb(self.language, phrase)
         if self.language == "de" and "~" in verb.rest:
             first, _, last = verb.rest.partition("~")
@@ -165,7 +176,7 @@ class Phrases:
 
     # Where and when
 
-    def scene(self, plan: Plan) -> list[str]:
+    def scene(self, plan: CaptionPlan) -> list[str]:
         """Phrases of setting, ground and weather, in any order."""
         found = []
         rng = self.rng
@@ -187,7 +198,7 @@ class Phrases:
             found.reverse()
         return found
 
-    def scene_words(self, plan: Plan) -> list[str]:
+    def scene_words(self, plan: CaptionPlan) -> list[str]:
         """Keywords of setting, ground and weather."""
         found = []
         if plan.ground_colour:
@@ -195,6 +206,10 @@ class Phrases:
             found.append(self._ground(self.pick("ground_nouns"), colour))
         elif plan.setting:
             found.append(self.pick("setting_nouns", plan.setting))
+        if plan.weather and found and self.rng.random() < 0.15:
+            adjective = self.pick("weather_adjectives", plan.weather)
+            after = self.language in ("fr", "es", "it", "pt")
+            return [f"{found[0]} {adjective}" if after else f"{adjective} {found[0]}"]
         if plan.weather:
             found.append(self.pick("weather_nouns", plan.weather))
         return found
@@ -212,7 +227,7 @@ class Phrases:
 
 def is_pair(relation: str) -> bool:
     """Whether the first group does something to the second."""
-    return relation in PAIR_MOTIONS
+    return relation in (*PAIR_MOTIONS, IDLE)
 
 
 def _bent(word: str, ending: str) -> str:
@@ -230,10 +245,11 @@ def _agreeing(language: str, word: str, feminine: bool, several: bool) -> str:
         return word
     if feminine and word.endswith("o"):
         word = word[:-1] + "a"
-    elif not feminine and word.endswith("a") and word not in ("rosa", "viola", "violeta", "cinza"):
-        word = word[:-1] + "o" if language != "fr" and len(word) > 4 else word
+    elif not feminine and word.endswith("a") and language != "fr" and word not in _SAME_FOR_BOTH:
+        word = word[:-1] + "o"
     return plural_of(language, word) if several else word
 
 
-def _join(*parts: str) -> str:
+def join_words(*parts: str) -> str:
+    """The parts that are not empty, with spaces between."""
     return " ".join(part for part in parts if part)

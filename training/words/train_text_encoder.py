@@ -26,8 +26,10 @@ from reelserve.training.muon import StackedMuon
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.labels import Labels
 from reelserve.training.scene.vocabulary import SCENE_ATTRIBUTES, object_attributes
-from reelserve.training.words.captions import draw_captions
+from reelserve.training.words.captions import draw_captioned, write_caption
+from reelserve.training.words.labels import draw_plan
 from reelserve.training.words.measure import measure_reading, most_likely
+from reelserve.training.words.noise import other_words
 
 CHUNK = 4096
 """Captions that a worker draws at once, then sorts by length into batches."""
@@ -66,7 +68,7 @@ class CaptionBatches(IterableDataset[tuple[Tensor, ...]]):
         worker = get_worker_info()
         rng = Random(f"{self.seed} {worker.id if worker else 0}")
         while True:
-            texts, labels = draw_captions(rng, CHUNK)
+            texts, labels = draw_captioned(rng, CHUNK)
             ids, mask = tokenize(texts)
             # The longest text of a batch is all that it is padded to.
             order = mask.sum(1).argsort()
@@ -86,6 +88,9 @@ def endless_batches(settings: ReaderSettings, seed: int, workers: int) -> Iterat
     """Batches from worker processes."""
     # A worker has one core, and forks after the tokenizer was used.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # What is loaded now is not loaded once by each of them.
+    tokenize([write_caption(Random(0), draw_plan(Random(0)))])
+    other_words()
     loader = DataLoader(
         CaptionBatches(settings.batch_size, seed),
         batch_size=None,
@@ -101,7 +106,8 @@ def make_reader_optimizers(
     module: nn.Module, settings: ReaderSettings
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         inside = name.startswith("blocks.") and parameter.ndim == 2
         (matrices if inside else others).append(parameter)
@@ -113,7 +119,7 @@ def make_reader_optimizers(
     ]
 
 
-def reading_loss(objects: Tensor, scene: Tensor, labels: Labels) -> Tensor:
+def label_loss(objects: Tensor, scene: Tensor, labels: Labels) -> Tensor:
     """Mean cross-entropy of a text: summed over all attributes of objects and scene."""
     config_sizes = [len(values) for values in object_attributes().values()]
     scene_sizes = [len(values) for values in SCENE_ATTRIBUTES.values()]
@@ -139,16 +145,14 @@ def train_reader(
     """Takes every step that is left of the run."""
     for _ in run.steps():
         torch.manual_seed(run.batch_seed())
-        ids, mask, objects, scene = (
-            tensor.to(device, non_blocking=True) for tensor in next(batches)
-        )
-        labels = Labels(objects.long(), scene.long())
+        ids, mask, *values = (tensor.to(device, non_blocking=True) for tensor in next(batches))
+        labels = Labels(values[0].long(), values[1].long())
         words, keep = ids[:, NUM_SLOTS:].long(), mask[:, NUM_SLOTS:]
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             with torch.no_grad():
                 features = F.dropout(encoder.features(words, keep), settings.feature_dropout)
-            found = encoder.reader(features, keep)
-        run.update(reading_loss(*found, labels))
+            objects, scene = encoder.reader(features, keep)
+        run.update(label_loss(objects, scene, labels))
 
 
 @torch.no_grad()

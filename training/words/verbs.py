@@ -90,6 +90,8 @@ def read_verb(language: str, phrase: str) -> Verb:
 def _english(head: str, rest: str) -> Verb:
     if head == "be":
         return Verb("is", "are", "being", "be", rest)
+    if head == "have":
+        return Verb("has", "have", "having", "have", rest)
     if head == "do" and rest.startswith("not "):
         inner = rest.removeprefix("not ")
         return Verb("does not", "do not", "not", "not", inner)
@@ -139,7 +141,7 @@ def _romance(language: str, head: str, rest: str) -> Verb:
     for (of, ending), endings in _ENDINGS.items():
         if of == language and head.endswith(ending):
             stem = head.removesuffix(ending)
-            return Verb(*(stem + form for form in endings), infinitive=head, rest=rest)
+            return Verb(stem + endings[0], stem + endings[1], stem + endings[2], head, rest)
     return Verb(head, head, head, head, rest)
 
 
@@ -167,6 +169,8 @@ def _plural_word(language: str, word: str) -> str:
         return word[:-2] + "aux" if word.endswith("al") else word + ("x" if last == "u" else "s")
     if language == "it":
         return word[:-1] + {"o": "i", "a": "e", "e": "i"}[last] if last in "oae" else word
+    if language == "es" and last == "z":
+        return word[:-1] + "ces"
     if language == "pt" and word.endswith("ão"):
         return word[:-2] + "ões"
     if language == "pt" and last in "lm":

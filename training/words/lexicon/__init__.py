@@ -72,7 +72,7 @@ def known_words() -> frozenset[str]:
         kinds = {
             name: value
             for name, value in lexicon(language).items()
-            if name not in ("unrelated", "names", "tails", "fillers")
+            if name not in ("unrelated", "names", "tails", "fillers", "idle", "pair_idle")
         }
         collect(kinds)
         collect(thing_words(language))
