@@ -58,8 +58,11 @@ from reelserve.models.loading import (
 from reelserve.models.minilm import load_minilm
 from reelserve.models.packages import package_path
 from reelserve.models.sentence_features import PACKAGE, RESOURCES
-from reelserve.models.sentence_tokenizer import NUM_SLOTS, NUM_SPECIAL
-from reelserve.models.sentence_tokenizer import tokenizer_json as sentence_tokenizer_json
+from reelserve.models.sentence_tokenizer import (
+    NUM_SLOTS,
+    NUM_SPECIAL,
+    sentence_tokenizer_json,
+)
 from reelserve.models.text_encoder import MAX_TOKENS, TextEncoder, TextEncoderConfig
 from reelserve.models.upsampler import Upsampler, UpsamplerConfig, load_upsampler
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
