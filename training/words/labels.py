@@ -68,6 +68,11 @@ _MOTION_WEIGHTS = {
     "flee": 0,
 }
 MOTION_WEIGHTS = [_MOTION_WEIGHTS.get(motion, 1.0) for motion in NAMED_MOTIONS]
+ALWAYS_SEVERAL = (
+    *("grapes", "cherries", "pancakes", "french fries", "popcorn", "spaghetti", "sushi"),
+    *("bowling pins", "headphones", "socks", "jeans", "glasses", "sunglasses", "scissors"),
+)
+"""Things that are named like several, or that are not counted."""
 STILL = ("stay", "")
 """Motions that have no speed."""
 
@@ -122,7 +127,7 @@ def _draw_group(rng: Random, room: int) -> Group:
     """A group of at most `room` objects."""
     thing = _draw_thing(rng)
     count = 1
-    if room > 1 and rng.random() < 0.12:
+    if room > 1 and thing not in ALWAYS_SEVERAL and rng.random() < 0.12:
         count = 2 if room == 2 or rng.random() < 0.65 else 3
     motion = rng.choices(NAMED_MOTIONS, MOTION_WEIGHTS)[0] if rng.random() < 0.62 else ""
     if motion in PAIR_MOTIONS[2:]:
@@ -172,7 +177,8 @@ def draw_plan(rng: Random) -> CaptionPlan:
         groups.append(_draw_group(rng, room - left + 1))
         room -= groups[-1].count
     relation = ""
-    if len(groups) == 2 and rng.random() < 0.08:
+    alike = len(groups) == 2 and groups[0].thing not in ALWAYS_SEVERAL
+    if alike and rng.random() < 0.08:
         # "two stars, one red and one blue".
         first, second = rng.sample(COLOURS, 2)
         groups[0] = replace(groups[0], count=1, colour=first)

@@ -47,6 +47,7 @@ _PLURALS = {
     "sunglasses": "sunglasses",
     "headphones": "headphones",
     "spaghetti": "spaghetti",
+    "fireworks": "fireworks",
 }
 
 
