@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the bundled checkpoint from nothing on all GPUs of this host and scores it; about half an
-# hour on four H200. Started again, it goes on where it was. Every part's log is in build/training/.
+# Makes checkpoints/world from nothing on all GPUs of this host and scores it; about three quarters
+# of an hour on four H200. With CONTINUE set, goes on from the weights that are there. Started again,
+# it goes on where it was. Every part's log is in build/training/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"

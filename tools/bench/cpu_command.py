@@ -24,7 +24,7 @@ from reelserve.tools.bench.measurement import Measured, run_measurement
 from reelserve.tools.bench.process_memory import MemoryTrace
 from reelserve.tools.bench.stage_times import settled_statistics, stage_seconds, stage_table
 
-PROMPT = "two rabbits hop through a meadow at sunset"
+PROMPT = "a large yellow star spins on a starry night"
 CONCURRENCY = 4
 DIGITS = 4
 

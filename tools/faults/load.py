@@ -13,7 +13,7 @@ from functools import partial
 from reelserve.client import Client, GenerateOptions, ReelserveError, Stream, UnavailableError
 from reelserve.tools.bench.metrics_poll import MetricsPoll, Reading
 
-PROMPT = "two rabbits hop through a meadow at sunset"
+PROMPT = "a large yellow star spins on a starry night"
 CLIP: GenerateOptions = {"seed": 1, "num_frames": 16, "num_inference_steps": 20}
 """Short, with many steps: there is time to break something while it is denoised."""
 SLOW_CLIP: GenerateOptions = {**CLIP, "num_inference_steps": 50}

@@ -26,6 +26,7 @@ from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.system import SYSTEM_WRITERS, figures_in_sentences
 from reelserve.tools.figures.tables import WRITERS
 from reelserve.tools.figures.tensorrt import NOT_RUN, TENSORRT_WRITERS
+from reelserve.tools.figures.world import evaluation_world
 
 PerGpu = Mapping[str, Callable[[Sequence[Any]], str]]
 NOT_MEASURED = "*Not measured yet.*"
@@ -35,7 +36,7 @@ REGISTRIES = {
     BLOCK_NAME: metric_rows,
 }
 """Tables of what the code knows, which no results file holds."""
-ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS}
+ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS, "evaluation_world": evaluation_world}
 FOLDER_WRITERS = {"summary": summary, "sizing": sizing, **SYSTEM_WRITERS}
 """Blocks with figures of many files."""
 PER_GPU: tuple[tuple[PerGpu, str, str], ...] = (

@@ -94,7 +94,7 @@ CASES = (
     Case("ltx-2b", "ltx", LTX_2B, 8, 1.0, 241, 24, 512, 768),
     Case("bundled-3b", "sized", {"size": "3B"}, 4, 1.0, 241, 24, 1024, 1536),
     Case("bundled-10b", "sized", {"size": "10B"}, 4, 1.0, 241, 24, 1024, 1536),
-    Case(BUNDLED, "bundled", {}, 4, 1.0, 80, 8, 256, 256),
+    Case(BUNDLED, "bundled", {}, 8, 2.5, 80, 8, 256, 256),
 )
 """Ten seconds each; the sized ones decode 512×768 before their upsampler."""
 

@@ -30,7 +30,7 @@ LEVEL_S = 5.0
 """Length that a level should have: where clips take less than that allows, more of them count."""
 SETTLE_S = 3.0
 """Between two levels, for clips that the last one has cancelled to leave the server."""
-PROMPT = "two rabbits hop through a meadow at sunset"
+PROMPT = "a large yellow star spins on a starry night"
 
 
 @dataclass
