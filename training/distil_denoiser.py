@@ -45,7 +45,7 @@ class DistilSettings:
     Args:
         pairs: Noise and the clip that the teacher makes of it, on each GPU.
         teacher_steps: Steps of the teacher.
-        guidance_scale: Of the teacher.
+        guidance_scale: The teacher's guidance.
         teacher_shift: Shift of the teacher's schedule.
         shift: Shift of the student's schedule.
         steps_drawn: Numbers of steps that the student is trained for, the usual one repeated.

@@ -111,7 +111,7 @@ def draw_texts(models: Models, texts: Sequence[str], sampler: SamplerSettings, s
 
 
 @torch.no_grad()
-def read_prompts(models: Models, texts: Sequence[str], sampler: SamplerSettings) -> SceneReading:
+def read_drawn(models: Models, texts: Sequence[str], sampler: SamplerSettings) -> SceneReading:
     """Draws every sentence and reads what is seen."""
     readings = []
     for start in range(0, len(texts), _CHUNK):
@@ -123,7 +123,7 @@ def read_prompts(models: Models, texts: Sequence[str], sampler: SamplerSettings)
 
 def score_set(models: Models, prompts: PromptSet, sampler: SamplerSettings) -> dict[str, Any]:
     """The entry of a set of sentences in the results file."""
-    result = score(read_prompts(models, prompts.texts, sampler), prompts.wanted)
+    result = score(read_drawn(models, prompts.texts, sampler), prompts.wanted)
     wrong = [text for text, ok in zip(prompts.texts, result.right, strict=True) if not ok]
     return {**_entry(result), **vars(sampler), "wrong": wrong[:40]}
 

@@ -99,7 +99,7 @@ def main() -> None:
     """Writes the entry into the results file, leaving the other entries."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/world"))
-    parser.add_argument("--out", type=output_file, default="docs/results/evaluation.json")
+    parser.add_argument("--out", type=output_file, default="docs/results/evaluation_world.json")
     parser.add_argument("--num-clips", type=int, default=32)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
