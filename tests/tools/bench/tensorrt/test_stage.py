@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from reelserve.tools.bench.gpu.state import Result
 from reelserve.tools.bench.tensorrt import stage as module
 from reelserve.tools.bench.tensorrt.stage import StageJob, inputs_of, measure_stage, moving_frames
 
@@ -21,10 +22,19 @@ def job(tmp_path) -> StageJob:
     return StageJob("latte-tiny", "text_encoder", "onnxruntime", "fp16", str(tmp_path))
 
 
-def test_measure_compares_with_torch_in_fp32_and_times(job, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS", 0.01)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> tuple[StageJob, Result]:
+    """A stage that was built and measured, and what was found."""
+    pytest.importorskip("diffusers", reason="needs pip install '.[families]'")
+    folder = tmp_path_factory.mktemp("measured")
+    job = StageJob("latte-tiny", "text_encoder", "onnxruntime", "fp16", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SECONDS", 0.01)
+        return job, measure_stage(job)
 
-    found = measure_stage(job)
+
+def test_measure_compares_with_torch_in_fp32_and_times(measured):
+    _, found = measured
 
     assert 1e-5 < found["relative_error"] < 1e-2
     assert found["ms"] > 0 and found["graph_ms"] is None
@@ -32,18 +42,20 @@ def test_measure_compares_with_torch_in_fp32_and_times(job, monkeypatch):
     assert found["shapes"]["INPUT_IDS"] == [1, 2, 120]
 
 
-def test_measure_takes_what_is_built_unless_the_commit_is_another(job, monkeypatch):
+def test_measure_takes_what_is_built_unless_the_commit_is_another(measured, monkeypatch):
+    job, first = measured
     monkeypatch.setattr(module, "SECONDS", 0.01)
-    built = measure_stage(replace(job, build_only=True))
-    assert set(built) == {"plan_bytes", "build_s", "parameters"}
-
-    own_build, builds = module.OnnxRuntimeEngine.build, []
+    builds = []
 
     def build(engine, stage, path):
+        # As it was built before.
+        assert path.is_file()
         builds.append(stage.name)
-        own_build(engine, stage, path)
 
     monkeypatch.setattr(module.OnnxRuntimeEngine, "build", build)
+    built = measure_stage(replace(job, build_only=True))
+    assert set(built) == {"plan_bytes", "build_s", "parameters"}
+    assert {name: first[name] for name in built} == built
     found = measure_stage(job)
     assert builds == [] and found["ms"] > 0
     assert {name: found[name] for name in built} == built
