@@ -14,6 +14,9 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS := -n $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4))) \
 	--dist loadgroup --no-loadscope-reorder
 
+# Where Python is told to keep no bytecode, all that starts would compile this project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PROMPT := a large yellow star spins on a starry night
 CHECKPOINT := checkpoints/bundled
 REPOSITORY := model_repository

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tritonclient.grpc import service_pb2
@@ -22,11 +23,15 @@ class Capabilities:
         engine: Engine of the exported stages.
         limits: Limits and defaults of a request, for example `limits.num_frames.high` and
             `limits.num_frames.default`.
+        vocabulary: What the checkpoint is known to draw, by kind: `things`, `colours`, `sizes`,
+            `motions`, `speeds`, `places`, `settings` and `weathers`, each under one English name.
+            Other words for them may be understood, too. Empty where the checkpoint has no list.
     """
 
     checkpoint: str
     engine: str
     limits: RequestLimits
+    vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def capabilities_call(model: str) -> UnaryCall[Capabilities]:
@@ -44,6 +49,9 @@ def _read(answer: service_pb2.ModelConfigResponse) -> Capabilities:
     try:
         raw: dict[str, Any] = json.loads(parameters[CAPABILITIES].string_value)
         limits = limits_from_dict(raw["limits"])
-        return Capabilities(raw["checkpoint"], raw["engine"], limits)
-    except (ValueError, KeyError, TypeError) as problem:
+        # Servers before 0.2 do not tell it.
+        told = raw.get("vocabulary", {})
+        vocabulary = {kind: tuple(map(str, names)) for kind, names in told.items()}
+        return Capabilities(raw["checkpoint"], raw["engine"], limits, vocabulary)
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise ValueError(f"the server's capabilities cannot be read: {problem!r}") from None

@@ -100,7 +100,7 @@ class Client(BaseClient):
         return summed(self._ask_servers(statistics_call()))
 
     def capabilities(self) -> Capabilities:
-        """The served checkpoint with the limits and defaults of its requests.
+        """The served checkpoint: limits and defaults of its requests, and what it can draw.
 
         Raises:
             ReelserveError: If the server does not answer, or is a Triton without reelserve's

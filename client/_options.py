@@ -93,9 +93,10 @@ def clip_request(
     only fit its tensor.
 
     Args:
-        prompt: Sentence that the clip shows; bundled checkpoint: up to 500 characters.
+        prompt: Sentence that the clip shows; bundled checkpoint: up to 500 characters. Where a
+            checkpoint says what it knows by name, `capabilities().vocabulary` lists it.
         negative_prompt: What the clip should not show, as long as the prompt may be; nothing if
-            left out.
+            left out. It is read where `guidance_scale` is above 1.
         seed: Seed of the noise, 0 to 2⁶³ − 1; the same seed gives the same clip. The server draws
             one if left out, and tells it in `Video.info`.
         num_inference_steps: Denoising steps; bundled checkpoint: 1 to 50, 8 if left out.

@@ -36,6 +36,8 @@ from reelserve.pipeline.request import MAX_SEED, PRIORITIES, check_seed
 STANDARD_OUTPUT = Path("-")
 STDOUT = 1
 """Its descriptor."""
+WHAT_TO_ASK = """What a sentence leaves open is chosen by the seed. `reelserve capabilities` tells
+what a server's checkpoint knows by name, where the checkpoint says so."""
 MIN_DIGITS = 3
 """Digits of the number in the name of a clip, so that names sort."""
 
@@ -81,7 +83,11 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "its limits",
     )
     add = group.add_argument
-    add("--negative-prompt", metavar="TEXT", help="what the clip should not show")
+    add(
+        "--negative-prompt",
+        metavar="TEXT",
+        help="what the clip should not show; read with a guidance scale above 1",
+    )
     add(
         "--seed",
         type=int,
@@ -127,7 +133,9 @@ def request_options(arguments: argparse.Namespace) -> GenerateOptions:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reelserve generate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="reelserve generate", description=__doc__, epilog=WHAT_TO_ASK
+    )
     add = parser.add_argument
     add(
         "prompt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def weights_bytes(source: StageSource, dtype: torch.dtype) -> int:
     for path in source.files:
         if path.suffix == ".safetensors":
             total += _safetensors_bytes(path, dtype)
+        elif path.suffix == ".npz":
+            with zipfile.ZipFile(path) as arrays:
+                total += sum(array.file_size for array in arrays.infolist())
         elif path.suffix in _WEIGHT_SUFFIXES:
             total += path.stat().st_size
     return total

@@ -283,7 +283,12 @@ class SpaceTimeDenoiser(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, prompt_mask: Tensor
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        prompt_embeds: Tensor,
+        prompt_mask: Tensor,
+        first_frame: int = 0,
     ) -> Tensor:
         """Predicts the velocity.
 
@@ -292,6 +297,7 @@ class SpaceTimeDenoiser(nn.Module):
             timestep: `[B]`, noise level × 1000, in [0, 1000].
             prompt_embeds: `[B, L, E]` token embeddings.
             prompt_mask: `[B, L]`, non-zero at real tokens; every row has one.
+            first_frame: Which latent frame of its clip the first one is; training sees pieces.
 
         Returns:
             `[B, C, F, H, W]`, fp32.
@@ -305,7 +311,7 @@ class SpaceTimeDenoiser(nn.Module):
         modulation = self.modulation(condition).reshape(b, 9, -1)
 
         x = self.embed_latents(latents.permute(0, 2, 3, 4, 1).reshape(b, f, h * w, c))
-        x = x + self._positions(f, h, w, latents.device).to(x.dtype)
+        x = x + self._positions(first_frame, f, h, w, latents.device).to(x.dtype)
         rotary = rotary_tables(f, self.config.width // self.config.num_heads, latents.device)
         for block in self.blocks:
             x = block(x, modulation, text, mask, rotary)
@@ -323,10 +329,10 @@ class SpaceTimeDenoiser(nn.Module):
             text = block(text, mask)
         return text, mask
 
-    def _positions(self, f: int, h: int, w: int, device: torch.device) -> Tensor:
+    def _positions(self, first: int, f: int, h: int, w: int, device: torch.device) -> Tensor:
         """`[1, F, S, C]`: frames in the first half of the channels, rows and columns after."""
         width = self.config.width
-        frames = sinusoid(torch.arange(f, device=device), width // 2, 100.0)
+        frames = sinusoid(first + torch.arange(f, device=device), width // 2, 100.0)
         rows = sinusoid(torch.arange(h, device=device), width // 4, 100.0)
         columns = sinusoid(torch.arange(w, device=device), width // 4, 100.0)
         grid = torch.cat(

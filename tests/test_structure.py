@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from setuptools import find_packages
 
 from reelserve.client.cli import COMMAND_GROUP
 from reelserve.tools.figures.command import fill_pages
@@ -156,6 +155,9 @@ def test_every_room_is_linked_under_its_import_name():
 
 
 def test_a_wheel_holds_every_module():
+    # Takes longer to import than all the rest of this file.
+    from setuptools import find_packages
+
     files = {
         str(file.relative_to(ROOT))
         for room in ROOMS

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ class DistilSettings:
     Args:
         pairs: Noise and the clip that the teacher makes of it, on each GPU.
         teacher_steps: Steps of the teacher.
-        guidance_scale: Of the teacher.
+        guidance_scale: The teacher's guidance.
         teacher_shift: Shift of the teacher's schedule.
         shift: Shift of the student's schedule.
         steps_drawn: Numbers of steps that the student is trained for, the usual one repeated.
@@ -127,7 +128,7 @@ def own_states(
     x = noise
     mask = torch.ones(rows.shape[:2], device=rows.device)
     device = noise.device.type
-    for sigma, following in zip(sigmas[:taken], sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas[: taken + 1]):
         timestep = torch.full((len(x),), 1000 * sigma, device=x.device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             velocity = student(x, timestep, rows, mask)
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/distilled"))
     parser.add_argument("--teacher", type=Path, default=Path("build/training/teacher"))
     parser.add_argument("--init", type=Path, help="start from the student in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/transformer"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/transformer"))
     for name in ("steps", "batch_size", "pairs", "pair_chunk", "teacher_steps", "seed"):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=int, default=getattr(DistilSettings, name))

@@ -111,7 +111,7 @@ def draw_texts(models: Models, texts: Sequence[str], sampler: SamplerSettings, s
 
 
 @torch.no_grad()
-def read_prompts(models: Models, texts: Sequence[str], sampler: SamplerSettings) -> SceneReading:
+def read_drawn(models: Models, texts: Sequence[str], sampler: SamplerSettings) -> SceneReading:
     """Draws every sentence and reads what is seen."""
     readings = []
     for start in range(0, len(texts), _CHUNK):
@@ -123,7 +123,7 @@ def read_prompts(models: Models, texts: Sequence[str], sampler: SamplerSettings)
 
 def score_set(models: Models, prompts: PromptSet, sampler: SamplerSettings) -> dict[str, Any]:
     """The entry of a set of sentences in the results file."""
-    result = score(read_prompts(models, prompts.texts, sampler), prompts.wanted)
+    result = score(read_drawn(models, prompts.texts, sampler), prompts.wanted)
     wrong = [text for text, ok in zip(prompts.texts, result.right, strict=True) if not ok]
     return {**_entry(result), **vars(sampler), "wrong": wrong[:40]}
 
@@ -225,10 +225,10 @@ def still_scenes(count: int) -> Scenes:
 def main() -> None:
     """Writes the results file and the contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/bundled"))
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/world"))
     parser.add_argument("--transformer", type=Path, help="another denoiser than the checkpoint's")
-    parser.add_argument("--out", type=output_file, default="docs/results/evaluation.json")
-    parser.add_argument("--sheet", type=output_file, default="docs/images/hand_written.png")
+    parser.add_argument("--out", type=output_file, default="docs/results/evaluation_world.json")
+    parser.add_argument("--sheet", type=output_file, default="docs/images/world.jpg")
     parser.add_argument("--num-prompts", type=int, default=1024)
     parser.add_argument("--sets", nargs="+", default=list(PROMPT_SETS), choices=list(PROMPT_SETS))
     parser.add_argument("--num-inference-steps", type=int)

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reelserve.training.scenes import sample_scenes
-from reelserve.training.world import render
 from torch import Tensor
 
 from reelserve.models.frame_consistency import FrameConsistency
@@ -28,6 +26,8 @@ from reelserve.pipeline.output_place import output_file
 from reelserve.pipeline.quality import flicker_energy, psnr
 from reelserve.training.device_provenance import device_provenance
 from reelserve.training.sampling import decode_frames
+from reelserve.training.scene.rendering import render
+from reelserve.training.scene.scenes import sample_scenes
 
 BRIGHTNESS_JITTER = 0.03
 NOISE_DEVIATION = 0.02
@@ -98,8 +98,8 @@ def summarise(rows: list[ClipMeasures]) -> dict[str, Any]:
 def main() -> None:
     """Writes the entry into the results file, leaving the other entries."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/bundled"))
-    parser.add_argument("--out", type=output_file, default="docs/results/evaluation.json")
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/world"))
+    parser.add_argument("--out", type=output_file, default="docs/results/evaluation_world.json")
     parser.add_argument("--num-clips", type=int, default=32)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -108,14 +108,14 @@ def main() -> None:
     rng = np.random.default_rng(_SEED)
     rows = []
     for _ in range(args.num_clips):
-        scenes = sample_scenes(1, rng, held_out=True, two_object_share=0.5)
+        scenes = sample_scenes(1, rng, held_out_only=True)
         frames, _ = render(scenes, args.device)
         with torch.no_grad():
             decoded = decode_frames(vae, vae.encode(2 * frames - 1))
         clean, decoded_clip = _clip(frames), _clip(decoded)
         disturbed = add_flicker(decoded_clip, rng)
         rows.append(measure_clip(clean, decoded_clip, disturbed, FrameConsistency()))
-        log.info("background %d: %s", scenes.background[0], [round(v, 6) for v in rows[-1]])
+        log.info("setting %d: %s", scenes.setting[0], [round(v, 6) for v in rows[-1]])
     entry = {**summarise(rows), **device_provenance(args.device)}
     log.info("%s", json.dumps(entry))
     results = json.loads(args.out.read_text()) if args.out.is_file() else {}

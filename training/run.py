@@ -8,6 +8,7 @@ every process takes a batch of its own and their gradients are averaged.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Yields the number of each step left; the caller computes losses and calls `update`."""
         started, saved = time.monotonic() - self.seconds, time.monotonic()
-        while self.schedule.progress(self.step, self.seconds) < 1.0:
+        while self.progress < 1.0:
             yield self.step
             self.step += 1
             if self.step % CURVE_EVERY == 0:
@@ -104,6 +105,11 @@ class Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1], the same on all ranks."""
+        return self.schedule.progress(self.step, self.seconds)
 
     def batch_seed(self) -> int:
         """Seeds the data of this step and rank."""
@@ -118,7 +124,12 @@ class Run:
                 group["lr"] = rate * factor
         loss.backward()
         self.ranks.average([p.grad for p in self.module.parameters() if p.grad is not None])
-        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            # One bad batch must not end a run; gradients are the same on all ranks by now.
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            return
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -170,14 +181,19 @@ class Run:
         self._losses = {}
         if not self.ranks.is_first:
             return
-        row = {"step": self.step, "seconds": round(self.seconds, 1), **means}
         path = self.folder / "curve.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        rows.append({"step": self.step, "seconds": round(self.seconds, 1), **means})
+        # A run may measure other losses later on: a column for each that there ever was.
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(path, text.getvalue())
 
 
 def write_settings(folder: Path, settings: Any, **more: object) -> None:

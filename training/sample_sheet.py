@@ -11,16 +11,16 @@ from torch import Tensor
 from reelserve.pipeline.atomic_file import replaced_file
 
 _FRAMES_SHOWN = 8
-_ZOOM = 1.5
+_ZOOM = 0.75
 _TITLE_PX = 16
 _COLUMNS = 2
 
 
 def save_sample_sheet(path: Path, prompts: list[str], frames: Tensor) -> None:
-    """Writes a PNG with a row of evenly spaced frames for each clip.
+    """Writes a picture with a row of evenly spaced frames for each clip.
 
     Args:
-        path: PNG to write; its folder is created.
+        path: PNG or JPEG to write; its folder is created.
         prompts: `N` titles.
         frames: `[N, 3, F, H, W]` in [0, 1].
     """
@@ -40,4 +40,4 @@ def save_sample_sheet(path: Path, prompts: list[str], frames: Tensor) -> None:
         sheet.paste(image, (left, top + _TITLE_PX))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as partial:
-        sheet.save(partial, format="png")
+        sheet.save(partial, format="png" if path.suffix == ".png" else "jpeg", quality=82)

@@ -12,7 +12,7 @@ from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.scheduler import flow_match_sigmas
 
 LATENT_FRAMES, LATENT_SIDE = 20, 8
-"""Of a clip of 10 s."""
+"""A clip of 10 s has so many latent frames, rows and columns."""
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class Wanted:
 
     Args:
         objects: For each object that must be seen, and no other may be.
-        scene: Of the background.
+        scene: The same for the background.
     """
 
     objects: tuple[Allowed, ...]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the bundled checkpoint from nothing on all GPUs of this host and scores it; about half an
-# hour on four H200. Started again, it goes on where it was. Every part's log is in build/training/.
+# Makes checkpoints/world from nothing on all GPUs of this host and scores it; about three quarters
+# of an hour on four H200. With CONTINUE set, goes on from the weights that are there. Started again,
+# it goes on where it was. Every part's log is in build/training/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
@@ -24,23 +25,26 @@ part() {
     echo "$(date -u +%T) $name is done"
 }
 
+# init NAME: goes on from the committed weights where CONTINUE is set.
+init() { if [ -n "${CONTINUE:-}" ]; then echo "--init checkpoints/world/$1"; fi; }
+
 all=$(seq -s, 0 $((gpus - 1)))
 if [ "$gpus" -ge 4 ]; then
     # The first GPU trains what reads clips, which takes as long as all the rest.
     rest=$(seq -s, 1 $((gpus - 1)))
-    part recogniser 0 train_recogniser --max-seconds 850 & reading=$!
-    part text_encoder 1 words.train_text_encoder --max-seconds 250 & words=$!
-    part autoencoder "$(seq -s, 2 $((gpus - 1)))" train_autoencoder --max-seconds 270
-    wait "$words"
+    part recogniser 0 train_recogniser --max-seconds 1300 $(init recogniser) & reading=$!
+    if [ -z "${CONTINUE:-}" ]; then
+        part text_encoder 1 words.train_text_encoder --max-seconds 250
+    fi
 else
     rest=$all
-    part recogniser "$all" train_recogniser & reading=$!
+    part recogniser "$all" train_recogniser $(init recogniser) & reading=$!
     wait "$reading"
-    part text_encoder 0 words.train_text_encoder
-    part autoencoder "$all" train_autoencoder
+    if [ -z "${CONTINUE:-}" ]; then part text_encoder 0 words.train_text_encoder; fi
 fi
-part denoiser "$rest" train_denoiser --max-seconds 580 --out "$logs/teacher"
-part distilled "$rest" distil_denoiser --max-seconds 200 --teacher "$logs/teacher"
+part autoencoder "$rest" train_autoencoder --max-seconds 400 $(init vae)
+part denoiser "$rest" train_denoiser --max-seconds 680 --out "$logs/teacher"
+part distilled "$rest" distil_denoiser --max-seconds 180 --teacher "$logs/teacher"
 wait "$reading"
-part upsampler 0 train_upsampler --max-seconds 40
+part upsampler 0 train_upsampler --max-seconds 30
 part evaluation 0 evaluate "$@"

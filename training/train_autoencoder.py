@@ -181,7 +181,7 @@ def _parse() -> argparse.Namespace:
         help="hold the latents near to what they are but for a clip's ends, with --init",
     )
     parser.add_argument("--clip-frames", type=int, default=AutoencoderSettings.clip_frames)
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/vae"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/vae"))
     parser.add_argument("--steps", type=int, default=AutoencoderSettings.steps)
     parser.add_argument("--max-seconds", type=float, default=AutoencoderSettings.max_seconds)
     parser.add_argument("--batch-size", type=int, default=AutoencoderSettings.batch_size)

@@ -11,6 +11,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,10 @@ class DenoiserSettings:
     """Settings of the run.
 
     Args:
+        image_share: Share of the run, at its start, that learns single latent frames: what things
+            look like, from many more of them in the same time.
+        images_per_clip: Single frames in a batch for each clip of a later batch.
+        object_weight: Loss weight of a latent that an object covers, over one of the ground.
         label_dropout: Share of the labels replaced by nothing, which guidance needs.
         label_blend: Largest share of another label that is mixed into one, since a text encoder
             is not always sure.
@@ -44,6 +49,9 @@ class DenoiserSettings:
     weight_decay: float = 0.01
     pool_clips: int = 16_384
     pool_chunk: int = 128
+    image_share: float = 0.35
+    images_per_clip: int = 16
+    object_weight: float = 3.0
     label_dropout: float = 0.08
     label_blend: float = 0.1
     sigma_shift: float = 4.0
@@ -73,7 +81,14 @@ def shifted_levels(count: int, shift: float, device: torch.device | str) -> Tens
 
 
 def velocity_loss(
-    module: nn.Module, latents: Tensor, noise: Tensor, sigma: Tensor, rows: Tensor
+    module: nn.Module,
+    latents: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    rows: Tensor,
+    *,
+    weight: Tensor | None = None,
+    first_frame: int = 0,
 ) -> Tensor:
     """Flow matching: the mean squared error of `noise − data` between the two.
 
@@ -86,60 +101,79 @@ def velocity_loss(
         noise: Same shape.
         sigma: `[B]`, share of the noise.
         rows: `[B, 4, E]`, labels.
+        weight: `[B, 1, F, H, W]`, of the errors; even where left out.
+        first_frame: See the denoiser.
     """
     device = latents.device.type
     level = sigma[:, None, None, None, None]
     noisy = (1 - level) * latents + level * noise
     mask = torch.ones(rows.shape[:2], device=rows.device)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        velocity = module(noisy, 1000 * sigma, rows, mask)
-    return (velocity - (noise - latents)).square().mean()
+        velocity = module(noisy, 1000 * sigma, rows, mask, first_frame)
+    error = (velocity - (noise - latents)).square()
+    if weight is None:
+        return error.mean()
+    return (weight * error.mean(1, keepdim=True)).sum() / weight.sum()
 
 
-def draw_batch(pool: Pool, settings: DenoiserSettings) -> tuple[Tensor, Tensor]:
-    """A batch of latents and label rows, some of which say nothing or a little of another's."""
-    latents, rows = pool.batch(settings.batch_size)
+def blend_labels(rows: Tensor, settings: DenoiserSettings) -> Tensor:
+    """Label rows `[B, 4, E]`, some of which say nothing or a little of another's."""
     b = len(rows)
     share = settings.label_blend * torch.rand(b, 1, 1, device=rows.device).square()
     rows = rows + share * (rows.roll(1, 0) - rows)
     dropped = torch.rand(b, 1, 1, device=rows.device) < settings.label_dropout
-    return latents, rows * ~dropped
+    return rows * ~dropped
 
 
 def train_denoiser(
     run: Run, module: SpaceTimeDenoiser, pool: Pool, settings: DenoiserSettings, device: str
 ) -> None:
-    """Takes every step that is left of the run."""
+    """Takes every step that is left of the run: single frames first, then clips."""
     if device == "cuda":
         # Equal blocks share one compiled graph: seconds to compile instead of minutes.
         for block in module.blocks:
             block.compile(dynamic=False)
     for step in run.steps():
         torch.manual_seed(run.batch_seed())
-        latents, rows = draw_batch(pool, settings)
-        sigma = shifted_levels(len(latents), settings.sigma_shift, latents.device)
-        noise = torch.randn_like(latents)
-        if step % settings.short_every == settings.short_every - 1:
+        # The same on all GPUs, so that none waits for another.
+        rng = np.random.default_rng((settings.seed, step))
+        if run.progress < settings.image_share:
+            frame = int(rng.integers(pool.latents.shape[2]))
+            count = settings.images_per_clip * settings.batch_size
+            loss = _batch_loss(module, pool, settings, count, slice(frame, frame + 1))
+            run.update(loss, image_loss=loss)
+        elif step % settings.short_every == 0:
             # Clips shorter than the window; not compiled, since every length would be anew.
-            turn = (step // settings.short_every) % len(settings.short_frames)
-            frames = settings.short_frames[turn]
+            frames = slice(0, int(rng.choice(settings.short_frames)))
             with torch.compiler.set_stance("force_eager"):
-                loss = velocity_loss(
-                    module, latents[:, :, :frames], noise[:, :, :frames], sigma, rows
-                )
-                run.update(loss)
+                run.update(_batch_loss(module, pool, settings, settings.batch_size, frames))
         else:
-            loss = velocity_loss(module, latents, noise, sigma, rows)
+            loss = _batch_loss(module, pool, settings, settings.batch_size, slice(0, None))
             run.update(loss, full_length_loss=loss)
+
+
+def _batch_loss(
+    module: SpaceTimeDenoiser, pool: Pool, settings: DenoiserSettings, count: int, frames: slice
+) -> Tensor:
+    latents, covered, rows = pool.batch(count, frames)
+    return velocity_loss(
+        module,
+        latents,
+        torch.randn_like(latents),
+        shifted_levels(count, settings.sigma_shift, latents.device),
+        blend_labels(rows, settings),
+        weight=1 + (settings.object_weight - 1) * covered.sqrt(),
+        first_frame=frames.start,
+    )
 
 
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `transformer/`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/transformer"))
-    parser.add_argument("--vae", type=Path, default=Path("checkpoints/bundled/vae"))
+    parser.add_argument("--vae", type=Path, default=Path("checkpoints/world/vae"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/transformer"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/transformer"))
     parser.add_argument("--steps", type=int, default=DenoiserSettings.steps)
     parser.add_argument("--max-seconds", type=float, default=DenoiserSettings.max_seconds)
     parser.add_argument("--batch-size", type=int, default=DenoiserSettings.batch_size)

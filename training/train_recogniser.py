@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from reelserve.models.loading import save_component
+from reelserve.models.loading import load_component, save_component
 from reelserve.training.ranks import Ranks
 from reelserve.training.recogniser import ASSIGNMENTS, Recogniser, SceneReading, bundled_config
 from reelserve.training.run import Run, Schedule, write_settings
@@ -39,16 +39,18 @@ class RecogniserSettings:
     """Settings of the run.
 
     Args:
-        frame_share: Share of the batches in which a single frame is read.
+        frame_share: Share of the batches in which single frames are read.
+        frames_read: Frames of each clip in such a batch.
     """
 
     seed: int = 1
     steps: int = 20_000
     max_seconds: float = 420.0
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     weight_decay: float = 0.02
-    frame_share: float = 0.15
+    frame_share: float = 0.4
+    frames_read: int = 12
 
 
 def targets(scenes: Scenes, device: str) -> dict[str, Tensor]:
@@ -140,31 +142,32 @@ def train_recogniser(
     prepare = torch.compile(disturb, dynamic=False) if device == "cuda" else disturb
     if device == "cuda":
         module.stem.compile(dynamic=False)
-    for step in run.steps():
+    for _ in run.steps():
         rng = np.random.default_rng(run.batch_seed())
         torch.manual_seed(run.batch_seed())
         # A measuring instrument must know what it measures: it alone sees every combination.
         scenes = sample_scenes(settings.batch_size, rng, held_out_only=None)
         frames, _ = render(scenes, device)
+        single = bool(rng.random() < settings.frame_share)
+        if single:
+            # Many frames for the time of one clip: what a thing looks like needs no motion.
+            repeated = np.repeat(np.arange(len(scenes)), settings.frames_read)
+            scenes = scenes.rows(repeated)
+            which = torch.from_numpy(rng.integers(frames.shape[2], size=len(repeated)))
+            frames = frames[torch.from_numpy(repeated), :, which][:, :, None]
         wanted = targets(scenes, device)
-        single = settings.frame_share and step % round(1 / settings.frame_share) == 0
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            if single:
-                which = int(rng.integers(frames.shape[2]))
-                # One frame instead of forty: not compiled anew for it.
-                with torch.compiler.set_stance("force_eager"):
-                    reading = module(disturb(frames[:, :, which : which + 1]))
-            else:
-                reading = module(prepare(frames))
+            reading = module(disturb(frames) if single else prepare(frames))
         loss = frame_loss(reading, wanted, scenes) if single else reading_loss(reading, wanted)
-        run.update(loss, **({} if single else {"clip_loss": loss}))
+        run.update(loss, **{"frame_loss" if single else "clip_loss": loss})
 
 
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `recogniser/`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/recogniser"))
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/recogniser"))
+    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/recogniser"))
     parser.add_argument("--steps", type=int, default=RecogniserSettings.steps)
     parser.add_argument("--max-seconds", type=float, default=RecogniserSettings.max_seconds)
     parser.add_argument("--batch-size", type=int, default=RecogniserSettings.batch_size)
@@ -175,7 +178,8 @@ def main() -> None:
     )
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
-    module = Recogniser(bundled_config()).to(args.device)
+    module = load_component(args.init, Recogniser) if args.init else Recogniser(bundled_config())
+    module = module.to(args.device).train()
     if args.device == "cuda":
         module.stem.to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(
@@ -185,7 +189,7 @@ def main() -> None:
         args.run_folder,
         module,
         [optimizer],
-        Schedule(settings.steps, 200, 0.6, settings.max_seconds),
+        Schedule(settings.steps, 500, 0.6, settings.max_seconds),
         ema_decay=0.998,
         seed=settings.seed,
         ranks=ranks,
@@ -194,7 +198,7 @@ def main() -> None:
     if ranks.is_first:
         run.use_average()
         save_component(module, args.out)
-        write_settings(args.out, settings, **run.summary())
+        write_settings(args.out, settings, init=args.init, **run.summary())
     ranks.leave()
 
 

@@ -74,8 +74,8 @@ def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `upsampler/`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/upsampler"))
-    parser.add_argument("--vae", type=Path, default=Path("checkpoints/bundled/vae"))
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/upsampler"))
+    parser.add_argument("--vae", type=Path, default=Path("checkpoints/world/vae"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/upsampler"))
     parser.add_argument("--steps", type=int, default=UpsamplerSettings.steps)
     parser.add_argument("--max-seconds", type=float, default=UpsamplerSettings.max_seconds)
     parser.add_argument("--clips", type=int, default=UpsamplerSettings.clips)

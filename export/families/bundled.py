@@ -1,13 +1,13 @@
 """Checkpoints around our denoiser, the bundled one first.
 
-That has our autoencoder and a packaged text encoder. A larger one may have a T5 text encoder and
-LTX-Video's autoencoder instead, as folders of the public libraries.
+That has our own text encoder, autoencoder and upsampler. A larger one may have a T5 text encoder
+and LTX-Video's autoencoder instead, as folders of the public libraries, and a packaged upsampler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from reelserve.export.families.diffusers_components import (
     t5_stage,
     t5_width,
 )
-from reelserve.export.families.layout import INDEX_FILE, Checkpoint
+from reelserve.export.families.layout import INDEX_FILE, PACKAGE_PREFIX, Checkpoint
 from reelserve.export.families.limits import LARGEST, limits_with, require_limits
 from reelserve.export.families.ltx import (
     LTX_DECODER,
@@ -33,6 +33,7 @@ from reelserve.export.families.ranges import frame_ranges, latent_ranges, window
 from reelserve.export.families.schedulers import scheduler_spec
 from reelserve.export.families.settings import Settings
 from reelserve.export.families.tokenizer import tokenizer_json
+from reelserve.export.families.vocabulary import vocabulary_of
 from reelserve.export.stages import (
     CPU_FP32,
     DenoiserStage,
@@ -50,12 +51,21 @@ from reelserve.models.frame_consistency import ConsistencyConfig, FrameConsisten
 from reelserve.models.loading import (
     CONFIG_FILE,
     Component,
+    component_config,
     component_without_weights,
     load_component,
 )
-from reelserve.models.text_encoder import load_text_encoder
-from reelserve.models.upsampler import load_upsampler
-from reelserve.models.video_vae import VideoVAE
+from reelserve.models.minilm import load_minilm
+from reelserve.models.packages import package_path
+from reelserve.models.sentence_features import PACKAGE, RESOURCES
+from reelserve.models.sentence_tokenizer import (
+    NUM_SLOTS,
+    NUM_SPECIAL,
+    sentence_tokenizer_json,
+)
+from reelserve.models.text_encoder import MAX_TOKENS, TextEncoder, TextEncoderConfig
+from reelserve.models.upsampler import Upsampler, UpsamplerConfig, load_upsampler
+from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
 from reelserve.models.weight_files import DIFFUSERS_STEM, require_finite
 from reelserve.pipeline.checkpoint import CheckpointSpec, LatentSpec, limits_from_dict
 from reelserve.pipeline.checkpoint_files import CheckpointFileError, one_line
@@ -64,6 +74,8 @@ _EXAMPLE_FRAMES = 8
 _TEXT_ROWS = 2
 MAX_CHANNELS = 4096
 """Channels of latents."""
+TEMPORAL_COMPRESSION = 4
+"""Frames for each latent frame of our autoencoder."""
 
 
 class BundledFamily:
@@ -106,13 +118,16 @@ class BundledFamily:
             scheduler=scheduler,
             latents=latents,
             limits=limits_with(limits, self._profile),
+            vocabulary=self._vocabulary(),
         )
 
     def tokenizer(self) -> bytes:
-        """Content of the `tokenizer.json`: the T5 checkpoint's, or that of the packaged encoder."""
+        """Content of the `tokenizer.json`: the T5 checkpoint's, or that of our text encoder."""
         if self._has("text_encoder", T5):
             return tokenizer_json(self._checkpoint)
-        return self._checkpoint.packaged_file("text_encoder", "tokenizer.json").read_bytes()
+        if self._packaged("text_encoder"):
+            return self._checkpoint.packaged_file("text_encoder", "tokenizer.json").read_bytes()
+        return sentence_tokenizer_json()
 
     def source(self, stage: str) -> StageSource:
         """Files and settings that an engine stage is made from.
@@ -126,14 +141,19 @@ class BundledFamily:
             return t5_source(checkpoint, spec.limits.max_prompt_tokens, masked=True)
         if stage == "vae_decoder" and self._has("vae", LTX_DECODER):
             return ltx_decoder_source(checkpoint, latent_ranges(spec))
-        if stage == "text_encoder":
+        if stage == "text_encoder" and self._packaged(stage):
             names = ("config.json", "model.safetensors")
-            files = tuple(checkpoint.packaged_file(stage, name) for name in names)
-            return StageSource(files, limits)
+            return StageSource(tuple(checkpoint.packaged_file(stage, n) for n in names), limits)
+        if stage == "text_encoder":
+            features = package_path(PACKAGE, RESOURCES, "weights.npz")
+            files = checkpoint.component_files(stage, DIFFUSERS_STEM)
+            return StageSource((*files, features), limits)
         if stage == "denoiser":
             return StageSource(checkpoint.component_files("transformer", DIFFUSERS_STEM), limits)
         if stage == "vae_decoder":
             return StageSource(checkpoint.component_files("vae", DIFFUSERS_STEM), limits)
+        if stage == "upsampler" and not self._packaged("upsampler"):
+            return StageSource(checkpoint.component_files(stage, DIFFUSERS_STEM), limits)
         if stage == "upsampler":
             suffixes = (".param", ".bin")
             files = tuple(checkpoint.packaged_file(stage, suffix=suffix) for suffix in suffixes)
@@ -150,13 +170,19 @@ class BundledFamily:
         """
         if stage == "text_encoder" and self._has("text_encoder", T5):
             check_t5(self._checkpoint, self.tokenizer())
+        elif stage == "text_encoder" and not self._packaged(stage):
+            self._unloaded("text_encoder", TextEncoder)
+            self._require_tokens()
         if stage == "denoiser":
             denoiser = self._unloaded("transformer", SpaceTimeDenoiser)
             self._require_fit(denoiser.config)
         if stage == "vae_decoder" and self._has("vae", LTX_DECODER):
             check_ltx_decoder(self._checkpoint)
         elif stage == "vae_decoder":
-            self._unloaded("vae", VideoVAE)
+            vae = self._unloaded("vae", VideoVAE)
+            self._require_enlargement(vae.config)
+        if stage == "upsampler" and not self._packaged("upsampler"):
+            self._unloaded("upsampler", Upsampler)
 
     def build(self, stage: str, target: Target = CPU_FP32) -> ExportStage:
         """Loads an engine stage.
@@ -184,10 +210,20 @@ class BundledFamily:
         tokens = self.spec().limits.max_prompt_tokens
         if self._has("text_encoder", T5):
             return t5_stage(self._checkpoint, tokens, target, masked=True)
-        encoder = load_text_encoder(*self._checkpoint.packaged("text_encoder"))
+        if self._packaged("text_encoder"):
+            minilm = load_minilm(*self._checkpoint.packaged("text_encoder"))
+            mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
+            mask[:, 1, 2:] = 0
+            return ExportStage(
+                "text_encoder", TextEncoderStage(target.place(minilm)), (mask * 101, mask)
+            )
+        # Always in fp32: it is small, and what a sentence names must not hang on a rounding.
+        target = replace(target, precision="fp32")
+        encoder = self._load("text_encoder", TextEncoder, target)
+        # Its frozen features are of no checkpoint: they are on the host when it has been loaded.
+        module = TextEncoderStage(encoder.to(target.device))
         mask = torch.ones(2, _TEXT_ROWS, tokens, dtype=torch.int64, device=target.device)
-        mask[:, 1, 2:] = 0
-        module = TextEncoderStage(target.place(encoder))
+        mask[:, 1, NUM_SPECIAL + 1 :] = 0
         return ExportStage("text_encoder", module, (mask * 101, mask))
 
     def _denoiser(self, target: Target) -> ExportStage:
@@ -231,15 +267,42 @@ class BundledFamily:
         )
 
     def _upsampler(self, target: Target) -> ExportStage:
-        upsampler = load_upsampler(*self._checkpoint.packaged("upsampler"))
+        if self._packaged("upsampler"):
+            upsampler = target.place(load_upsampler(*self._checkpoint.packaged("upsampler")))
+        else:
+            upsampler = self._load("upsampler", Upsampler, target)
         frames, scale = self._example_frames()
         return ExportStage(
             "upsampler",
-            UpsamplerStage(target.place(upsampler)),
+            UpsamplerStage(upsampler),
             (frames.to(target.device),),
             {"FRAMES": {1: "frames"}},
             _frames_of(frame_ranges(self.spec(), scale)),
         )
+
+    def _vocabulary(self) -> dict[str, tuple[str, ...]]:
+        """What may be asked for in words; nothing where the text encoder is a public one."""
+        if self._has("text_encoder", T5) or self._packaged("text_encoder"):
+            return {}
+        return vocabulary_of(self._text_config())
+
+    def _text_config(self) -> TextEncoderConfig:
+        config = component_config(self._folder("text_encoder", TextEncoder), TextEncoder)
+        assert isinstance(config, TextEncoderConfig)
+        return config
+
+    def _packaged(self, component: str) -> bool:
+        """Whether a component's weights come with a package."""
+        library, _ = self._checkpoint.component(component)
+        return library.startswith(PACKAGE_PREFIX)
+
+    def _scale(self) -> int:
+        """How much the upsampler enlarges frames."""
+        if self._packaged("upsampler"):
+            return load_upsampler(*self._checkpoint.packaged("upsampler")).scale
+        config = component_config(self._folder("upsampler", Upsampler), Upsampler)
+        assert isinstance(config, UpsamplerConfig)
+        return config.scale
 
     def _has(self, component: str, kind: tuple[str, str]) -> bool:
         return self._checkpoint.component(component) == kind
@@ -270,6 +333,20 @@ class BundledFamily:
         settings.only("in_channels", self.spec().latents.channels)
         if self._has("text_encoder", T5):
             settings.only("text_dim", t5_width(self._checkpoint))
+        elif not self._packaged("text_encoder"):
+            settings.only("text_dim", self._text_config().embed_dim)
+            settings.only("text_tokens", NUM_SLOTS)
+
+    def _require_tokens(self) -> None:
+        """Refuses prompts of a length that our text encoder cannot read."""
+        limits = Settings(self._checkpoint.folder / INDEX_FILE, asdict(self.spec().limits))
+        limits.integer("max_prompt_tokens", MAX_TOKENS, low=NUM_SPECIAL + 1)
+
+    def _require_enlargement(self, config: VideoVAEConfig) -> None:
+        """Refuses latents that our autoencoder and the upsampler do not make frames of."""
+        latents = Settings(self._checkpoint.folder / INDEX_FILE, asdict(self.spec().latents))
+        latents.only("temporal_compression", TEMPORAL_COMPRESSION)
+        latents.only("spatial_compression", config.spatial_compression * self._scale())
 
     def _example_latents(self) -> torch.Tensor:
         spec = self.spec()
@@ -280,7 +357,7 @@ class BundledFamily:
     def _example_frames(self) -> tuple[torch.Tensor, int]:
         """Frames as the decoder gives them, and how much the upsampler enlarges them."""
         spec = self.spec()
-        scale = load_upsampler(*self._checkpoint.packaged("upsampler")).scale
+        scale = self._scale()
         rows, columns = spec.limits.height.default // scale, spec.limits.width.default // scale
         shape = (2, _EXAMPLE_FRAMES, rows, columns, 3)
         return torch.randint(0, 256, shape, dtype=torch.uint8), scale

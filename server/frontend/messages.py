@@ -169,7 +169,8 @@ def answer(
 def capabilities(checkpoint: CheckpointSpec) -> str:
     """What a caller may know of the served checkpoint, as JSON."""
     known = {"checkpoint": checkpoint.name, "engine": checkpoint.engine}
-    return json.dumps({**known, "limits": asdict(checkpoint.limits)})
+    vocabulary = dict(checkpoint.vocabulary)
+    return json.dumps({**known, "limits": asdict(checkpoint.limits), "vocabulary": vocabulary})
 
 
 def with_seconds(info: bytes, seconds: Mapping[str, float]) -> bytes:

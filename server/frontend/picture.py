@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,9 @@ def encode_png(frame: NDArray[np.uint8]) -> bytes:
     Args:
         frame: `[H, W, 3]`, RGB.
     """
+    # A tenth of the imports of a start, for a caller who asks for previews.
+    import av
+
     height, width, _ = frame.shape
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "rgb24"

@@ -8,11 +8,10 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from reelserve.server.frontend.connections import KEEPALIVE_S
 from reelserve.server.frontend.ports import PortError
@@ -61,12 +60,12 @@ def run(argv: Sequence[str]) -> int:
     os.umask(0o077)
     try:
         if check:
-            Console(soft_wrap=True).out(json.dumps(checked(options)), highlight=False)
+            sys.stdout.write(json.dumps(checked(options)) + "\n")
             return 0
         with server_log(options.log_format, options.log_file) as log:
             return _served(options, ready_fd, log)
     except EXPECTED as error:
-        Console(stderr=True).out(_words(error), highlight=False)
+        sys.stderr.write(_words(error) + "\n")
         return 1
 
 

@@ -20,6 +20,8 @@ from reelserve.server.launch.tritons import ServeOptions
 
 STOP_AFTER_S = KILL_AFTER_S + 10
 """Triton is ended, then the front end; what still lives then is killed."""
+SIGNALS_APART_S = 0.1
+"""Two signals that come at once count as one."""
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Server:
             for _ in range(2):
                 process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.3)
+                    process.wait(SIGNALS_APART_S)
             try:
                 process.wait(STOP_AFTER_S)
             except subprocess.TimeoutExpired:

@@ -121,8 +121,7 @@ async def serve(options: ServeOptions, ready: Callable[[Running], None], log: Se
         stack.callback(asyncio.create_task(_beat(front_end)).cancel)
         reaping = keep_reaping(lambda: {one.pid for one in supervisors})
         stack.callback(asyncio.create_task(reaping).cancel)
-        for supervisor in supervisors:
-            stack.push_async_callback(supervisor.stop)
+        stack.push_async_callback(_stop, supervisors, signals)
         if not await signals.unless_sent(asyncio.gather(*(one.start() for one in supervisors))):
             return
         await front_end.beat()
@@ -177,6 +176,15 @@ async def _drain(
     if not await signals.unless_sent(draining) or not draining.result():
         service.fail_all()
         await asyncio.gather(*(one.stop(kill_after_s=AT_ONCE_S) for one in supervisors))
+
+
+async def _stop(supervisors: Sequence[Supervisor], signals: _Signals) -> None:
+    """Ends every Triton; a signal meanwhile kills them.
+
+    None has a clip any more, and each takes seconds to unload its models.
+    """
+    if not await signals.unless_sent(asyncio.gather(*(one.stop() for one in supervisors))):
+        await asyncio.gather(*(one.stop(kill_after_s=0) for one in supervisors))
 
 
 class _Signals:

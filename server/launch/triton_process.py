@@ -191,11 +191,11 @@ class TritonProcess:
         """
         process, self._process = self._process, None
         channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
         if process is None:
             return
         try:
+            if channel is not None:
+                await channel.close()
             if process.poll() is None and kill_after_s > 0:
                 process.send_signal(signal.SIGTERM)
                 deadline = time.monotonic() + kill_after_s

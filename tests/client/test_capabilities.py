@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from reelserve.client import AsyncClient, Client, InternalError
+from reelserve.client import AsyncClient, Capabilities, Client, InternalError
 from reelserve.pipeline.checkpoint import CheckpointSpec
 from reelserve.pipeline.contract import CAPABILITIES
 
@@ -42,12 +42,37 @@ def test_async_capabilities_are_the_same(fake_triton):
     assert asyncio.run(ask()) == "bundled"
 
 
+def test_vocabulary_is_read_by_both_clients_and_empty_where_none_is_told(fake_triton):
+    words = {"things": ["rabbit", "star"], "motions": ["hop"]}
+    fake_triton.config_parameters = {CAPABILITIES: json.dumps({**TOLD, "vocabulary": words})}
+
+    async def ask() -> Capabilities:
+        async with AsyncClient(fake_triton.url) as client:
+            return await client.capabilities()
+
+    with Client(fake_triton.url) as client:
+        told = client.capabilities()
+        assert told.vocabulary == {"things": ("rabbit", "star"), "motions": ("hop",)}
+        assert asyncio.run(ask()) == told
+        fake_triton.config_parameters = {CAPABILITIES: json.dumps(TOLD)}
+        assert client.capabilities().vocabulary == {}
+
+
 def test_capabilities_raises_when_the_server_is_triton_alone(fake_triton):
     with Client(fake_triton.url) as client, pytest.raises(InternalError, match="reelserve serve"):
         client.capabilities()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps({**TOLD, "limits": {}})])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        json.dumps({**TOLD, "limits": {}}),
+        json.dumps({**TOLD, "vocabulary": ["a"]}),
+    ],
+)
 def test_capabilities_raises_when_they_cannot_be_read(fake_triton, text):
     fake_triton.config_parameters = {CAPABILITIES: text}
     with Client(fake_triton.url) as client, pytest.raises(InternalError, match="cannot be read"):
@@ -60,3 +85,4 @@ def test_capabilities_are_those_of_the_served_checkpoint(tiny_server, tiny_repos
     with Client(tiny_server.grpc_url) as client:
         told = client.capabilities()
     assert (told.checkpoint, told.engine, told.limits) == (spec.name, spec.engine, spec.limits)
+    assert told.vocabulary == spec.vocabulary and told.vocabulary["things"]

@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,39 @@ from reelserve.export.engines import get_engine
 from reelserve.export.exporter import Exporter, ExportResult
 from reelserve.export.families import family_of
 from reelserve.export.families.bundled import BundledFamily
-from reelserve.export.families.layout import Checkpoint
+from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.export.parity import ParityCase
 from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import ExportStage, TextEncoderStage
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
+from reelserve.models.text_encoder import TextEncoder, TextEncoderConfig
+from reelserve.models.upsampler import Upsampler, UpsamplerConfig
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
 from tests.export.kept_graphs import kept_graphs
 from tests.export.scalar_code import scalar_code
 
 BUNDLED = Path(__file__).parents[2] / "checkpoints" / "bundled"
 ENGINE = get_engine("onnxruntime")
+LATENTS = {
+    "channels": 16,
+    "temporal_compression": 4,
+    "spatial_compression": 32,
+    "window_frames": 20,
+    "window_overlap": 8,
+}
+"""Of the tiny checkpoints."""
+TINY_TEXT = TextEncoderConfig(
+    object_values={
+        "thing": ["", "something", "circle", "rabbit"],
+        "colour": ["", "red", "blue"],
+        "motion": ["", "stay", "hop"],
+    },
+    scene_values={"setting": ["", "plain", "meadow"], "ground_colour": ["", "red", "blue"]},
+    width=16,
+    num_heads=2,
+    num_blocks=1,
+)
 SHORT_CLIP = ParityCase(num_frames=4, num_inference_steps=1)
 
 
@@ -41,16 +63,33 @@ def write_tiny_checkpoint(folder: Path, width: int = 32) -> Path:
     """
     torch.manual_seed(0)
     shutil.copytree(BUNDLED / "scheduler", folder / "scheduler")
-    shutil.copy(BUNDLED / "model_index.json", folder)
-    denoiser = SpaceTimeDenoiser(
-        DenoiserConfig(16, 384, width=width, num_heads=2, num_blocks=1, num_refiner_blocks=1)
-    )
-    vae = VideoVAE(VideoVAEConfig(16, (16, 16, 16), (1, 1, 1), (1, 1, 1), (4, 4)))
-    randomise(denoiser)
-    randomise(vae)
-    save_component(denoiser, folder / "transformer")
-    save_component(vae, folder / "vae")
+    write_tiny_index(folder)
+    channels, dim = LATENTS["channels"], TINY_TEXT.embed_dim
+    components = {
+        "transformer": SpaceTimeDenoiser(
+            DenoiserConfig(
+                channels, dim, width, 2, num_blocks=1, num_refiner_blocks=1, text_tokens=4
+            )
+        ),
+        "vae": VideoVAE(VideoVAEConfig(channels, (16, 16, 16), (1, 1, 1), (1, 1, 1), (4, 4), 4)),
+        "upsampler": Upsampler(UpsamplerConfig(channels=8, num_hidden=1, drawn_scale=2)),
+        "text_encoder": TextEncoder(TINY_TEXT),
+    }
+    for name, component in components.items():
+        randomise(component)
+        save_component(component, folder / name)
     return folder
+
+
+def write_tiny_index(folder: Path) -> None:
+    """The bundled checkpoint's index for latents of a few channels."""
+    index = json.loads((BUNDLED / INDEX_FILE).read_text())
+    components = {
+        "text_encoder": ["reelserve.models.text_encoder", "TextEncoder"],
+        "upsampler": ["reelserve.models.upsampler", "Upsampler"],
+    }
+    content = {**index, **components, "latents": LATENTS}
+    (folder / INDEX_FILE).write_text(json.dumps(content))
 
 
 def write_shallow_bundled(folder: Path) -> Path:
@@ -58,20 +97,20 @@ def write_shallow_bundled(folder: Path) -> Path:
 
     Weights and widths are the real ones, and the blocks that are left out are like the first.
     """
-    shutil.copytree(BUNDLED / "scheduler", folder / "scheduler")
-    shutil.copy(BUNDLED / "model_index.json", folder)
+    for name in ("scheduler", "text_encoder", "upsampler", "vae"):
+        shutil.copytree(BUNDLED / name, folder / name)
+    shutil.copy(BUNDLED / INDEX_FILE, folder)
     denoiser = load_component(BUNDLED / "transformer", SpaceTimeDenoiser)
     del denoiser.blocks[1:], denoiser.refiner[1:]
     denoiser.config = replace(denoiser.config, num_blocks=1, num_refiner_blocks=1)
     save_component(denoiser, folder / "transformer")
-    shutil.copytree(BUNDLED / "vae", folder / "vae")
     return folder
 
 
 def shallow(stage: ExportStage) -> ExportStage:
-    """The stage; of the packaged text encoder the first layer alone, which the others are like."""
+    """The stage; of our text encoder the first block alone, which the others are like."""
     if isinstance(stage.module, TextEncoderStage):
-        del stage.module.encoder.bert.encoder.layer[1:]
+        del stage.module.encoder.reader.blocks[1:]
     return stage
 
 
@@ -104,8 +143,10 @@ def exported(
 
 @pytest.fixture(scope="session")
 def compiled_family(tiny_checkpoint: Path) -> BundledFamily:
-    """The tiny checkpoint, for clips of 16 to 24 frames."""
-    limits = {"num_frames": {"low": 16, "high": 24, "default": 16}}
+    """The tiny checkpoint, for clips of 16 to 24 frames of a quarter of the size."""
+    side = {"low": 128, "high": 128, "default": 128}
+    frames = {"low": 16, "high": 24, "default": 16}
+    limits = {"num_frames": frames, "height": side, "width": side}
     return BundledFamily(Checkpoint.open(tiny_checkpoint), limits)
 
 

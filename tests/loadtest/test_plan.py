@@ -74,8 +74,8 @@ def test_request_name_holds_the_shape():
 
 def test_bundled_prompts_are_varied():
     prompts = read_prompts(PROMPTS_FILE)
-    assert len(prompts) == len(set(prompts)) == 50
-    assert max(map(len, prompts)) < 100
+    assert len(prompts) == len(set(prompts)) == 200
+    assert max(map(len, prompts)) < 120
 
 
 def test_read_prompts_leaves_out_blank_lines(tmp_path):

@@ -51,6 +51,7 @@ SPEC = CheckpointSpec(
         height=IntRange(64, 128, 64, multiple_of=32),
         width=IntRange(64, 128, 64, multiple_of=32),
     ),
+    vocabulary={"things": ("circle", "square", "star"), "motions": ("left", "spin")},
 )
 
 

@@ -40,7 +40,8 @@ def test_summarise_weighs_clips_by_their_flicker() -> None:
 
 def test_main_keeps_the_other_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_component(
-        VideoVAE(VideoVAEConfig(16, (8, 8, 8), (1, 1, 1), (1, 1, 1), (4, 4))), tmp_path / "vae"
+        VideoVAE(VideoVAEConfig(16, (8, 8, 8), (1, 1, 1), (1, 1, 1), (4, 4), patch=4)),
+        tmp_path / "vae",
     )
     results = tmp_path / "evaluation.json"
     results.write_text(json.dumps({"held_out": {"all_right": 0.9}}))

@@ -48,6 +48,26 @@ def test_run_writes_its_curve(tmp_path):
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
+def test_run_writes_a_column_for_every_loss_there_ever_was(tmp_path):
+    run, module = start(tmp_path)
+    for step in run.steps():
+        loss = module(torch.ones(4, 3)).square().mean()
+        run.update(loss, **{"early" if step < 50 else "late": loss})
+    with (tmp_path / "curve.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["early"] and not first["late"]
+    assert second["late"] and not second["early"]
+
+
+def test_run_leaves_the_weights_when_gradients_are_not_finite(tmp_path):
+    run, module = start(tmp_path)
+    before = module.weight.detach().clone()
+    run.update(module(torch.full((4, 3), torch.nan)).square().mean())
+    assert torch.equal(module.weight, before)
+    run.update(module(torch.ones(4, 3)).square().mean())
+    assert not torch.equal(module.weight, before)
+
+
 @pytest.mark.parametrize(
     ("step", "seconds", "factor"),
     [(0, 0.0, 0.1), (9, 0.0, 1.0), (50, 0.0, 1.0), (75, 0.0, 0.5), (50, 0.9e9, 0.2)],

@@ -11,24 +11,20 @@ SMALL = DenoiserConfig(
 class ConstantFlow(SpaceTimeDenoiser):
     """The exact velocity towards one point: `(x − point) / sigma`."""
 
-    def forward(self, latents, timestep, prompt_embeds, prompt_mask):
-        del prompt_mask
+    def forward(self, latents, timestep, prompt_embeds, prompt_mask, first_frame=0):
+        del prompt_mask, first_frame
         point = prompt_embeds.mean(dim=(1, 2))[:, None, None, None, None]
         return (latents - point) / (timestep / 1000)[:, None, None, None, None]
 
 
 def draw(guidance_scale: float, steps: int) -> torch.Tensor:
-    text = (torch.full((2, 4, 10), 2.0), torch.ones(2, 4))
-    null = (torch.full((1, 4, 10), 1.0), torch.ones(1, 4))
+    noise = torch.randn(2, 3, 5, 2, 2, generator=torch.Generator().manual_seed(0))
     return sample_latents(
         ConstantFlow(SMALL),
-        text,
-        null,
+        torch.full((2, 4, 10), 2.0),
+        noise,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
-        latent_frames=5,
-        latent_side=2,
-        seed=0,
         shift=2.0,
     )
 
@@ -42,4 +38,5 @@ def test_sample_latents_reaches_the_point_that_the_flow_leads_to():
 
 def test_sample_latents_goes_past_the_prompt_when_guided():
     latents = draw(3.0, 1)
-    torch.testing.assert_close(latents, torch.full_like(latents, 4.0), rtol=0, atol=1e-4)
+    # From what nothing leads to, 0, past 2.
+    torch.testing.assert_close(latents, torch.full_like(latents, 6.0), rtol=0, atol=1e-4)

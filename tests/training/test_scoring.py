@@ -1,78 +1,98 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
-from reelserve.training.captions import Caption
-from reelserve.training.recogniser import SceneReading
-from reelserve.training.scenes import (
-    BACKGROUNDS,
-    COLOURS,
-    MOTIONS,
-    SHAPES,
-    SIZES,
-    Scenes,
-    sample_scenes,
+from reelserve.training.recogniser import SCENE_SECTIONS, SceneReading, object_sections
+from reelserve.training.scene.labelling import draw_labels
+from reelserve.training.scene.scenes import Scenes, sample_scenes
+from reelserve.training.scene.vocabulary import MOTIONS, SOME_OBJECT, object_attributes
+from reelserve.training.scoring import (
+    best_things,
+    object_allowed,
+    score,
+    wanted_of,
+    wanted_of_scenes,
+    wilson_interval,
 )
-from reelserve.training.scoring import score, wilson_interval
+from reelserve.training.train_recogniser import targets
 
 
-def scenes_of(count: int, two: float) -> Scenes:
-    rng = np.random.default_rng(3)
-    return sample_scenes(count, rng, held_out=True, two_object_share=two)
+def scenes_of(count: int, num_objects: int | None = None) -> Scenes:
+    return sample_scenes(
+        count, np.random.default_rng(3), held_out_only=None, num_objects=num_objects
+    )
 
 
 def true_reading(scenes: Scenes) -> SceneReading:
-    """What a perfect recogniser would see."""
-    count = len(scenes)
-    rows = torch.arange(count)
-    present = torch.full((count, len(COLOURS)), -5.0)
-    tables = {
-        name: torch.zeros(count, len(COLOURS), len(values))
-        for name, values in (("shape", SHAPES), ("size", SIZES), ("motion", MOTIONS))
+    """What a perfect recogniser would see, its queries in another order than the objects."""
+    wanted = {name: value.clamp(min=0) for name, value in targets(scenes, "cpu").items()}
+    objects = {
+        name: F.one_hot(wanted[name], size).float().roll(1, 1)
+        for name, size in object_sections().items()
     }
-    for which in (1, 0):
-        drawn = np.ones(count, bool) if which == 0 else scenes.two_objects
-        colour = torch.as_tensor(scenes.colour[:, which])
-        present[rows[drawn], colour[drawn]] = 5.0
-        for name, table in tables.items():
-            table[rows, colour, torch.as_tensor(getattr(scenes, name)[:, which])] = 5.0
-    background = torch.zeros(count, len(BACKGROUNDS))
-    background[rows, torch.as_tensor(scenes.background)] = 5.0
-    return SceneReading(present, tables["shape"], tables["size"], tables["motion"], background)
+    scene = {name: F.one_hot(wanted[name], size).float() for name, size in SCENE_SECTIONS.items()}
+    return SceneReading(objects, scene)
 
 
-@pytest.mark.parametrize("two", [0.0, 1.0])
-def test_score_is_perfect_when_all_is_as_asked(two):
-    scenes = scenes_of(40, two)
-    result = score(true_reading(scenes), scenes)
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_score_is_perfect_when_all_is_as_asked(count):
+    scenes = scenes_of(40, count)
+    result = score(true_reading(scenes), wanted_of_scenes(scenes))
     assert result.all_right == 1.0
     assert set(result.per_attribute.values()) == {1.0}
 
 
+def test_score_is_perfect_when_a_label_names_less():
+    scenes = scenes_of(200)
+    labels = draw_labels(scenes, np.random.default_rng(0))
+    assert score(true_reading(scenes), wanted_of(labels)).all_right == 1.0
+
+
 def test_score_falls_when_an_object_is_missing():
-    scenes = scenes_of(10, 1.0)
+    scenes = scenes_of(10, 2)
     reading = true_reading(scenes)
-    reading.present[0, scenes.colour[0, 1]] = -5.0
-    result = score(reading, scenes)
+    reading.objects["thing"][0, 1] = F.one_hot(torch.tensor(0), object_sections()["thing"])
+    result = score(reading, wanted_of_scenes(scenes))
     assert result.all_right == pytest.approx(0.9)
-    assert result.per_attribute["colour"] == pytest.approx(0.9)
+    assert result.per_attribute["count"] == pytest.approx(0.9)
 
 
 def test_score_falls_when_there_is_an_object_too_many():
-    scenes = scenes_of(10, 0.0)
+    scenes = scenes_of(10, 1)
     reading = true_reading(scenes)
-    reading.present[4, (scenes.colour[4, 0] + 1) % len(COLOURS)] = 5.0
-    assert not score(reading, scenes).right[4]
+    reading.objects["thing"][4, 2] = F.one_hot(torch.tensor(5), object_sections()["thing"])
+    assert not score(reading, wanted_of_scenes(scenes)).right[4]
 
 
-def test_score_asks_for_the_size_only_where_it_was_named():
-    scenes = scenes_of(1, 0.0)
+@pytest.mark.parametrize("name", ["thing", "size", "motion", "setting", "weather"])
+def test_score_falls_when_an_attribute_is_wrong(name):
+    scenes = scenes_of(10, 1)
     reading = true_reading(scenes)
-    reading.size[0, scenes.colour[0, 0]] *= -1
-    silent = Caption("", names_size=(False, False), names_background=True)
-    named = Caption("", names_size=(True, True), names_background=True)
-    assert score(reading, scenes, [silent]).all_right == 1.0
-    assert score(reading, scenes, [named]).all_right == 0.0
+    part = reading.objects if name in reading.objects else reading.scene
+    part[name] = part[name].roll(1, -1)
+    result = score(reading, wanted_of_scenes(scenes))
+    assert result.per_attribute[name] < 1
+    assert result.all_right < 1
+
+
+def test_a_named_motion_without_direction_allows_both():
+    motions = object_attributes()["motion"]
+    allowed = object_allowed({"motion": motions.index("across")})["motion"]
+    assert allowed == {MOTIONS.index("left"), MOTIONS.index("right")}
+    assert object_allowed({"motion": 0}) == {}
+
+
+def test_an_object_that_is_not_named_may_be_any():
+    allowed = object_allowed({"thing": SOME_OBJECT})["thing"]
+    assert 0 not in allowed
+    assert len(allowed) == object_sections()["thing"] - 1
+
+
+def test_best_things_tells_what_is_there_whatever_the_order():
+    scenes = scenes_of(3, 2)
+    seen = best_things(true_reading(scenes))
+    assert seen == [tuple(sorted(row[:2] + 1)) for row in scenes.thing]
 
 
 def test_wilson_interval_gives_the_textbook_values():

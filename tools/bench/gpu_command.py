@@ -37,15 +37,12 @@ def run(argv: list[str]) -> int:
     options, curves = options_of(arguments), not arguments.no_curves
     try:
         cases = chosen(arguments.only, table)
-        several = {"gpus": list(options.gpus)} if options.gpus else {}
-        state = state_of(arguments, options, cases, several)
+        state = state_of(arguments, options, cases)
         gpu = gpu_query("name") or newest_origin(table, state).get("gpu", NO_GPU)
     except ValueError as error:
         parser.error(str(error))
     # What was measured elsewhere can be put together anywhere.
-    if missing(cases, state, options.levels, curves=curves) and not (
-        options.tiny or gpu_query("name")
-    ):
+    if missing(cases, state, curves=curves) and not (options.tiny or gpu_query("name")):
         console.print("reelserve bench-gpu: there is no GPU here; --dry-run needs none")
         return USAGE
     output = arguments.output or _output(options, gpu)
@@ -53,7 +50,6 @@ def run(argv: list[str]) -> int:
     how = {
         "engine": options.engine,
         "precision": options.precision,
-        "gpus": max(1, len(options.gpus)),
         "command": shlex.join(["reelserve", "bench-gpu", *argv]),
         "plot": plot.name if plot else None,
     }
@@ -63,13 +59,15 @@ def run(argv: list[str]) -> int:
         state,
         Budget(arguments.budget_seconds),
         console.print,
-        lambda: _write(collect(table, state, how), output, plot),
+        lambda: write_json(output, collect(table, state, how)),
     )
     try:
         failed = runner.run(cases, curves=curves)
     except OutOfBudgetError as error:
+        if (results := collect(table, state, how))["models"]:
+            _write(results, output, plot)
         console.print(f"reelserve bench-gpu: {error}")
-        for phase in missing(cases, state, options.levels, curves=curves):
+        for phase in missing(cases, state, curves=curves):
             console.print(f"not measured yet: {phase}")
         return INCOMPLETE
     _write(collect(table, state, how), output, plot)
@@ -94,8 +92,7 @@ def _output(options: Options, gpu: str) -> Path:
     if options.tiny:
         return Path("build/bench_gpu_dry.json")
     engine = "" if options.engine == ENGINE else f"_{options.engine.replace('-', '_')}"
-    several = f"_{len(options.gpus)}_gpus" if options.gpus else ""
-    return results_file(f"bench_gpu{several}{engine}", gpu).with_suffix(".json")
+    return results_file(f"bench_gpu{engine}", gpu).with_suffix(".json")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Fill the tables of the README and docs/ from docs/results/ and the table of metrics."""
+"""Fill the tables of the README and docs/ from docs/results/, and the load test's sentences."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from reelserve.tools.figures.deploying import DEPLOY_WRITERS, sizing
 from reelserve.tools.figures.gpu import GPU_WRITERS
 from reelserve.tools.figures.kernels import KERNEL_WRITERS, csv_rows
 from reelserve.tools.figures.metric_rows import BLOCK_NAME, metric_rows
+from reelserve.tools.figures.prompts import SOURCE, TARGET, load_test_prompts
 from reelserve.tools.figures.scaling import SCALING_WRITERS
 from reelserve.tools.figures.summary import summary
 from reelserve.tools.figures.system import SYSTEM_WRITERS, figures_in_sentences
 from reelserve.tools.figures.tables import WRITERS
 from reelserve.tools.figures.tensorrt import NOT_RUN, TENSORRT_WRITERS
+from reelserve.tools.figures.world import evaluation_world
 
 PerGpu = Mapping[str, Callable[[Sequence[Any]], str]]
 NOT_MEASURED = "*Not measured yet.*"
@@ -34,7 +36,7 @@ REGISTRIES = {
     BLOCK_NAME: metric_rows,
 }
 """Tables of what the code knows, which no results file holds."""
-ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS}
+ONE_FILE_WRITERS = {**WRITERS, **DEPLOY_WRITERS, "evaluation_world": evaluation_world}
 FOLDER_WRITERS = {"summary": summary, "sizing": sizing, **SYSTEM_WRITERS}
 """Blocks with figures of many files."""
 PER_GPU: tuple[tuple[PerGpu, str, str], ...] = (
@@ -72,6 +74,7 @@ def run(argv: list[str]) -> int:
             sys.stdout.write(f"{sizing(arguments.root / 'docs' / 'results', arguments.sizing)}\n")
             return OK
         stale = fill_pages(arguments.root, write=not arguments.check)
+        stale += fill_prompts(arguments.root, write=not arguments.check)
     except (OSError, ValueError, KeyError) as error:
         console.print(f"reelserve docs: {error}")
         return FAILURE
@@ -104,6 +107,22 @@ def fill_pages(root: Path, *, write: bool) -> list[Path]:
             if write:
                 write_file(page, filled)
     return stale
+
+
+def fill_prompts(root: Path, *, write: bool) -> list[Path]:
+    """Brings the load test's sentences up to date, where their list is there.
+
+    Arguments, result and errors are those of `fill_pages`.
+    """
+    target = root / TARGET
+    if not (root / SOURCE).is_file():
+        return []
+    wanted = load_test_prompts(root)
+    if target.is_file() and target.read_text(encoding="utf-8") == wanted:
+        return []
+    if write:
+        write_file(target, wanted)
+    return [target]
 
 
 def fill(text: str, results: Path) -> str:

@@ -92,7 +92,7 @@ def _gpu_rows(results: Path, usd_per_hour: float) -> Iterator[tuple[str, ...]]:
     for file in sorted(results.glob("bench_gpu_*.json")):
         bench = json.loads(file.read_text(encoding="utf-8"))
         for model in bench["models"]:
-            each = model["videos_per_s"] and model["videos_per_s"] / bench.get("gpus", 1)
+            each = model["videos_per_s"]
             yield (
                 f"{bench['gpu']}, {bench['engine']}, {bench['precision']}",
                 f"`{model['model']}`, {model['weights']}",

@@ -197,24 +197,21 @@ def _percent(share: float | None) -> str:
 
 
 def _measured(results: Results) -> str:
-    several = results.get("gpus", 1)
-    gpus = "" if several == 1 else f"{several} × "
-    return measured_by("bench-gpu", results, gpus, _commits(results["models"]))
+    return measured_by("bench-gpu", results, _commits(results["models"]))
 
 
-def measured_by(target: str, results: Results, gpus: str, commits: str) -> str:
+def measured_by(target: str, results: Results, commits: str) -> str:
     """The sentence under a table: by what and on what it was measured.
 
     Args:
         target: What `make` is told.
         results: Name the hardware, the engine and the versions.
-        gpus: Text before the GPU's name.
         commits: The code that was measured.
     """
     versions = results["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
     return (
-        f"Measured by `make {target}` on {gpus}{results['gpu']}, "
+        f"Measured by `make {target}` on {results['gpu']}, "
         f"driver {results['driver'] or NONE}, {results['cpu']}, {results['cores']} cores: "
         f"engine {results['engine']}, {results['precision']}; {libraries}; "
         f"commit {commits}, {results['date']}."

@@ -101,4 +101,4 @@ def _failed(later: Mapping[str, int]) -> int:
 
 def _measured(results: Results) -> str:
     commits = ", ".join(map(short_commit, results["commits"]))
-    return measured_by("bench-scaling", results, "", commits)
+    return measured_by("bench-scaling", results, commits)

@@ -158,9 +158,9 @@ def held_out_name(thing: str, colour: str, motion: str) -> bool:
     """Whether what a caption names is such a combination, whatever it leaves open.
 
     Args:
-        thing: Of `thing_names()`.
-        colour: Of `COLOURS`; empty where it is not named.
-        motion: Of `NAMED_MOTIONS`; empty where it is not named.
+        thing: A name of `thing_names()`.
+        colour: A name of `COLOURS`; empty where none is named.
+        motion: A name of `NAMED_MOTIONS`; empty where none is named.
     """
     shape = thing in SHAPES
     if not motion or (shape and not colour):

@@ -82,7 +82,7 @@ def train_and_measure(
     Args:
         features: Frozen.
         settings: Steps, batch size and rates.
-        folder: Of the run's state.
+        folder: Holds the run's state.
         count: Captions of each measured set.
     """
     torch.manual_seed(settings.seed)

@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-folder", type=Path, default=Path("build/training/text_encoder"))
     parser.add_argument("--init", type=Path, help="start from the weights in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/bundled/text_encoder"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/text_encoder"))
     defaults = ReaderSettings()
     for name in ("steps", "batch_size", "width", "num_blocks", "seed"):
         flag = "--" + name.replace("_", "-")

@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 
 from reelserve.export.engines import EngineError
 from reelserve.export.engines.onnx.files import save_graph
+from reelserve.export.engines.onnx.masks import give_masks_their_rows
 from reelserve.export.engines.onnx.modules import for_onnx_runtime
 from reelserve.export.engines.onnx.older_opset import (
     EXPORTED_OPSET,
@@ -115,6 +116,7 @@ class OnnxRuntimeEngine:
         form = self.temporal_attention
         module = for_onnx_runtime(stage.module, fused=form != "standard")
         model = onnx_model(stage, module, form)
+        give_masks_their_rows(model)
         model.metadata_props[METADATA_KEY] = graph_spec(stage).to_json()
         save_graph(model, path)
 

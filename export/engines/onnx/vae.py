@@ -103,6 +103,7 @@ class FrameVAEDecoderStage(nn.Module):
     def __init__(self, vae: VideoVAE) -> None:
         super().__init__()
         self.latents_mean, self.latents_std = vae.latents_mean, vae.latents_std
+        self.patch = vae.config.patch
         decoder: Decoder = vae.decoder
         self.low = nn.Sequential(frame_conv(decoder.embed), FrameClipEnds(decoder.low_ends))
         self.low.extend([*_blocks(decoder.low), frame_conv(decoder.to_middle)])
@@ -117,7 +118,7 @@ class FrameVAEDecoderStage(nn.Module):
         x = self.middle(unfold_frames(self.low(x), 2, 2))
         x = self.high(unfold_frames(x, 2, 2)).float()
         frames = to_uint8(x * (_WHITE / 2) + _WHITE / 2)
-        return unfold_frames(frames, 1, 2).permute(0, 1, 3, 4, 2)
+        return unfold_frames(frames, 1, self.patch).permute(0, 1, 3, 4, 2)
 
 
 def _blocks(source: nn.Sequential) -> list[FrameResidualBlock]:

@@ -15,6 +15,7 @@ import onnx_ir
 
 from reelserve.export.engines.onnx.engine import OPSET, older_onnx_model, onnx_model
 from reelserve.export.engines.onnx.files import save_graph
+from reelserve.export.engines.onnx.masks import give_masks_their_rows
 from reelserve.export.engines.onnx.modules import for_any_graph
 from reelserve.export.engines.onnx.temporal_attention import DOMAIN
 from reelserve.export.stages import ExportStage
@@ -78,12 +79,32 @@ def write_graph(stage: ExportStage, path: Path, *, plugin: bool, opset: int = OP
     module = for_any_graph(stage.module)
     if opset < OPSET:
         model = older_onnx_model(stage, module)
+        widen_tables(model)
     else:
         model = onnx_model(stage, module, "node" if plugin else "inlined")
     cast_at_the_ends(model)
     give_masks_their_rows(model)
     save_graph(model, path)
     return sum(node.domain == DOMAIN for node in model.graph)
+
+
+def widen_tables(model: onnx_ir.Model) -> None:
+    """Turns tables of UINT8, such as the text encoder's, into FLOAT, which holds all their levels.
+
+    Newer libraries look up rows of UINT8 and cast them; TensorRT 8.6 has UINT8 at the ends alone.
+
+    Args:
+        model: Changed in place.
+    """
+    for value in model.graph.initializers.values():
+        if value.const_value is None or value.dtype != _UINT8:
+            continue
+        wide = value.const_value.numpy().astype(np.float32)
+        value.const_value, value.dtype = onnx_ir.tensor(wide, name=value.name), _FLOAT
+        for node in value.consumers():
+            if node.op_type in _LAYOUT_OPS:
+                for output in node.outputs:
+                    output.dtype = _FLOAT
 
 
 def data_file(graph: Path) -> Path:
@@ -175,32 +196,6 @@ def _cast(value: onnx_ir.Value, dtype: onnx_ir.DataType, name: str | None) -> on
     result = node.outputs[0]
     result.name, result.shape, result.dtype = name, value.shape, dtype
     return node
-
-
-def give_masks_their_rows(model: onnx_ir.Model) -> None:
-    """Repeats attention masks for every query.
-
-    ONNX Runtime wants it so, and TensorRT-RTX 1.7 fails inside where its fused kernels get a mask
-    of one row.
-
-    Args:
-        model: Changed in place.
-    """
-    for node in list(model.graph):
-        if node.op_type != "Attention" or len(node.inputs) < 4 or node.inputs[3] is None:
-            continue
-        query, mask = node.inputs[0], node.inputs[3]
-        assert query is not None and query.shape is not None and mask.shape is not None
-        if mask.shape[-2] != 1:
-            continue
-        axis = len(query.shape) - 2
-        rows = onnx_ir.node("Shape", [query], attributes={"start": axis, "end": axis + 1})
-        one = onnx_ir.node("Constant", [], attributes={"value_ints": [1]})
-        sizes = [one.outputs[0]] * (len(mask.shape) - 2) + [rows.outputs[0], one.outputs[0]]
-        shape = onnx_ir.node("Concat", sizes, attributes={"axis": 0})
-        expand = onnx_ir.node("Expand", [mask, shape.outputs[0]])
-        model.graph.insert_before(node, (rows, one, shape, expand))
-        node.replace_input_with(3, expand.outputs[0])
 
 
 def widen_file(path: Path) -> None:

@@ -21,7 +21,7 @@ from reelserve.server.engines import aoti_session
 from reelserve.server.engines.aoti_session import AotiSession
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.tritons import ServeOptions
-from tests.export.conftest import write_tiny_checkpoint
+from tests.export.conftest import LATENTS, TINY_TEXT, write_tiny_checkpoint
 from tests.export.engines.test_aot_inductor_served import session_of
 from tests.server.probes import insert_code
 
@@ -73,9 +73,9 @@ def set_parameter(folder: Path, stage: str, key: str, value: str) -> None:
 def denoiser_inputs(seed: int, frames: int = 4) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
-        "LATENTS": rng.normal(size=(1, 16, frames, 8, 8)).astype(np.float32),
+        "LATENTS": rng.normal(size=(1, LATENTS["channels"], frames, 8, 8)).astype(np.float32),
         "TIMESTEP": np.full((1, 1), 500, np.float32),
-        "PROMPT_EMBEDS": rng.normal(size=(1, 64, 384)).astype(np.float32),
+        "PROMPT_EMBEDS": rng.normal(size=(1, 64, TINY_TEXT.embed_dim)).astype(np.float32),
         "ATTENTION_MASK": np.ones((1, 64), np.int64),
     }
 
@@ -105,7 +105,7 @@ def test_cuda_graph_equals_eager(repository):
 
 def test_cuda_graph_hands_out_tensors_of_their_own(repository):
     session = session_of(repository, "frame_consistency", cuda_graphs="1", output_device="gpu")
-    clips = np.random.default_rng(0).integers(0, 256, (2, 1, SHORT, 64, 64, 3), np.uint8)
+    clips = np.random.default_rng(0).integers(0, 256, (2, 1, SHORT, 128, 128, 3), np.uint8)
     first = session.run({"FRAMES": clips[0]})["CONSISTENT_FRAMES"]
     before = first.cpu()
     second = session.run({"FRAMES": clips[1]})["CONSISTENT_FRAMES"]
@@ -117,7 +117,7 @@ def test_session_gives_memory_back_when_the_gpu_is_full(repository, monkeypatch)
     monkeypatch.setattr(aoti_session, "FULL_BELOW", 2)
     session = session_of(repository, "upsampler", release_memory="1", output_device="cpu")
     before = torch.cuda.memory_reserved()
-    session.run({"FRAMES": np.zeros((1, 64, 64, 64, 3), np.uint8)})
+    session.run({"FRAMES": np.zeros((1, 64, 128, 128, 3), np.uint8)})
     assert torch.cuda.memory_reserved() <= before
 
 
@@ -152,7 +152,7 @@ def memory_between(session: AotiSession) -> int:
     for frames in (SHORT, LONG):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        session.run({"FRAMES": np.zeros((1, frames, 64, 64, 3), np.uint8)})
+        session.run({"FRAMES": np.zeros((1, frames, 128, 128, 3), np.uint8)})
         peaks.append(torch.cuda.max_memory_reserved())
     assert peaks[1] > 2 * peaks[0]
     return (peaks[0] + peaks[1]) // 2

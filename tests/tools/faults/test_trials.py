@@ -16,6 +16,7 @@ from reelserve.tools.faults import deaths as deaths_module
 from reelserve.tools.faults import fault as fault_module
 from reelserve.tools.faults import fuzz as fuzz_module
 from reelserve.tools.faults import links as links_module
+from reelserve.tools.faults import neighbours as neighbours_module
 from reelserve.tools.faults import overload as overload_module
 from reelserve.tools.faults import soak as soak_module
 from reelserve.tools.faults import storms as storms_module
@@ -34,22 +35,25 @@ TRIALS = {
     trial.name: trial
     for trials in (
         *(deaths(), drains(), damages(), storms(deadlines=1_500, cancels=1_500)),
-        *(overloads(), neighbours(), links(6.0), [fuzz(600), soak(0.1)]),
+        *(overloads(), neighbours(), links(6.0), [fuzz(600), soak(0.05)]),
     )
     for trial in trials
 }
-ALONE = (
-    *("hang", "kill-server", "restart", "sigterm", "sigterm-twice", "full-disk"),
-    *("corrupt-graph", "two-servers"),
-)
+ALONE = ("hang", "kill-server", "restart", "sigterm", "sigterm-twice", "corrupt-graph")
 """Trials that end a server, or need it fresh or with other options."""
-COMPARED = {"raise": damages_module, "deadlines": storms_module, "cancels": storms_module}
-"""Trials that first draw a clip on a server that they do no harm, for comparison."""
+COMPARED = {
+    "raise": damages_module,
+    "deadlines": storms_module,
+    "two-servers": neighbours_module,
+}
+"""Trials whose first server comes to no harm: a clip of it is compared."""
 TOGETHER = {
     "kill-denoiser": deaths_module,
     "kill-video_encoder": deaths_module,
     "kill-triton": deaths_module,
     "silent-client": damages_module,
+    "full-disk": damages_module,
+    "cancels": storms_module,
     "overload-50": overload_module,
     "links": links_module,
     "fuzz": fuzz_module,

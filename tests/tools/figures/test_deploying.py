@@ -81,15 +81,6 @@ def test_cents_a_clip_are_what_the_formula_below_the_table_says(usd):
         assert row[-1] == f"{100 * usd / 3600 / model['videos_per_s']:.3f}"
 
 
-def test_sizing_counts_videos_of_one_gpu_where_there_were_several(tmp_path):
-    bench = json.loads((RESULTS / "bench_gpu_nvidia_h100_80gb_hbm3.json").read_text())
-    (tmp_path / "bench_gpu_x.json").write_text(json.dumps({**bench, "gpus": 2}))
-    for model in bench["models"]:
-        row = cells(sizing(tmp_path, 3.6), f"`{model['model']}`,")
-        assert row[3] == f"{model['videos_per_s'] / 2:.3f}"
-        assert row[-1] == f"{0.1 / (model['videos_per_s'] / 2):.3f}"
-
-
 def test_docs_prints_the_sizing_at_a_price_and_writes_nothing(capsys):
     assert docs_command.run(["--root", str(ROOT), "--sizing", "2.5"]) == OK
     assert capsys.readouterr().out == f"{sizing(RESULTS, 2.5)}\n"

@@ -36,7 +36,7 @@ def backgrounds(
     )
 
 
-@pytest.mark.parametrize("side", [64, 128])
+@pytest.mark.parametrize("side", [32, 64])
 def test_render_background_gives_frames_in_range(side):
     clips = backgrounds(LOOKS, frames=3, side=side)
     assert clips.shape == (len(LOOKS), 3, 3, side, side)
@@ -54,7 +54,7 @@ def test_each_background_is_its_own_whatever_else_is_in_the_batch():
         assert torch.equal(backgrounds([look], frames=2)[0], together[index]), look
 
 
-@pytest.mark.parametrize(("side", "frames"), [(64, 4), (128, 1)])
+@pytest.mark.parametrize(("side", "frames"), [(64, 2)])
 def test_two_resolutions_show_the_same_picture(side, frames):
     small = backgrounds(LOOKS, frames=frames, side=side)[:, :, -1]
     large = avg_pool2d(backgrounds(LOOKS, frames=frames, side=2 * side)[:, :, -1], 2)

@@ -91,11 +91,9 @@ def overhead_share(alone: Result | None, single: Result) -> float | None:
     return number(1 - alone["seconds"] / single["mean_s"])
 
 
-def missing(
-    cases: Sequence[Case], state: State, levels: Sequence[int], *, curves: bool
-) -> list[str]:
+def missing(cases: Sequence[Case], state: State, *, curves: bool) -> list[str]:
     """Phases that have not been run."""
-    wanted = [EXPORT, IN_PROCESS, *(f"{SERVE} {level}" for level in levels)]
+    wanted = [EXPORT, IN_PROCESS, *(f"{SERVE} {level}" for level in LEVEL_CLIPS)]
     found: list[str] = []
     for case in cases:
         own: list[Any] = [*wanted, CURVES] if curves and case.weights == "random" else wanted

@@ -27,9 +27,9 @@ from reelserve.tools.bench.gpu.exporting import (
 from reelserve.tools.bench.gpu.gpu_monitor import GpuMonitor
 from reelserve.tools.bench.gpu.in_process import Job
 from reelserve.tools.bench.gpu.served_clips import (
+    LEVEL_CLIPS,
     PROMPT,
     level_clips,
-    levels,
     served_case,
 )
 from reelserve.tools.bench.gpu.state import Budget, Result, State
@@ -60,7 +60,6 @@ class Options:
         tiny: Whether models are tiny, and levels as short as they may be.
         ready_timeout_s: Bound on the server's start.
         keep: Whether graphs stay after they were measured.
-        gpus: One Triton on each of these; empty: one Triton.
     """
 
     work: Path
@@ -71,12 +70,6 @@ class Options:
     tiny: bool
     ready_timeout_s: float
     keep: bool
-    gpus: tuple[str, ...] = ()
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Requests at once."""
-        return levels(max(1, len(self.gpus)))
 
 
 def run_cases(
@@ -144,9 +137,7 @@ class Runner:
         return failed
 
     def _case(self, case: Case) -> None:
-        levels = [
-            level for level in self._options.levels if not self._find(case, f"{SERVE} {level}")
-        ]
+        levels = [level for level in LEVEL_CLIPS if not self._find(case, f"{SERVE} {level}")]
         if self._find(case, IN_PROCESS) and not levels:
             return
         self.export(case)
@@ -231,9 +222,7 @@ class Runner:
         left_s = self._budget.left_s
         timeout_s = min(options.ready_timeout_s, left_s or options.ready_timeout_s)
         repository = repository_of(case, options.work)
-        with served_case(
-            case, repository, folder / "triton.log", timeout_s, options.gpus
-        ) as served:
+        with served_case(case, repository, folder / "triton.log", timeout_s) as served:
             video, first_s = served.first_clip()
             video.save(folder / "served.mp4")
             self._save(

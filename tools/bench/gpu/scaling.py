@@ -52,7 +52,8 @@ class Scaling:
 
     Args:
         runner: Makes the model repositories.
-        options: How; `gpus` are all that may be used.
+        options: How.
+        gpus: Numbers of all that may be used.
         state: What has been measured.
         budget: How long this may take.
         tell: Takes lines about how far it is.
@@ -63,12 +64,14 @@ class Scaling:
         self,
         runner: Runner,
         options: Options,
+        gpus: Sequence[str],
         state: State,
         budget: Budget,
         tell: Callable[[str], object],
         changed: Callable[[], object],
     ) -> None:
         self._runner, self._options, self._state = runner, options, state
+        self._gpus = tuple(gpus)
         self._budget, self._tell, self._changed = budget, tell, changed
 
     def run(self, chosen: Iterable[Case], *, export_only: bool = False) -> list[str]:
@@ -88,11 +91,11 @@ class Scaling:
         return run_cases(chosen, run, self._tell)
 
     def _case(self, case: Case) -> None:
-        phases = missing_phases(case, self._state, len(self._options.gpus))
+        phases = missing_phases(case, self._state, len(self._gpus))
         if not phases:
             return
         self._runner.export(case)
-        for count in counts(len(self._options.gpus)):
+        for count in counts(len(self._gpus)):
             wanted = {phase(SCALE, count), phase(KILL, count)}.intersection(phases)
             if wanted:
                 self._serve(case, count, wanted)
@@ -102,7 +105,7 @@ class Scaling:
     def _serve(self, case: Case, count: int, wanted: Set[str]) -> None:
         self._budget.require(f"{case.name} on {count}", START_S)
         self._tell(f"{case.name}: {count} at once ({time.strftime('%H:%M:%S')})")
-        options, gpus = self._options, self._options.gpus[:count]
+        options, gpus = self._options, self._gpus[:count]
         log = options.work / case.name / f"triton_{count}.log"
         timeout_s = min(options.ready_timeout_s, self._budget.left_s or options.ready_timeout_s)
         with served_case(case, repository_of(case, options.work), log, timeout_s, gpus) as served:

@@ -23,7 +23,7 @@ from reelserve.tools.bench.gpu.state import Result
 from reelserve.tools.bench.process_memory import MemoryTrace
 from reelserve.tools.bench.processor_trace import ProcessorTrace
 
-LEVEL_CLIPS = {1: 3, 2: 6, 4: 8, 8: 16, 16: 32}
+LEVEL_CLIPS = {1: 3, 2: 6, 4: 8}
 """Requests at once to clips that are counted at least; few, since a GPU's seconds are dear. The
 95th percentile of so few is the slowest one."""
 LEVEL_S = 5.0
@@ -132,11 +132,6 @@ def served_case(
         cores = stack.enter_context(ProcessorTrace(os.getpid()))
         host = None if gpu.runs else stack.enter_context(MemoryTrace(os.getpid(), with_root=False))
         yield Served(case, stack.enter_context(Server(options)), gpu, cores, host)
-
-
-def levels(gpus: int) -> tuple[int, ...]:
-    """Requests at once: one, and 2 and 4 for each GPU."""
-    return (1, 2 * gpus, 4 * gpus)
 
 
 def level_clips(callers: int, clip_s: float) -> int:

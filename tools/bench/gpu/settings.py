@@ -11,7 +11,6 @@ from reelserve.client.argument_types import real_number, whole_number
 from reelserve.export.engines import ENGINES, get_engine
 from reelserve.export.stages import DTYPES
 from reelserve.pipeline.output_place import output_file
-from reelserve.server.launch.command import gpu_names
 from reelserve.tools.bench.gpu.cases import CASES, Case
 from reelserve.tools.bench.gpu.gpu_monitor import gpu_query
 from reelserve.tools.bench.gpu.phases import Options
@@ -63,7 +62,6 @@ def new_parser(
     add("--precision", choices=list(DTYPES), help="bf16; of a dry run fp32")
     add("--jobs", type=whole_number(1), default=1, help="stages built at once")
     add("--ready-timeout", type=real_number(1), default=600.0, metavar="S", help="of the server")
-    add("--gpus", type=gpu_names, default=(), metavar="N,N", help="one Triton on each of these")
     add("--keep", action="store_true", help="keep checkpoints and graphs")
     add(
         "--merge",
@@ -90,7 +88,6 @@ def options_of(arguments: argparse.Namespace) -> Options:
         tiny=arguments.dry_run,
         ready_timeout_s=arguments.ready_timeout,
         keep=arguments.keep,
-        gpus=arguments.gpus,
     )
 
 
@@ -98,7 +95,6 @@ def state_of(
     arguments: argparse.Namespace,
     options: Options,
     cases: tuple[Case, ...],
-    settings: dict[str, Any],
 ) -> State:
     """What was measured here and in the folders that are merged, less what is to be redone.
 
@@ -106,14 +102,13 @@ def state_of(
         arguments: Parsed.
         options: What they mean.
         cases: Whose phases `--redo` names.
-        settings: What shapes the results besides engine, precision and size.
 
     Raises:
         ValueError: If nothing was measured in a folder that is to be merged.
     """
     names = ("engine", "precision", "tiny")
-    shared = {name: getattr(options, name) for name in names}
-    state = State(options.work / STATE_FILE, {**shared, **settings}, _machine(options))
+    settings = {name: getattr(options, name) for name in names}
+    state = State(options.work / STATE_FILE, settings, _machine(options))
     for folder in arguments.merge:
         state.take_over(folder / STATE_FILE)
     for phase in arguments.redo:

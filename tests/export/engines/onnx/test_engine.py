@@ -28,7 +28,7 @@ from reelserve.pipeline.contract import ANY, STAGES
 from reelserve.runtimes.graph_spec import METADATA_KEY, GraphSpec
 from reelserve.server.engines.onnx_session import OnnxSession
 from reelserve.server.engines.session_settings import SessionSettings
-from tests.export.conftest import ENGINE
+from tests.export.conftest import ENGINE, LATENTS, TINY_TEXT
 from tests.export.kept_graphs import kept_build
 
 pytestmark = pytest.mark.compile
@@ -39,7 +39,7 @@ ONNX_TYPES = {"FP32": "FLOAT", "INT64": "INT64", "UINT8": "UINT8"}
 def real_inputs(stage: str, batch: int, frames: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     clip = rng.integers(0, 256, (batch, frames, 64, 64, 3), dtype=np.uint8)
-    latents = rng.normal(size=(batch, 16, frames, 8, 8)).astype(np.float32)
+    latents = rng.normal(size=(batch, LATENTS["channels"], frames, 8, 8)).astype(np.float32)
     lengths = rng.integers(2, 30, (batch, 2, 1))
     mask = (np.arange(64) < lengths).astype(np.int64)
     return {
@@ -50,12 +50,12 @@ def real_inputs(stage: str, batch: int, frames: int) -> dict[str, np.ndarray]:
         "denoiser": {
             "LATENTS": latents,
             "TIMESTEP": rng.uniform(0, 1000, (batch, 1)).astype(np.float32),
-            "PROMPT_EMBEDS": rng.normal(size=(batch, 64, 384)).astype(np.float32),
+            "PROMPT_EMBEDS": rng.normal(size=(batch, 64, TINY_TEXT.embed_dim)).astype(np.float32),
             "ATTENTION_MASK": mask[:, 0],
         },
         "vae_decoder": {"LATENTS": latents},
         "frame_consistency": {"FRAMES": clip},
-        "upsampler": {"FRAMES": clip},
+        "upsampler": {"FRAMES": clip.repeat(2, axis=2).repeat(2, axis=3)},
     }[stage]
 
 
@@ -165,8 +165,8 @@ def test_graph_in_fp16_agrees_with_torch_in_fp16(family, tmp_path: Path, stage: 
 
 def test_large_weights_are_written_beside_the_graph(exported, tmp_path: Path, monkeypatch) -> None:
     repository, _ = exported
-    whole = repository.version_folder("upsampler") / ENGINE.file_name
-    inputs = real_inputs("upsampler", 1, 2)
+    whole = repository.version_folder("vae_decoder") / ENGINE.file_name
+    inputs = real_inputs("vae_decoder", 1, 2)
     model = onnx_ir.load(whole)
     parts = tmp_path / "parts" / "model.onnx"
     parts.parent.mkdir()

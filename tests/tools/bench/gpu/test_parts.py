@@ -193,7 +193,7 @@ def test_collect_gives_the_level_of_most_videos_and_every_field_of_the_schema(tm
     state.save(SIZED, "export", {"stages": stages, "seconds": 1.0, "command": "reelserve export"})
     before = collect(CASES, state, SETTINGS)
     assert before["models"][0]["videos_per_s"] is None
-    assert "bundled-3b: in_process" in missing(CASES, state, (1, 2, 4), curves=True)
+    assert "bundled-3b: in_process" in missing(CASES, state, curves=True)
 
     state.save(SIZED, "in_process", {"seconds": 2.0, "stages_s": {}})
     for found in (level(1, 0.4), level(2, 0.7), level(4, 0.6)):
@@ -206,7 +206,7 @@ def test_collect_gives_the_level_of_most_videos_and_every_field_of_the_schema(tm
     assert (model["parameters"], model["denoiser_parameters"]) == (5, 3)
     assert model["server_overhead_share"] == pytest.approx(1 - 2.0 / 2.5)
     assert len(results["curves"]) == 2
-    assert missing((SIZED,), state, (1, 2, 4), curves=True) == []
+    assert missing((SIZED,), state, curves=True) == []
     json.dumps(results, allow_nan=False)
 
 
