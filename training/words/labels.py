@@ -181,7 +181,7 @@ def draw_plan(rng: Random) -> CaptionPlan:
     if alike and rng.random() < 0.08:
         # "two stars, one red and one blue".
         first, second = rng.sample(COLOURS, 2)
-        groups[0] = replace(groups[0], count=1, colour=first)
+        groups[0] = replace(groups[0], count=1, colour=first, place="")
         groups[1] = replace(groups[0], colour=second, size=groups[1].size, place="")
         relation = "alike"
     elif len(groups) > 1 and rng.random() < 0.5:
