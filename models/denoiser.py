@@ -58,9 +58,9 @@ class DenoiserConfig:
             )
 
 
-BUNDLED = DenoiserConfig(
+WORLD = DenoiserConfig(
     in_channels=32,
-    text_dim=430,
+    text_dim=468,
     width=448,
     num_heads=7,
     num_blocks=10,

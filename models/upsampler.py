@@ -49,7 +49,7 @@ class UpsamplerConfig:
         return self.drawn_scale // 2 if self.halves else self.drawn_scale
 
 
-BUNDLED = UpsamplerConfig(channels=32, num_hidden=2, drawn_scale=2)
+WORLD = UpsamplerConfig(channels=32, num_hidden=2, drawn_scale=2)
 
 
 class Upsampler(nn.Module):

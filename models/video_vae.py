@@ -43,7 +43,7 @@ class VideoVAEConfig:
         return 4 * self.patch
 
 
-BUNDLED = VideoVAEConfig(
+WORLD = VideoVAEConfig(
     latent_channels=32,
     channels=(96, 128, 192),
     encoder_blocks=(1, 1, 1),

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
-from reelserve.models.video_vae import BUNDLED as BUNDLED_VAE
+from reelserve.models.video_vae import WORLD as WORLD_VAE
 from reelserve.pipeline.scheduler import flow_match_sigmas
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
@@ -102,7 +102,7 @@ def make_pairs(
             break
         rng = np.random.default_rng((settings.seed, rank, start))
         drawn = draw_labels(sample_scenes(settings.pair_chunk, rng), rng).to(device)
-        shape = (len(drawn), BUNDLED_VAE.latent_channels, LATENT_FRAMES, LATENT_SIDE, LATENT_SIDE)
+        shape = (len(drawn), WORLD_VAE.latent_channels, LATENT_FRAMES, LATENT_SIDE, LATENT_SIDE)
         generator = torch.Generator(device=device).manual_seed(int(rng.integers(1 << 62)))
         noise = torch.randn(shape, generator=generator, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):

@@ -33,18 +33,19 @@ if [ "$gpus" -ge 4 ]; then
     # The first GPU trains what reads clips, which takes as long as all the rest.
     rest=$(seq -s, 1 $((gpus - 1)))
     part recogniser 0 train_recogniser --max-seconds 1300 $(init recogniser) & reading=$!
-    if [ -z "${CONTINUE:-}" ]; then
-        part text_encoder 1 words.train_text_encoder --max-seconds 250
-    fi
+    # It waits for captions more than for its GPU.
+    part text_encoder 0 words.train_text_encoder --max-seconds 500 & words=$!
 else
     rest=$all
     part recogniser "$all" train_recogniser $(init recogniser) & reading=$!
     wait "$reading"
-    if [ -z "${CONTINUE:-}" ]; then part text_encoder 0 words.train_text_encoder; fi
+    part text_encoder 0 words.train_text_encoder & words=$!
+    wait "$words"
 fi
 part autoencoder "$rest" train_autoencoder --max-seconds 400 $(init vae)
 part denoiser "$rest" train_denoiser --max-seconds 680 --out "$logs/teacher"
 part distilled "$rest" distil_denoiser --max-seconds 180 --teacher "$logs/teacher"
 wait "$reading"
+wait "$words"
 part upsampler 0 train_upsampler --max-seconds 30
 part evaluation 0 evaluate "$@"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reelserve.models.loading import load_component, save_component
-from reelserve.models.video_vae import BUNDLED, VideoVAE
+from reelserve.models.video_vae import WORLD, VideoVAE
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.rendering import render
@@ -125,7 +125,7 @@ def build_module(init: Path | None, settings: AutoencoderSettings, device: str) 
             f"--clip-frames is {settings.clip_frames}; with --keep-latents it must be more than "
             f"{8 * ANCHOR_MARGIN}"
         )
-    module = load_component(init, VideoVAE).train() if init else VideoVAE(BUNDLED)
+    module = load_component(init, VideoVAE).train() if init else VideoVAE(WORLD)
     if settings.decoder_only:
         # The latents stay what a denoiser was trained on.
         module.encoder.requires_grad_(False)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reelserve.models.denoiser import BUNDLED, SpaceTimeDenoiser
+from reelserve.models.denoiser import WORLD, SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import VideoVAE
 from reelserve.training.muon import StackedMuon
@@ -212,7 +212,7 @@ def main() -> None:
         module = load_component(args.init, SpaceTimeDenoiser).to(args.device).train()
     else:
         width = empty_labels(1).rows().shape[-1]
-        module = SpaceTimeDenoiser(replace(BUNDLED, text_dim=width)).to(args.device)
+        module = SpaceTimeDenoiser(replace(WORLD, text_dim=width)).to(args.device)
     run = Run(
         args.run_folder,
         module,

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from reelserve.models.loading import load_component, save_component
-from reelserve.models.upsampler import BUNDLED, Upsampler
+from reelserve.models.upsampler import WORLD, Upsampler
 from reelserve.models.video_vae import VideoVAE
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
@@ -55,7 +55,7 @@ def make_frames(vae: VideoVAE, settings: UpsamplerSettings, device: str) -> tupl
         scenes = sample_scenes(1, rng)
         frames, _ = render(scenes, device, frames=settings.frames)
         decoded = decode_frames(vae, vae.encode(2 * frames - 1))
-        wanted, _ = render(scenes, device, frames=settings.frames, side=BUNDLED.drawn_scale * SIDE)
+        wanted, _ = render(scenes, device, frames=settings.frames, side=WORLD.drawn_scale * SIDE)
         which = torch.linspace(0, settings.frames - 1, settings.kept).long().to(device)
         for kept, clip in ((small, decoded), (large, wanted)):
             kept.append((clip[0, :, which].transpose(0, 1) * 255).round().byte())
@@ -85,7 +85,7 @@ def main() -> None:
     torch.manual_seed(settings.seed)
     vae = load_component(args.vae, VideoVAE).to(args.device)
     small, large = make_frames(vae, settings, args.device)
-    module = Upsampler(BUNDLED).to(args.device).train()
+    module = Upsampler(WORLD).to(args.device).train()
     run = Run(
         args.run_folder,
         module,

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from reelserve.models.denoiser import (
-    BUNDLED,
     SIZE_3B,
     SIZE_10B,
+    WORLD,
     DenoiserConfig,
     SpaceTimeDenoiser,
     TemporalAttention,
@@ -40,7 +40,7 @@ def inputs(batch: int, frames: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize(
     ("config", "low", "high"),
     [
-        pytest.param(BUNDLED, 12e6, 15e6, id="bundled"),
+        pytest.param(WORLD, 40e6, 48e6, id="world"),
         pytest.param(SIZE_3B, 2.9e9, 3.5e9, id="3B"),
         pytest.param(SIZE_10B, 9.5e9, 10.5e9, id="10B"),
     ],

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.sentence_tokenizer import NUM_SLOTS
 from reelserve.models.text_encoder import TextEncoder, TextEncoderConfig, tokenize
+from reelserve.pipeline.atomic_file import write_file
 from reelserve.training.muon import StackedMuon
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.labels import Labels
@@ -220,9 +221,8 @@ def main() -> None:
     scores, wrong = measure_reading(lambda texts: read_texts(encoder, texts), args.measure)
     scores = {name: round(score, 4) for name, score in scores.items()}
     write_settings(args.out, settings, init=args.init, **run.summary(), scores=scores)
-    (args.run_folder / "wrong.json").write_text(
-        json.dumps(wrong, indent=1, ensure_ascii=False) + "\n"
-    )
+    text = json.dumps(wrong, indent=1, ensure_ascii=False) + "\n"
+    write_file(args.run_folder / "wrong.json", text)
     print(json.dumps(scores, indent=2))  # noqa: T201
 
 
