@@ -10,7 +10,6 @@ DAgger (arXiv 1011.0686).
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +23,7 @@ from reelserve.models.denoiser import SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import WORLD as WORLD_VAE
 from reelserve.pipeline.scheduler import flow_match_sigmas
+from reelserve.training.arguments import settings_from, training_parser
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.sampling import LATENT_FRAMES, LATENT_SIDE, sample_latents
@@ -181,21 +181,13 @@ def distil(
 
 def main() -> None:
     """Distils, saves the averaged weights to the checkpoint's `transformer/`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-folder", type=Path, default=Path("build/training/distilled"))
+    names = ("steps", "max_seconds", "batch_size", "seed", "pairs", "pairs_seconds", "pair_chunk")
+    names += ("teacher_steps", "guidance_scale", "learning_rate_scale")
+    parser = training_parser(__doc__, DistilSettings, "transformer", names)
+    parser.set_defaults(run_folder=Path("build/training/distilled"))
     parser.add_argument("--teacher", type=Path, default=Path("build/training/teacher"))
-    parser.add_argument("--init", type=Path, help="start from the student in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/transformer"))
-    for name in ("steps", "batch_size", "pairs", "pair_chunk", "teacher_steps", "seed"):
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=getattr(DistilSettings, name))
-    for name in ("max_seconds", "pairs_seconds", "guidance_scale", "learning_rate_scale"):
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, default=getattr(DistilSettings, name))
-    parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
-    places = ("run_folder", "teacher", "init", "out", "device")
-    settings = DistilSettings(**{k: v for k, v in vars(args).items() if k not in places})
+    settings = settings_from(args, DistilSettings)
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     teacher = load_component(args.teacher, SpaceTimeDenoiser).to(args.device)

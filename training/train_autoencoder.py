@@ -5,7 +5,6 @@ Run as `python -m reelserve.training.train_autoencoder`.
 
 from __future__ import annotations
 
-import argparse
 import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import WORLD, VideoVAE
+from reelserve.training.arguments import settings_from, training_parser
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.rendering import render
@@ -168,36 +168,12 @@ def train_autoencoder(
         run.update(loss, **terms)
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-folder", type=Path, default=Path("build/training/vae"))
-    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
-    parser.add_argument(
-        "--decoder-only", action="store_true", help="keep the latents as they are, with --init"
-    )
-    parser.add_argument(
-        "--keep-latents",
-        action="store_true",
-        help="hold the latents near to what they are but for a clip's ends, with --init",
-    )
-    parser.add_argument("--clip-frames", type=int, default=AutoencoderSettings.clip_frames)
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/vae"))
-    parser.add_argument("--steps", type=int, default=AutoencoderSettings.steps)
-    parser.add_argument("--max-seconds", type=float, default=AutoencoderSettings.max_seconds)
-    parser.add_argument("--batch-size", type=int, default=AutoencoderSettings.batch_size)
-    parser.add_argument(
-        "--statistics-clips", type=int, default=AutoencoderSettings.statistics_clips
-    )
-    parser.add_argument("--device", default="cuda")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `vae/`."""
-    args = _parse()
     names = ("steps", "max_seconds", "batch_size", "statistics_clips", "clip_frames")
     names += ("decoder_only", "keep_latents")
-    settings = AutoencoderSettings(**{name: getattr(args, name) for name in names})
+    args = training_parser(__doc__, AutoencoderSettings, "vae", names).parse_args()
+    settings = settings_from(args, AutoencoderSettings)
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     module = build_module(args.init, settings, args.device)

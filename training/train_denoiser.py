@@ -7,7 +7,6 @@ those of each GPU.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from reelserve.models.denoiser import WORLD, SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.video_vae import VideoVAE
+from reelserve.training.arguments import WORLD_CHECKPOINT, settings_from, training_parser
 from reelserve.training.muon import StackedMuon
 from reelserve.training.pool import Pool, build_pool
 from reelserve.training.ranks import Ranks
@@ -167,52 +167,33 @@ def _batch_loss(
     )
 
 
+def _pool(folder: Path, settings: DenoiserSettings, ranks: Ranks, device: str) -> Pool:
+    vae = load_component(folder, VideoVAE).to(device)
+    vae.encoder.to(memory_format=torch.channels_last_3d)
+    seed = (settings.seed, ranks.rank)
+    return build_pool(vae, settings.pool_clips, seed, device, settings.pool_chunk)
+
+
+def _module(init: Path | None) -> SpaceTimeDenoiser:
+    """The denoiser in a folder, or a fresh one that reads labels of the world."""
+    if init:
+        return load_component(init, SpaceTimeDenoiser)
+    width = empty_labels(1).rows().shape[-1]
+    return SpaceTimeDenoiser(replace(WORLD, text_dim=width))
+
+
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `transformer/`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-folder", type=Path, default=Path("build/training/transformer"))
-    parser.add_argument("--vae", type=Path, default=Path("checkpoints/world/vae"))
-    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/transformer"))
-    parser.add_argument("--steps", type=int, default=DenoiserSettings.steps)
-    parser.add_argument("--max-seconds", type=float, default=DenoiserSettings.max_seconds)
-    parser.add_argument("--batch-size", type=int, default=DenoiserSettings.batch_size)
-    parser.add_argument("--pool-clips", type=int, default=DenoiserSettings.pool_clips)
-    parser.add_argument("--pool-chunk", type=int, default=DenoiserSettings.pool_chunk)
-    parser.add_argument("--seed", type=int, default=DenoiserSettings.seed)
-    parser.add_argument(
-        "--learning-rate-scale",
-        type=float,
-        default=DenoiserSettings.learning_rate_scale,
-        metavar="FACTOR",
-    )
-    parser.add_argument("--device", default="cuda")
+    names = ("steps", "max_seconds", "batch_size", "pool_clips", "pool_chunk", "seed")
+    names += ("learning_rate_scale",)
+    parser = training_parser(__doc__, DenoiserSettings, "transformer", names)
+    parser.add_argument("--vae", type=Path, default=WORLD_CHECKPOINT / "vae")
     args = parser.parse_args()
-    settings = DenoiserSettings(
-        seed=args.seed,
-        learning_rate_scale=args.learning_rate_scale,
-        steps=args.steps,
-        max_seconds=args.max_seconds,
-        batch_size=args.batch_size,
-        pool_clips=args.pool_clips,
-        pool_chunk=args.pool_chunk,
-    )
+    settings = settings_from(args, DenoiserSettings)
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
-    vae = load_component(args.vae, VideoVAE).to(args.device)
-    vae.encoder.to(memory_format=torch.channels_last_3d)
-    pool = build_pool(
-        vae,
-        settings.pool_clips,
-        (settings.seed, ranks.rank),
-        args.device,
-        chunk=settings.pool_chunk,
-    )
-    if args.init:
-        module = load_component(args.init, SpaceTimeDenoiser).to(args.device).train()
-    else:
-        width = empty_labels(1).rows().shape[-1]
-        module = SpaceTimeDenoiser(replace(WORLD, text_dim=width)).to(args.device)
+    pool = _pool(args.vae, settings, ranks, args.device)
+    module = _module(args.init).to(args.device).train()
     run = Run(
         args.run_folder,
         module,

@@ -5,9 +5,7 @@ Run as `python -m reelserve.training.train_recogniser`.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from reelserve.models.loading import load_component, save_component
+from reelserve.training.arguments import settings_from, training_parser
 from reelserve.training.ranks import Ranks
 from reelserve.training.recogniser import ASSIGNMENTS, Recogniser, SceneReading, bundled_config
 from reelserve.training.run import Run, Schedule, write_settings
@@ -164,18 +163,9 @@ def train_recogniser(
 
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `recogniser/`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-folder", type=Path, default=Path("build/training/recogniser"))
-    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/recogniser"))
-    parser.add_argument("--steps", type=int, default=RecogniserSettings.steps)
-    parser.add_argument("--max-seconds", type=float, default=RecogniserSettings.max_seconds)
-    parser.add_argument("--batch-size", type=int, default=RecogniserSettings.batch_size)
-    parser.add_argument("--device", default="cuda")
-    args = parser.parse_args()
-    settings = RecogniserSettings(
-        steps=args.steps, max_seconds=args.max_seconds, batch_size=args.batch_size
-    )
+    names = ("steps", "max_seconds", "batch_size")
+    args = training_parser(__doc__, RecogniserSettings, "recogniser", names).parse_args()
+    settings = settings_from(args, RecogniserSettings)
     ranks = Ranks.join(args.device)
     torch.manual_seed(settings.seed)
     module = load_component(args.init, Recogniser) if args.init else Recogniser(bundled_config())

@@ -5,7 +5,6 @@ Run as `python -m reelserve.training.train_upsampler`, after the autoencoder.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from reelserve.models.loading import load_component, save_component
 from reelserve.models.upsampler import WORLD, Upsampler
 from reelserve.models.video_vae import VideoVAE
+from reelserve.training.arguments import WORLD_CHECKPOINT, settings_from, training_parser
 from reelserve.training.ranks import Ranks
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.sampling import decode_frames
@@ -72,20 +72,16 @@ def upsampling_loss(output: Tensor, wanted: Tensor, edge_weight: float) -> Tenso
 
 def main() -> None:
     """Trains, saves the averaged weights to the checkpoint's `upsampler/`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-folder", type=Path, default=Path("build/training/upsampler"))
-    parser.add_argument("--vae", type=Path, default=Path("checkpoints/world/vae"))
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/upsampler"))
-    parser.add_argument("--steps", type=int, default=UpsamplerSettings.steps)
-    parser.add_argument("--max-seconds", type=float, default=UpsamplerSettings.max_seconds)
-    parser.add_argument("--clips", type=int, default=UpsamplerSettings.clips)
-    parser.add_argument("--device", default="cuda")
+    names = ("steps", "max_seconds", "clips")
+    parser = training_parser(__doc__, UpsamplerSettings, "upsampler", names)
+    parser.add_argument("--vae", type=Path, default=WORLD_CHECKPOINT / "vae")
     args = parser.parse_args()
-    settings = UpsamplerSettings(steps=args.steps, max_seconds=args.max_seconds, clips=args.clips)
+    settings = settings_from(args, UpsamplerSettings)
     torch.manual_seed(settings.seed)
     vae = load_component(args.vae, VideoVAE).to(args.device)
     small, large = make_frames(vae, settings, args.device)
-    module = Upsampler(WORLD).to(args.device).train()
+    module = load_component(args.init, Upsampler) if args.init else Upsampler(WORLD)
+    module = module.to(args.device).train().requires_grad_(True)
     run = Run(
         args.run_folder,
         module,
@@ -105,7 +101,7 @@ def main() -> None:
         run.update(loss, psnr_db=-10 * mse.log10())
     run.use_average()
     save_component(module, args.out)
-    write_settings(args.out, settings, **run.summary())
+    write_settings(args.out, settings, init=args.init, **run.summary())
 
 
 if __name__ == "__main__":

@@ -256,12 +256,40 @@ def _share_frame(
     paired: bool,
 ) -> dict[str, NDArray]:  # type: ignore[type-arg]
     """Gives every object a part of the frame, and the place that a caption may name."""
+    count, motion = drawn["count"], drawn["motion"]
+    layout, cell = _lay_out(drawn, rng, paired)
+    sideways, in_place, upright = (
+        _moves(motion, names) for names in (_SIDEWAYS, IN_PLACE, _UPRIGHT)
+    )
+    alone = (count == 1) & (rng.random(len(count)) < 0.75)
+    anywhere = rng.integers(0, PLACES.index("in front"), len(count))
+    # What travels keeps only its height, or only its column.
+    heights = np.array([PLACES.index(name) for name in ("top", "bottom", "centre")])
+    columns = np.array([PLACES.index(name) for name in ("left", "right", "centre")])
+    first = np.where(sideways[:, 0], heights[anywhere % 3], anywhere)
+    first = np.where(upright[:, 0], columns[anywhere % 3], first)
+    cell[alone, 0] = first[alone]
+    shared, alone = layout[:, None], alone[:, None]
+    named = in_place & (((shared != ALONE) & (shared != LANE)) | alone)
+    named |= sideways & (np.isin(shared, (ROWS, FILE)) | alone)
+    named |= upright & ((shared == COLUMNS) | alone)
+    named |= shared == OVERLAP
+    return {"layout": layout, "cell": cell, "place": np.where(named, cell + 1, FREE)}
+
+
+def _moves(motion: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    return np.isin(motion, [MOTIONS.index(name) for name in names])
+
+
+def _lay_out(
+    drawn: dict[str, NDArray],  # type: ignore[type-arg]
+    rng: np.random.Generator,
+    paired: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How each frame is shared, and the part of it that each object keeps to."""
     count, motion, size = drawn["count"], drawn["motion"], drawn["size"]
     b = len(count)
-    sideways, in_place, filed, upright = (
-        np.isin(motion, [MOTIONS.index(name) for name in names])
-        for names in (_SIDEWAYS, IN_PLACE, _FILED, _UPRIGHT)
-    )
+    sideways, in_place, filed = (_moves(motion, names) for names in (_SIDEWAYS, IN_PLACE, _FILED))
     layout = np.full(b, ALONE)
     cell = np.full((b, MAX_OBJECTS), PLACES.index("centre"))
     pair, together = rng.random(b), rng.random(b) < 0.6
@@ -282,20 +310,7 @@ def _share_frame(
         cells = _CELLS[chosen, n]
         order = rng.permutation(len(cells))[:n]
         cell[scene, :n] = [PLACES.index(cells[index]) for index in order]
-    alone = (count == 1) & (rng.random(b) < 0.75)
-    anywhere = rng.integers(0, PLACES.index("in front"), b)
-    # What travels keeps only its height, or only its column.
-    heights = np.array([PLACES.index(name) for name in ("top", "bottom", "centre")])
-    columns = np.array([PLACES.index(name) for name in ("left", "right", "centre")])
-    first = np.where(sideways[:, 0], heights[anywhere % 3], anywhere)
-    first = np.where(upright[:, 0], columns[anywhere % 3], first)
-    cell[alone, 0] = first[alone]
-    shared = layout[:, None]
-    travelling = (sideways & np.isin(shared, (ROWS, FILE))) | (upright & (shared == COLUMNS))
-    travelling |= alone[:, None] & (sideways | upright)
-    named = (in_place & (((shared != ALONE) & (shared != LANE)) | alone[:, None])) | travelling
-    named |= shared == OVERLAP
-    return {"layout": layout, "cell": cell, "place": np.where(named, cell + 1, FREE)}
+    return layout, cell
 
 
 def _make_pair(

@@ -6,12 +6,10 @@ tokenised by worker processes; the frozen features are computed beside the train
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import torch
@@ -23,6 +21,7 @@ from reelserve.models.loading import load_component, save_component
 from reelserve.models.sentence_tokenizer import NUM_SLOTS
 from reelserve.models.text_encoder import TextEncoder, TextEncoderConfig, tokenize
 from reelserve.pipeline.atomic_file import write_file
+from reelserve.training.arguments import settings_from, training_parser
 from reelserve.training.muon import StackedMuon
 from reelserve.training.run import Run, Schedule, write_settings
 from reelserve.training.scene.labels import Labels
@@ -183,24 +182,14 @@ def new_encoder(settings: ReaderSettings) -> TextEncoder:
 
 def main() -> None:
     """Trains, measures, and saves the averaged weights to the checkpoint's `text_encoder/`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-folder", type=Path, default=Path("build/training/text_encoder"))
-    parser.add_argument("--init", type=Path, help="start from the weights in this folder")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/world/text_encoder"))
-    defaults = ReaderSettings()
-    for name in ("steps", "batch_size", "width", "num_blocks", "seed"):
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=getattr(defaults, name))
-    for name in ("max_seconds", "muon_learning_rate", "adamw_learning_rate"):
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=float, default=getattr(defaults, name))
-    parser.add_argument("--workers", type=int, default=min(24, max(1, (os.cpu_count() or 2) - 2)))
+    names = ("steps", "batch_size", "width", "num_blocks", "seed", "max_seconds")
+    names += ("muon_learning_rate", "adamw_learning_rate")
+    parser = training_parser(__doc__, ReaderSettings, "text_encoder", names)
+    cores = os.cpu_count() or 2
+    parser.add_argument("--workers", type=int, default=min(24, max(1, cores - 2)))
     parser.add_argument("--measure", type=int, default=2000, metavar="CAPTIONS")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    settings = ReaderSettings(
-        **{name: getattr(args, name) for name in vars(defaults) if hasattr(args, name)}
-    )
+    settings = settings_from(args, ReaderSettings)
     torch.manual_seed(settings.seed)
     encoder = load_component(args.init, TextEncoder) if args.init else new_encoder(settings)
     encoder.train()
