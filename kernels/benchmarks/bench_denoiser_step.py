@@ -25,9 +25,9 @@ from reelserve.kernels.benchmarks.timing import (
 from reelserve.kernels.temporal_attention import temporal_attention_ref
 from reelserve.models import denoiser as denoiser_module
 from reelserve.models.denoiser import (
-    BUNDLED,
     SIZE_3B,
     SIZE_10B,
+    WORLD,
     DenoiserConfig,
     SpaceTimeDenoiser,
 )
@@ -85,7 +85,7 @@ class StepCase:
 
 
 CASES = (
-    StepCase("bundled", BUNDLED, 2, 20, 8, 8),
+    StepCase("world", WORLD, 1, 20, 8, 8),
     StepCase("3B", SIZE_3B, 1, 31, 16, 24),
     StepCase("3B", SIZE_3B, 1, 31, 32, 48),
     StepCase("10B", SIZE_10B, 1, 31, 16, 24),

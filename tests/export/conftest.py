@@ -17,6 +17,7 @@ from reelserve.export.repository import ModelRepository
 from reelserve.export.stages import ExportStage, TextEncoderStage
 from reelserve.models.denoiser import DenoiserConfig, SpaceTimeDenoiser
 from reelserve.models.loading import load_component, save_component
+from reelserve.models.minilm import MiniLMEncoder
 from reelserve.models.text_encoder import TextEncoder, TextEncoderConfig
 from reelserve.models.upsampler import Upsampler, UpsamplerConfig
 from reelserve.models.video_vae import VideoVAE, VideoVAEConfig
@@ -98,7 +99,9 @@ def write_shallow_bundled(folder: Path) -> Path:
     Weights and widths are the real ones, and the blocks that are left out are like the first.
     """
     for name in ("scheduler", "text_encoder", "upsampler", "vae"):
-        shutil.copytree(BUNDLED / name, folder / name)
+        # Some components come with packages.
+        if (BUNDLED / name).is_dir():
+            shutil.copytree(BUNDLED / name, folder / name)
     shutil.copy(BUNDLED / INDEX_FILE, folder)
     denoiser = load_component(BUNDLED / "transformer", SpaceTimeDenoiser)
     del denoiser.blocks[1:], denoiser.refiner[1:]
@@ -108,9 +111,11 @@ def write_shallow_bundled(folder: Path) -> Path:
 
 
 def shallow(stage: ExportStage) -> ExportStage:
-    """The stage; of our text encoder the first block alone, which the others are like."""
+    """The stage; of its text encoder the first block alone, which the others are like."""
     if isinstance(stage.module, TextEncoderStage):
-        del stage.module.encoder.reader.blocks[1:]
+        encoder = stage.module.encoder
+        packaged = isinstance(encoder, MiniLMEncoder)
+        del (encoder.bert.encoder.layer if packaged else encoder.reader.blocks)[1:]
     return stage
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from reelserve.export import command
 from reelserve.export.exporter import Exporter, ExportResult
+from reelserve.models.denoiser import SpaceTimeDenoiser
+from reelserve.models.loading import load_component
 
 
 @pytest.fixture
@@ -22,7 +24,9 @@ def test_run_prints_every_stage(
     shown = capsys.readouterr().out
     for stage in without_export.records:
         assert stage in shown
-    assert "0.62 M" in shown
+    denoiser = load_component(tiny_checkpoint / "transformer", SpaceTimeDenoiser)
+    weights = sum(parameter.numel() for parameter in denoiser.parameters())
+    assert f"{weights / 1e6:.2f} M" in shown
 
 
 def test_run_writes_the_report_when_asked(

@@ -121,7 +121,7 @@ def test_configs_fit_their_packages(compiled, stage):
 def test_session_takes_tensors_by_dlpack(compiled):
     repository, _ = compiled
     session = session_of(repository, "frame_consistency", output_device="cpu")
-    frames = np.random.default_rng(0).integers(0, 256, (1, 18, 32, 32, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 18, 64, 64, 3), np.uint8)
     on_device = torch.from_numpy(frames).to(session.device)
     expected = session.run({"FRAMES": frames})["CONSISTENT_FRAMES"]
     found = session.run({"FRAMES": on_device.__dlpack__()})["CONSISTENT_FRAMES"]
@@ -131,10 +131,10 @@ def test_session_takes_tensors_by_dlpack(compiled):
 def test_session_refuses_when_a_size_is_out_of_range(compiled):
     repository, _ = compiled
     session = session_of(repository, "upsampler")
-    with pytest.raises(ValueError, match=r"FRAMES has shape \[1, 40, 32, 32, 3\]; its dimension 1"):
-        session.run({"FRAMES": np.zeros((1, 40, 32, 32, 3), np.uint8)})
+    with pytest.raises(ValueError, match=r"FRAMES has shape \[1, 40, 64, 64, 3\]; its dimension 1"):
+        session.run({"FRAMES": np.zeros((1, 40, 64, 64, 3), np.uint8)})
     with pytest.raises(ValueError, match="FRAMES is float32; the graph takes UINT8"):
-        session.run({"FRAMES": np.zeros((1, 16, 32, 32, 3), np.float32)})
+        session.run({"FRAMES": np.zeros((1, 16, 64, 64, 3), np.float32)})
 
 
 def test_check_package_names_every_difference(compiled):
