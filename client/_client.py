@@ -113,7 +113,7 @@ class Client(BaseClient):
         with self._starting:
             self._closed.set()
             for link in [] if self._balancer is None else self._balancer.close():
-                link.channel.close()
+                link.close()
 
     def _ask(self, call: UnaryCall[AnswerT]) -> AnswerT:
         """The answer of any server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from reelserve.client._addresses import Address
 
+CLOSE_S = 5.0
+"""A channel of the synchronous API closes at once, or never; see `Link.close`."""
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
@@ -34,3 +37,13 @@ class Link:
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
             response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
         )
+
+    def close(self) -> None:
+        """Closes the channel of the synchronous API, whose calls end as cancelled.
+
+        gRPC waits until every call has ended. A call that Ctrl-C has interrupted while it was
+        being made, after gRPC counts it and before a thread looks after it, never does.
+        """
+        closing = threading.Thread(target=self.channel.close, daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)

@@ -296,7 +296,11 @@ def test_generate_keeps_what_was_drawn_before_ctrl_c(fake_triton, tmp_path):
         while len(fake_triton.requests) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=30)
+        try:
+            _, shown = process.communicate(timeout=30)
+        finally:
+            # A failure must not wait for what hangs.
+            process.kill()
     assert process.returncode == cli.INTERRUPTED
     assert b"Traceback" not in shown
     assert (tmp_path / "out-001.mp4").read_bytes() == MP4
