@@ -18,7 +18,7 @@ def test_close_closes_the_channel(fake_triton):
     link = link_to(fake_triton)
     grpc.channel_ready_future(link.channel).result(timeout=10)
     link.close()
-    with pytest.raises(ValueError, match="[Cc]losed"):
+    with pytest.raises(ValueError, match=r"[Cc]losed"):
         link.stream(service_pb2.ModelInferRequest())
 
 
