@@ -11,7 +11,7 @@ from reelserve.tools.bench.cancel_latency import all_ways
 from reelserve.tools.figures.tables import serving
 
 COUNTS = ["--cancels=2", "--refusals=2", "--rounds=1"]
-LONG = ["--num-frames=64", "--steps=200", "--height=128", "--width=128"]
+LONG = ["--num-frames=64", "--steps=400", "--height=128", "--width=128"]
 """A request of the tiny repository that takes long enough to be left."""
 
 
@@ -35,7 +35,7 @@ def test_bench_serving_writes_every_figure(tiny_repository, tmp_path):
     assert results["stream"]["longest_silence_s"] <= results["stream"]["seconds"]
     assert results["short_clips"]["num_frames"] == 16
     assert min(results["short_clips"][name] for name in ("videos_per_s", "videos_per_s_at_4")) > 0
-    assert results["request"]["num_inference_steps"] == 200
+    assert results["request"]["num_inference_steps"] == 400
     assert {"commit", "cpu", "cores", "date", "versions", "poll_s"} <= set(results)
     assert "make bench-serving" in serving(results)
 
