@@ -142,7 +142,7 @@ def test_generate_raises_invalid_argument_when_the_prompt_is_a_book(tiny_server)
 def full(server: Server) -> Iterator[None]:
     """Long clips in every place, cancelled at the end."""
     wait_until_idle(server)
-    options = {**LONG, "num_inference_steps": 400, "height": 128, "width": 128}
+    options = {**LONG, "num_inference_steps": 150, "height": 128, "width": 128}
     with Client(server.grpc_url) as client, contextlib.ExitStack() as streams:
         # From these the server learns what such a clip costs, and asks for short waits.
         for seed in range(3):
